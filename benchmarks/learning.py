@@ -1,0 +1,135 @@
+"""
+Learning curves of sb3_softac next to SB3, same settings, same seeds, one thread each.
+
+One run is one process and one file ``benchmarks/results/learning/<env>/<algo>_<seed>.npz``; a run whose file
+exists is skipped, so an interrupted sweep is continued by the same command::
+
+    python benchmarks/learning.py run --env Pendulum-v1 --algos sac softac_v1 --seeds 0 1 2 3 4
+    python benchmarks/learning.py report --env Pendulum-v1
+
+Each file holds ``timesteps [evaluations]``, ``returns [evaluations, episodes]`` (deterministic policy on a separate
+environment), ``train_returns`` and ``train_timesteps`` (one entry per training episode, stochastic policy) and
+``seconds`` (wall-clock time, evaluations included; runs may have shared the machine, so it is no speed figure).
+"""
+
+import argparse
+import csv
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from stable_baselines3 import SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.monitor import Monitor
+
+RESULTS = Path(__file__).parent / "results" / "learning"
+
+# Both algorithms get exactly these arguments. The temperature is fixed at the paper's 0.2 (reward scale 5) for both, so
+# that the comparison is between the two updates and not between a learned and a fixed temperature; "sac_auto" is SB3's
+# default, the learned temperature, shown for orientation.
+TASKS: dict[str, dict[str, Any]] = {
+    # RL Zoo's settings for SAC on Pendulum: 20k steps at learning rate 1e-3.
+    "Pendulum-v1": dict(steps=20_000, eval_freq=1_000, eval_episodes=10, kwargs=dict(learning_rate=1e-3, ent_coef=0.2)),
+    # arXiv:1801.01290, table 1; 1000 uniform steps as in the authors' code.
+    "Walker2d-v4": dict(steps=50_000, eval_freq=5_000, eval_episodes=10, kwargs=dict(learning_starts=1_000, ent_coef=0.2)),
+}
+
+
+def make_model(algo: str, env: gym.Env, seed: int, kwargs: dict[str, Any]) -> BaseAlgorithm:
+    if algo == "sac":
+        return SAC("MlpPolicy", env, seed=seed, device="cpu", **kwargs)
+    if algo == "sac_auto":
+        return SAC("MlpPolicy", env, seed=seed, device="cpu", **{**kwargs, "ent_coef": "auto"})
+    from sb3_softac import SoftAC_v1
+
+    return SoftAC_v1("MlpPolicy", env, seed=seed, device="cpu", **kwargs)
+
+
+def run(env_id: str, algo: str, seed: int) -> None:
+    path = RESULTS / env_id / f"{algo}_{seed}.npz"
+    if path.exists():
+        print(f"{path} exists: skipped")
+        return
+    th.set_num_threads(1)
+    task = TASKS[env_id]
+    env, eval_env = Monitor(gym.make(env_id)), Monitor(gym.make(env_id))
+    eval_env.reset(seed=10_000 + seed)
+    model = make_model(algo, env, seed, task["kwargs"])
+    with tempfile.TemporaryDirectory() as folder:
+        evaluation = EvalCallback(
+            eval_env, n_eval_episodes=task["eval_episodes"], eval_freq=task["eval_freq"], log_path=folder, verbose=0
+        )
+        start = time.perf_counter()
+        model.learn(task["steps"], callback=evaluation)
+        seconds = time.perf_counter() - start
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.npz")
+    np.savez_compressed(
+        partial,
+        timesteps=np.array(evaluation.evaluations_timesteps),
+        returns=np.array(evaluation.evaluations_results, dtype=np.float32),
+        train_returns=np.array(env.get_episode_rewards(), dtype=np.float32),
+        train_timesteps=np.cumsum(env.get_episode_lengths()),
+        seconds=seconds,
+    )
+    os.replace(partial, path)
+    print(f"{env_id} {algo} seed {seed}: {evaluation.last_mean_reward:.1f} after {task['steps']} steps, {seconds:.0f} s", flush=True)
+
+
+def report(env_id: str) -> None:
+    """Print and save one row per run, and draw every run's curve with the mean over seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows, figure = [], plt.figure(figsize=(6, 4))
+    for colour, algo in enumerate(("sac", "sac_auto", "softac_v1")):
+        paths = sorted((RESULTS / env_id).glob(f"{algo}_[0-9]*.npz"))
+        runs = [dict(np.load(path)) for path in paths]
+        if not runs:
+            continue
+        curves = np.array([data["returns"].mean(axis=1) for data in runs])
+        for path, data, curve in zip(paths, runs, curves, strict=True):
+            train = data["train_returns"][-10:].mean()
+            seed = path.stem.rsplit("_", 1)[1]
+            rows.append([algo, seed, int(data["timesteps"][-1]), f"{curve[-1]:.1f}", f"{curve.max():.1f}", f"{train:.1f}"])
+            plt.plot(data["timesteps"], curve, color=f"C{colour}", alpha=0.3, linewidth=1)
+        plt.plot(runs[0]["timesteps"], curves.mean(axis=0), color=f"C{colour}", label=f"{algo} (mean of {len(runs)} seeds)")
+        final = curves[:, -1]
+        print(f"{algo}: final mean {final.mean():.1f}, worst {final.min():.1f}, best {final.max():.1f}, {len(runs)} seeds")
+    header = ["algo", "seed", "timesteps", "final_deterministic", "best_deterministic", "last_10_training_episodes"]
+    with open(RESULTS / f"{env_id}.csv", "w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    for row in [header, *rows]:
+        print("  ".join(f"{cell!s:>12}" for cell in row))
+    plt.title(env_id)
+    plt.xlabel("environment steps")
+    plt.ylabel("return (deterministic policy)")
+    plt.legend()
+    figure.tight_layout()
+    figure.savefig(RESULTS / f"{env_id}.png", dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["run", "report"])
+    parser.add_argument("--env", choices=list(TASKS), required=True)
+    parser.add_argument("--algos", nargs="+", choices=["sac", "sac_auto", "softac_v1"], default=["sac", "softac_v1"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    args = parser.parse_args()
+    if args.command == "report":
+        return report(args.env)
+    for seed in args.seeds:
+        for algo in args.algos:
+            run(args.env, algo, seed)
+
+
+if __name__ == "__main__":
+    main()
