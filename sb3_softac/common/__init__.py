@@ -1,0 +1,1 @@
+"""What the algorithms share: the train loop, the temperatures and the optimizer of the policies."""

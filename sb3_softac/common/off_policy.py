@@ -1,0 +1,258 @@
+"""The train loop that all algorithms of the package share."""
+
+from abc import abstractmethod
+from typing import Any, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples, GymEnv, MaybeCallback, ReplayBufferSamples, Schedule
+from stable_baselines3.common.utils import get_parameters_by_name
+
+from sb3_softac.common.optimizers import step_if
+from sb3_softac.common.temperature import AutoTemperature, Temperature, make_temperature
+
+SelfSoftOffPolicy = TypeVar("SelfSoftOffPolicy", bound="SoftOffPolicyAlgorithm")
+Batch = ReplayBufferSamples | DictReplayBufferSamples
+
+
+class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
+    """
+    Base of the maximum-entropy algorithms: temperature, targets, finite check and logging around one ``_update``.
+
+    A subclass gives the losses of one gradient step in :meth:`_update`, the networks that have targets in
+    :meth:`_target_pairs` and the entropy that a learned temperature aims at in :meth:`_auto_target_entropy`.
+
+    :param policy: Policy class, or its name.
+    :param env: Environment, or its registered name; None only while loading.
+    :param learning_rate: Learning rate, or its schedule.
+    :param ent_coef: Temperature: a number greater than 0, ``"auto"``, ``"auto_<initial value>"``, or a schedule.
+    :param target_entropy: Entropy in nats that a learned temperature holds the policy at, or ``"auto"``.
+    :param tau: Weight in (0, 1] of the network in each update of its target; 1 copies it.
+    :param target_update_interval: Gradient steps between two target updates, counted over the whole training.
+    :param random_steps: Environment steps with uniform actions at the start; None for ``learning_starts``.
+    :param policy_kwargs: Keyword arguments of the policy; the caller's dictionary is not changed.
+    :param verbose: 0 for no output, 1 for information, 2 for debugging.
+    :param _init_setup_model: Whether to build the networks at once.
+    :param off_policy_kwargs: Further arguments of SB3's ``OffPolicyAlgorithm``.
+    """
+
+    temperature: Temperature
+
+    def __init__(
+        self,
+        policy: str | type[BasePolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule,
+        *,
+        ent_coef: str | float | Schedule,
+        target_entropy: str | float,
+        tau: float,
+        target_update_interval: int,
+        random_steps: int | None,
+        policy_kwargs: dict[str, Any] | None,
+        verbose: int,
+        _init_setup_model: bool,
+        **off_policy_kwargs: Any,
+    ):
+        if env is not None:
+            # SB3 checks the spaces too, but it cannot know which algorithm to recommend instead.
+            env = maybe_make_env(env, verbose)
+            self._check_action_space(env.action_space)
+        super().__init__(
+            policy,
+            env,  # type: ignore[arg-type]
+            learning_rate,
+            tau=tau,
+            policy_kwargs=dict(policy_kwargs or {}),
+            verbose=verbose,
+            support_multi_env=True,
+            **off_policy_kwargs,
+        )
+        self.ent_coef = ent_coef
+        self.target_entropy = target_entropy
+        self.target_update_interval = target_update_interval
+        self.random_steps = random_steps
+        if _init_setup_model:
+            self._setup_model()
+
+    @abstractmethod
+    def _update(self, batch: Batch) -> dict[str, th.Tensor]:
+        """
+        Compute the losses of one gradient step and hand them to :meth:`_minimize`.
+
+        :param batch: Sampled transitions.
+        :return: Scalars to log, by name, on the device; the same names in every step. The losses are among them.
+        """
+
+    @abstractmethod
+    def _target_pairs(self) -> list[tuple[th.nn.Module, th.nn.Module]]:
+        """:return: Each network that has a target, with its target."""
+
+    @abstractmethod
+    def _auto_target_entropy(self) -> float:
+        """:return: What ``target_entropy="auto"`` stands for, in nats."""
+
+    @staticmethod
+    @abstractmethod
+    def _check_action_space(action_space: spaces.Space) -> None:
+        """
+        :param action_space: Action space of the environment.
+        :raises AssertionError: if the algorithm cannot act in it; says what can.
+        """
+
+    def _check_arguments(self) -> None:
+        """:raises ValueError: if an argument is out of its range."""
+        if not 0.0 < self.tau <= 1.0:
+            raise ValueError(f"tau must be in (0, 1], got {self.tau}: 1 copies the network, 0.005 is the usual slow average")
+        if self.target_update_interval < 1:
+            raise ValueError(f"target_update_interval must be at least 1 gradient step, got {self.target_update_interval}")
+        if self.random_steps is not None and self.random_steps < 0:
+            raise ValueError(f"random_steps must be None (as learning_starts) or at least 0, got {self.random_steps}")
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            raise ValueError(f"Policy {policy_name!r} unknown: use one of {sorted(self.policy_aliases)} or a policy class")
+        return self.policy_aliases[policy_name]
+
+    def _setup_model(self) -> None:
+        self._check_arguments()
+        super()._setup_model()
+        # The user's specification stays in self.target_entropy, so that loading resolves it again.
+        target_entropy = self._auto_target_entropy() if self.target_entropy == "auto" else float(self.target_entropy)
+        self.temperature = make_temperature(self.ent_coef, self.device, target_entropy, self.lr_schedule(1))
+        self._optimizers = [self.policy.optimizer]
+        if self.temperature.optimizer is not None:
+            self._optimizers.append(self.temperature.optimizer)
+        pairs = self._target_pairs()
+        self._sources = [parameter for network, _ in pairs for parameter in network.parameters()]
+        self._targets = [parameter for _, target in pairs for parameter in target.parameters()]
+        # Running statistics of batch normalisation are copied, not averaged twice (SB3 issue 996)
+        self._source_stats = [buffer for network, _ in pairs for buffer in get_parameters_by_name(network, ["running_"])]
+        self._target_stats = [buffer for _, target in pairs for buffer in get_parameters_by_name(target, ["running_"])]
+
+    @property
+    def log_ent_coef(self) -> th.Tensor | None:
+        """Logarithm of a learned temperature, one element; None if the temperature is not learned."""
+        return self.temperature.log_ent_coef if isinstance(self.temperature, AutoTemperature) else None
+
+    @property
+    def ent_coef_optimizer(self) -> th.optim.Optimizer | None:
+        """Optimizer of a learned temperature; None if the temperature is not learned."""
+        return self.temperature.optimizer
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        # SB3 ties the uniform actions to the first update; the papers do not.
+        random_steps = learning_starts if self.random_steps is None else self.random_steps
+        return super()._sample_action(random_steps, action_noise, n_envs)
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """
+        Do gradient steps on batches from the replay buffer, update the targets and log the means of all losses.
+
+        :param gradient_steps: Number of gradient steps.
+        :param batch_size: Number of transitions per step.
+        :raises ValueError: if a loss is not finite. The parameters are then those of before that gradient step.
+        """
+        assert self.replay_buffer is not None
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self._optimizers)
+        self.temperature.update(self._current_progress_remaining)
+        self._ok = th.ones((), device=self.device)
+        history = []
+        for _ in range(gradient_steps):
+            batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            logs = self._update(batch)
+            self._n_updates += 1
+            # Counted over the whole training: SB3's SAC restarts the count at every call, which at one gradient step
+            # per call turns every interval into 1.
+            if self._n_updates % self.target_update_interval == 0:
+                self._update_targets()
+            history.append(th.stack(list(logs.values())))
+        self._log_updates(list(logs), th.stack(history))
+
+    def _minimize(self, losses: dict[str, th.Tensor]) -> None:
+        """
+        One step of all optimizers on the sum of the losses, or none if a loss is not finite.
+
+        The decision stays on the device, so that the host need not wait; :meth:`train` raises afterwards.
+
+        :param losses: Scalar losses by name. Each must leave the parameters of the others' networks without gradient.
+        """
+        values = th.stack(list(losses.values()))
+        for optimizer in self._optimizers:
+            optimizer.zero_grad()
+        values.sum().backward()
+        self._ok = self._ok * values.isfinite().all()
+        for optimizer in self._optimizers:
+            step_if(optimizer, self._ok)
+
+    @th.no_grad()
+    def _update_targets(self) -> None:
+        # A step that was withheld must not move the targets either.
+        weight = self.tau * self._ok
+        th._foreach_lerp_(self._targets, self._sources, [weight] * len(self._targets))
+        for target, source in zip(self._target_stats, self._source_stats, strict=True):
+            target.copy_(source)
+
+    def _log_updates(self, names: list[str], history: th.Tensor) -> None:
+        """
+        :param names: Names of the logged scalars.
+        :param history: Their values ``[gradient_steps, n_names]``.
+        :raises ValueError: if one of them is not finite.
+        """
+        values = history.cpu().numpy()  # the only time that the host waits for the device
+        if not np.isfinite(values).all():
+            step, column = np.argwhere(~np.isfinite(values))[0]
+            raise ValueError(
+                f"{names[column]} is {values[step, column]} at gradient step {self._n_updates - len(values) + step + 1}. "
+                "Training stopped; the parameters are those of before this step. Look for NaN or infinite observations and "
+                "rewards (SB3's VecCheckNan finds them), then for a learning rate or reward scale that is too large"
+            )
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name, mean in zip(names, values.mean(axis=0), strict=True):
+            self.logger.record(f"train/{name}", float(mean))
+
+    def learn(
+        self: SelfSoftOffPolicy,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfSoftOffPolicy:
+        """
+        Train the model; SB3's ``learn``.
+
+        :param total_timesteps: Number of environment steps.
+        :param callback: Callback or callbacks, called at every step.
+        :param log_interval: Episodes between two logs.
+        :param tb_log_name: Name of the TensorBoard run, by default that of the class.
+        :param reset_num_timesteps: Whether to start counting steps (and the schedules) anew.
+        :param progress_bar: Whether to show a progress bar.
+        :return: The trained model.
+        """
+        return super().learn(
+            total_timesteps=total_timesteps,
+            callback=callback,
+            log_interval=log_interval,
+            tb_log_name=tb_log_name or type(self).__name__,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )
+
+    def _excluded_save_params(self) -> list[str]:
+        rebuilt = ["temperature", "_optimizers", "_sources", "_targets", "_source_stats", "_target_stats", "_ok"]
+        return [*super()._excluded_save_params(), *rebuilt]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        if self.temperature.optimizer is None:
+            return ["policy", "policy.optimizer"], []
+        return ["policy", "policy.optimizer", "ent_coef_optimizer"], ["log_ent_coef"]

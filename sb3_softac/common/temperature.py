@@ -1,0 +1,141 @@
+"""
+The temperature alpha (SB3: ``ent_coef``) as an object with one interface: fixed, scheduled or learned.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch as th
+from stable_baselines3.common.type_aliases import Schedule
+
+from sb3_softac.equations.temperature import temperature_loss
+
+
+class Temperature(ABC):
+    """What the algorithms ask of a temperature."""
+
+    optimizer: th.optim.Optimizer | None = None
+    """Steps the parameters of the temperature; None where there are none."""
+
+    @property
+    @abstractmethod
+    def alpha(self) -> th.Tensor:
+        """The temperature in units of reward per nat, a tensor without dimensions and without gradient."""
+
+    def update(self, progress_remaining: float) -> None:  # noqa: B027  (most temperatures have no schedule to follow)
+        """
+        Follow the schedule; called once before each round of gradient steps.
+
+        :param progress_remaining: 1 at the start of training, 0 at its end.
+        """
+
+    def losses(self, log_pi: th.Tensor) -> dict[str, th.Tensor]:
+        """
+        The loss of the temperature's own parameters, to be minimised along with those of the networks.
+
+        :param log_pi: Log-densities of sampled actions ``[...]``, in nats.
+        :return: The scalar loss under the name it is logged by; empty where nothing is learned.
+        """
+        return {}
+
+
+class FixedTemperature(Temperature):
+    """
+    A constant, the setting of arXiv:1801.01290 (there as a reward scale of 1 / alpha).
+
+    :param value: Temperature, greater than 0.
+    :param device: Device of the networks.
+    :raises ValueError: if it is not a finite number greater than 0.
+    """
+
+    def __init__(self, value: float, device: th.device):
+        self._alpha = th.tensor(check_temperature(value), device=device)
+
+    @property
+    def alpha(self) -> th.Tensor:
+        return self._alpha
+
+
+class ScheduledTemperature(FixedTemperature):
+    """
+    A function of the training progress.
+
+    :param schedule: Maps the remaining progress (1 at the start, 0 at the end) to a temperature greater than 0.
+    :param device: Device of the networks.
+    :raises ValueError: if the schedule gives a temperature that is not a finite number greater than 0.
+    """
+
+    def __init__(self, schedule: Schedule, device: th.device):
+        check_temperature(schedule(0.0))  # a schedule that falls to 0 is found now, not at the end of the training
+        super().__init__(schedule(1.0), device)
+        self.schedule = schedule
+
+    def update(self, progress_remaining: float) -> None:
+        # In place: whoever holds the tensor sees the new value.
+        self._alpha.fill_(check_temperature(self.schedule(progress_remaining)))
+
+
+class AutoTemperature(Temperature):
+    """
+    Learned so that the entropy of the policy meets a target (arXiv:1812.05905); SB3's ``ent_coef="auto"``.
+
+    :param value: Initial temperature, greater than 0.
+    :param device: Device of the networks.
+    :param target_entropy: Entropy to hold the policy at, in nats.
+    :param learning_rate: Learning rate of log alpha.
+    :raises ValueError: if the initial value is not a finite number greater than 0.
+    """
+
+    optimizer: th.optim.Optimizer
+
+    def __init__(self, value: float, device: th.device, target_entropy: float, learning_rate: float):
+        self.target_entropy = target_entropy
+        self.log_ent_coef = th.full((1,), math.log(check_temperature(value)), device=device, requires_grad=True)
+        self.optimizer = th.optim.Adam([self.log_ent_coef], lr=learning_rate, fused=True)
+
+    @property
+    def alpha(self) -> th.Tensor:
+        return self.log_ent_coef.detach().exp().squeeze(0)
+
+    def losses(self, log_pi: th.Tensor) -> dict[str, th.Tensor]:
+        return {"ent_coef_loss": temperature_loss(self.log_ent_coef, log_pi, self.target_entropy)}
+
+
+def check_temperature(value: float) -> float:
+    """
+    Let a valid temperature pass.
+
+    :param value: Candidate.
+    :return: The same number.
+    :raises ValueError: if it is not a finite number greater than 0.
+    """
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"ent_coef (the temperature) must be a finite number greater than 0, got {value}")
+    return float(value)
+
+
+def make_temperature(
+    ent_coef: str | float | Schedule, device: th.device, target_entropy: float, learning_rate: float
+) -> Temperature:
+    """
+    Read SB3's ``ent_coef`` argument.
+
+    :param ent_coef: A number greater than 0, ``"auto"``, ``"auto_<initial value>"``, or a schedule.
+    :param device: Device of the networks.
+    :param target_entropy: Entropy that a learned temperature holds the policy at, in nats.
+    :param learning_rate: Learning rate of a learned temperature.
+    :return: The temperature.
+    :raises ValueError: if ``ent_coef`` is none of these.
+    """
+    if callable(ent_coef):
+        return ScheduledTemperature(ent_coef, device)
+    text = str(ent_coef)
+    learned = text == "auto" or text.startswith("auto_")
+    try:
+        value = float(text.removeprefix("auto").removeprefix("_") or 1.0) if learned else float(text)
+    except ValueError:
+        raise ValueError(
+            f"ent_coef={ent_coef!r} is not understood: use a number greater than 0, 'auto', "
+            "'auto_<initial value>' (e.g. 'auto_0.1'), or a schedule (a function of the remaining progress)"
+        ) from None
+    return AutoTemperature(value, device, target_entropy, learning_rate) if learned else FixedTemperature(value, device)

@@ -1,0 +1,15 @@
+"""The one shape check of the equations."""
+
+import torch as th
+
+
+def require_same_shape(**tensors: th.Tensor) -> None:
+    """
+    Refuse tensors of different shapes before broadcasting can mix up the batch.
+
+    :param tensors: The tensors that are to be combined elementwise, by name.
+    :raises ValueError: if their shapes differ; names every tensor and its shape.
+    """
+    if len({tensor.shape for tensor in tensors.values()}) > 1:
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
+        raise ValueError(f"Expected tensors of one shape, got {shapes}: reshape them, they would broadcast otherwise")

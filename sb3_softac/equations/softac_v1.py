@@ -1,0 +1,64 @@
+"""
+Soft Actor-Critic with a state-value network, arXiv:1801.01290v2 (ICML 2018).
+
+The paper divides rewards by the temperature (its reward scale is 1 / alpha). Here the rewards stay as they are and alpha
+multiplies the log-density instead: the same policy, with values in the units of the rewards.
+"""
+
+import torch as th
+
+from sb3_softac.equations.shapes import require_same_shape
+
+
+def soft_value_target(q_min: th.Tensor, log_pi: th.Tensor, alpha: th.Tensor | float) -> th.Tensor:
+    r"""
+    Eq. 3, arXiv:1801.01290v2. One-sample soft state value, :math:`Q(s, a) - \alpha \log \pi(a|s)` with :math:`a \sim \pi`.
+
+    :param q_min: Smallest soft Q-value of the sampled action over the critics ``[...]``.
+    :param log_pi: Log-density of the sampled action ``[...]``, in nats.
+    :param alpha: Temperature, greater than 0.
+    :return: Target of the value network ``[...]``.
+    :raises ValueError: if the shapes differ.
+    """
+    require_same_shape(q_min=q_min, log_pi=log_pi)
+    return q_min - alpha * log_pi
+
+
+def value_loss(v: th.Tensor, v_target: th.Tensor) -> th.Tensor:
+    r"""
+    Eq. 5, arXiv:1801.01290v2. :math:`J_V = E[\frac12 (V(s) - \hat V(s))^2]`.
+
+    :param v: Predicted soft state values ``[...]``.
+    :param v_target: Their targets ``[...]`` (:func:`soft_value_target`); no gradient flows into them.
+    :return: Mean loss, a scalar.
+    :raises ValueError: if the shapes differ.
+    """
+    require_same_shape(v=v, v_target=v_target)
+    return 0.5 * (v - v_target.detach()).square().mean()
+
+
+def q_loss(q: th.Tensor, q_target: th.Tensor) -> th.Tensor:
+    r"""
+    Eq. 7, arXiv:1801.01290v2. :math:`\sum_i J_Q(\theta_i)` with :math:`J_Q = E[\frac12 (Q_{\theta_i}(s, a) - \hat Q)^2]`.
+
+    :param q: Predicted soft Q-values ``[n_critics, ...]``.
+    :param q_target: Target common to all critics ``[...]``; no gradient flows into it.
+    :return: Sum over the critics of the mean loss, a scalar.
+    :raises ValueError: if the shape of a critic's prediction is not that of the target.
+    """
+    require_same_shape(q=q[0], q_target=q_target)
+    return 0.5 * (q - q_target.detach()).square().mean() * q.shape[0]
+
+
+def policy_loss(log_pi: th.Tensor, q: th.Tensor, alpha: th.Tensor | float) -> th.Tensor:
+    r"""
+    Eq. 12, arXiv:1801.01290v2. :math:`J_\pi = E[\alpha \log \pi(f(\epsilon; s)|s) - Q(s, f(\epsilon; s))]`.
+
+    :param log_pi: Log-density of the reparameterised action ``[...]``, in nats.
+    :param q: Soft Q-value of that action ``[...]``, differentiable with respect to the action only.
+    :param alpha: Temperature, greater than 0.
+    :return: Mean loss, a scalar.
+    :raises ValueError: if the shapes differ.
+    """
+    require_same_shape(log_pi=log_pi, q=q)
+    return (alpha * log_pi - q).mean()

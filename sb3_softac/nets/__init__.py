@@ -1,0 +1,1 @@
+"""Network modules. No losses, no optimizers."""

@@ -1,0 +1,157 @@
+"""Policies of SoftAC_v1: SB3's SAC policy with stacked critics and a state-value network."""
+
+from typing import Any, ClassVar
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    FlattenExtractor,
+    NatureCNN,
+    get_actor_critic_arch,
+)
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.sac.policies import SACPolicy
+from torch import nn
+
+from sb3_softac.common.optimizers import make_optimizer
+from sb3_softac.nets.actors import SquashedGaussianActor
+from sb3_softac.nets.critics import StackedContinuousCritic, ValueNet
+
+
+class SoftACPolicy(SACPolicy):
+    """
+    Actor, soft Q-functions, soft state-value function and its target.
+
+    One optimizer, ``policy.optimizer``, holds the parameters of all trained networks: the paper updates them simultaneously,
+    and their losses share no parameter. The target network is the only one it leaves out.
+
+    :param observation_space: Observation space.
+    :param action_space: Action space, a bounded Box.
+    :param lr_schedule: Learning rate schedule.
+    :param net_arch: Sizes of the hidden layers, ``[256, 256]`` by default, or a dictionary with the keys ``pi``, ``qf`` and,
+        if the value network is to differ from the critics, ``vf``.
+    :param activation_fn: Activation function.
+    :param use_sde: Whether to use state-dependent exploration (gSDE).
+    :param log_std_init: Initial log standard deviation of gSDE.
+    :param use_expln: Whether gSDE uses ``expln`` instead of ``exp`` for its standard deviation.
+    :param clip_mean: Bound of the mean action under gSDE.
+    :param features_extractor_class: Features extractor; by default the one that fits the policy's name.
+    :param features_extractor_kwargs: Its keyword arguments.
+    :param normalize_images: Whether to divide images by 255.
+    :param optimizer_class: Optimizer, ``th.optim.Adam`` by default.
+    :param optimizer_kwargs: Its keyword arguments, without the learning rate.
+    :param n_critics: Number of soft Q-functions, at least 1.
+    :param share_features_extractor: Whether all networks use the actor's features extractor, trained by the policy loss alone
+        (SB3's rule). By default each has its own.
+    """
+
+    default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
+
+    actor: SquashedGaussianActor
+    critic: StackedContinuousCritic  # type: ignore[assignment]
+    value_net: ValueNet
+    value_net_target: ValueNet
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        use_sde: bool = False,
+        log_std_init: float = -3,
+        use_expln: bool = False,
+        clip_mean: float = 2.0,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        normalize_images: bool = True,
+        optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        n_critics: int = 2,
+        share_features_extractor: bool = False,
+    ):
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch=net_arch,
+            activation_fn=activation_fn,
+            use_sde=use_sde,
+            log_std_init=log_std_init,
+            use_expln=use_expln,
+            clip_mean=clip_mean,
+            features_extractor_class=features_extractor_class or self.default_features_extractor_class,
+            features_extractor_kwargs=features_extractor_kwargs,
+            normalize_images=normalize_images,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+            n_critics=n_critics,
+            share_features_extractor=share_features_extractor,
+        )
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        self.actor = self.make_actor()
+        shared = self.actor.features_extractor if self.share_features_extractor else None
+        self.critic = self.make_critic(shared)
+        self.value_net = self.make_value_net(shared)
+        # The target follows the value network and must not share anything with it. SB3 starts targets as exact copies;
+        # the authors' code starts from an independent network, which only adds noise to the first 1 / tau updates.
+        self.value_net_target = self.make_value_net(None)
+        self.value_net_target.load_state_dict(self.value_net.state_dict())
+        self.value_net_target.requires_grad_(False)
+        self.value_net_target.set_training_mode(False)
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        self.optimizer = make_optimizer(self.optimizer_class, trained, lr_schedule(1), self.optimizer_kwargs)
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> SquashedGaussianActor:
+        actor_kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
+        return SquashedGaussianActor(**actor_kwargs).to(self.device)
+
+    def make_critic(  # type: ignore[override]
+        self, features_extractor: BaseFeaturesExtractor | None = None
+    ) -> StackedContinuousCritic:
+        critic_kwargs = self._update_features_extractor(self.critic_kwargs, features_extractor)
+        return StackedContinuousCritic(**critic_kwargs).to(self.device)
+
+    def make_value_net(self, features_extractor: BaseFeaturesExtractor | None = None) -> ValueNet:
+        """
+        :param features_extractor: The actor's extractor if it is shared, else None for a new one.
+        :return: A soft state-value network.
+        """
+        kwargs = self._update_features_extractor(self.net_args, features_extractor)
+        critic_arch = self.critic_kwargs["net_arch"]
+        kwargs["net_arch"] = self.net_arch.get("vf", critic_arch) if isinstance(self.net_arch, dict) else critic_arch
+        return ValueNet(**kwargs, share_features_extractor=features_extractor is not None).to(self.device)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data = super()._get_constructor_parameters()
+        data["share_features_extractor"] = self.share_features_extractor  # SB3 leaves it out
+        return data
+
+    def set_training_mode(self, mode: bool) -> None:
+        """
+        Switch dropout and batch normalisation of the trained networks; the target stays in evaluation mode.
+
+        :param mode: True to train, False to evaluate.
+        """
+        super().set_training_mode(mode)
+        self.value_net.set_training_mode(mode)
+
+
+class MlpPolicy(SoftACPolicy):
+    """Policy for vector observations."""
+
+
+class CnnPolicy(SoftACPolicy):
+    """Policy for images; each network has SB3's ``NatureCNN`` in front."""
+
+    default_features_extractor_class = NatureCNN
+
+
+class MultiInputPolicy(SoftACPolicy):
+    """Policy for dictionary observations; each network has SB3's ``CombinedExtractor`` in front."""
+
+    default_features_extractor_class = CombinedExtractor

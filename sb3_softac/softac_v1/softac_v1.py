@@ -1,0 +1,223 @@
+"""
+Soft Actor-Critic as first published: Haarnoja et al. 2018, arXiv:1801.01290v2 (ICML version).
+
+===========================  =================================================================================
+Eq. 3, 5                     V target and V loss: :mod:`sb3_softac.equations.softac_v1`
+Eq. 7, 8                     Q loss and Q target: :mod:`sb3_softac.equations.softac_v1`, ``.bellman``
+Eq. 12                       policy loss: :mod:`sb3_softac.equations.softac_v1`
+Eq. 21                       density of squashed actions: :mod:`sb3_softac.equations.squashing`
+Eq. 18 of 1812.05905v2       learned temperature (``ent_coef="auto"``): :mod:`sb3_softac.equations.temperature`
+===========================  =================================================================================
+
+Deviations from the paper, each with its reason:
+
+- The temperature multiplies the entropy instead of dividing the rewards (reward scale 5 = ``ent_coef`` 0.2): same policy, and
+  the values keep the units of the rewards.
+- The target of V starts as a copy of V (as in SB3), not as an independent network (as in the authors' code).
+- Time limits bootstrap. The authors remove the time limit from the environments, to the same effect.
+
+Where the authors' code differs from the paper, the paper is the default: the policy loss uses the smaller of the two
+Q-values, the authors' code the first (``actor_q="first"``).
+"""
+
+from typing import Any, ClassVar
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+
+from sb3_softac.common.off_policy import Batch, SoftOffPolicyAlgorithm
+from sb3_softac.common.spaces import check_bounded_box
+from sb3_softac.equations.bellman import soft_bellman_target
+from sb3_softac.equations.softac_v1 import policy_loss, q_loss, soft_value_target, value_loss
+from sb3_softac.equations.temperature import continuous_target_entropy
+from sb3_softac.nets.actors import SquashedGaussianActor
+from sb3_softac.nets.critics import StackedContinuousCritic, ValueNet
+from sb3_softac.softac_v1.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, SoftACPolicy
+
+
+class SoftAC_v1(SoftOffPolicyAlgorithm):  # noqa: N801
+    """
+    Soft Actor-Critic with a state-value network, twin soft Q-functions and a squashed Gaussian actor (arXiv:1801.01290).
+
+    Everything that SB3's SAC accepts means the same here; ``ent_coef`` has another default. New are ``random_steps``,
+    ``actor_q`` and ``n_critics``. Logged under ``train/``: ``actor_loss``, ``critic_loss``, ``value_loss``, ``ent_coef``,
+    ``ent_coef_loss`` (if learned), ``entropy`` (nats), ``q_mean``, ``v_mean`` (units of reward), ``n_updates``,
+    ``learning_rate``.
+
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, or a policy class.
+    :param env: Environment with a bounded Box action space, or its registered name.
+    :param learning_rate: Learning rate of all networks and of a learned temperature, or a schedule of the remaining progress.
+    :param buffer_size: Number of transitions in the replay buffer.
+    :param learning_starts: Environment steps before the first gradient step.
+    :param batch_size: Number of transitions per gradient step.
+    :param tau: Weight in (0, 1] of V in each update of its target.
+    :param gamma: Discount factor.
+    :param train_freq: Environment steps between two rounds of gradient steps, or a tuple such as ``(1, "episode")``.
+    :param gradient_steps: Gradient steps per round; -1 for as many as environment steps were done.
+    :param action_noise: Noise added to the actions during training.
+    :param replay_buffer_class: Replay buffer, e.g. ``HerReplayBuffer``.
+    :param replay_buffer_kwargs: Its keyword arguments.
+    :param optimize_memory_usage: SB3's memory-efficient variant of the replay buffer.
+    :param n_steps: Number of rewards in the Q target before it bootstraps. The entropies of the steps in between are left out,
+        as in SB3's SAC.
+    :param ent_coef: Temperature alpha: a number greater than 0 (default 0.2, the paper's reward scale 5), ``"auto"`` or
+        ``"auto_0.1"`` (learned, starting at 1 or 0.1), or a schedule of the remaining progress.
+    :param target_update_interval: Gradient steps between two updates of the target of V, counted over the whole training.
+        1000 with ``tau=1`` is the paper's hard-target variant.
+    :param target_entropy: Entropy in nats that a learned temperature holds the policy at; ``"auto"`` is minus the number of
+        action dimensions.
+    :param use_sde: Whether to explore with state-dependent noise (gSDE).
+    :param sde_sample_freq: Steps between two draws of the gSDE noise matrix; -1 for one draw per rollout.
+    :param use_sde_at_warmup: Whether to use gSDE instead of uniform actions during the first ``random_steps``.
+    :param stats_window_size: Episodes over which the rollout statistics are averaged.
+    :param tensorboard_log: Folder of the TensorBoard logs.
+    :param policy_kwargs: Keyword arguments of the policy.
+    :param verbose: 0 for no output, 1 for information, 2 for debugging.
+    :param seed: Seed of all random number generators.
+    :param device: Device of the networks.
+    :param random_steps: Environment steps with uniform actions at the start; None for ``learning_starts``.
+    :param actor_q: Q-value in the policy loss: ``"min"`` over the critics (paper) or that of the ``"first"`` (authors' code).
+    :param n_critics: Number of soft Q-functions, at least 1; may also be given in ``policy_kwargs``, as in SB3.
+    :param _init_setup_model: Whether to build the networks at once.
+    :raises ValueError: if an argument is out of its range.
+    :raises AssertionError: if the action space is not a bounded Box.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+    policy: SoftACPolicy
+    actor: SquashedGaussianActor
+    critic: StackedContinuousCritic
+    value_net: ValueNet
+    value_net_target: ValueNet
+
+    def __init__(
+        self,
+        policy: str | type[SoftACPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 100,
+        batch_size: int = 256,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        n_steps: int = 1,
+        ent_coef: str | float | Schedule = 0.2,
+        target_update_interval: int = 1,
+        target_entropy: str | float = "auto",
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        use_sde_at_warmup: bool = False,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        random_steps: int | None = None,
+        actor_q: str = "min",
+        n_critics: int = 2,
+        _init_setup_model: bool = True,
+    ):
+        self.actor_q = actor_q
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size=buffer_size,
+            learning_starts=learning_starts,
+            batch_size=batch_size,
+            tau=tau,
+            gamma=gamma,
+            train_freq=train_freq,
+            gradient_steps=gradient_steps,
+            action_noise=action_noise,
+            replay_buffer_class=replay_buffer_class,
+            replay_buffer_kwargs=replay_buffer_kwargs,
+            optimize_memory_usage=optimize_memory_usage,
+            n_steps=n_steps,
+            ent_coef=ent_coef,
+            target_update_interval=target_update_interval,
+            target_entropy=target_entropy,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            use_sde_at_warmup=use_sde_at_warmup,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs={"n_critics": n_critics, **(policy_kwargs or {})},
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            random_steps=random_steps,
+            _init_setup_model=_init_setup_model,
+        )
+
+    def _update(self, batch: Batch) -> dict[str, th.Tensor]:
+        """Algorithm 1, arXiv:1801.01290v2: the gradients of all networks at the same parameters, then one step."""
+        if self.use_sde:
+            self.actor.reset_noise()
+        obs, alpha = batch.observations, self.temperature.alpha
+        discounts = self.gamma if batch.discounts is None else batch.discounts
+
+        # One action sample serves the V target and the policy loss
+        actions_pi, log_pi = self.actor.action_log_prob(obs)
+        log_pi = log_pi.unsqueeze(1)
+        features = self.critic.features(obs)
+        q_pi = self.critic.q_values(features.detach(), actions_pi, frozen=True)
+        q_pi_min = q_pi.amin(dim=0) if self.actor_q == "min" else q_pi[0]
+
+        v = self.value_net(obs)
+        v_loss = value_loss(v, soft_value_target(q_pi.detach().amin(dim=0), log_pi.detach(), alpha))
+
+        with th.no_grad():
+            v_next = self.value_net_target(batch.next_observations)
+            q_target = soft_bellman_target(batch.rewards, batch.dones, v_next, discounts)
+        q = self.critic.q_values(features, batch.actions)
+
+        losses = {
+            "actor_loss": policy_loss(log_pi, q_pi_min, alpha),
+            "critic_loss": q_loss(q, q_target),
+            "value_loss": v_loss,
+            **self.temperature.losses(log_pi),
+        }
+        self._minimize(losses)
+        diagnostics = {"ent_coef": alpha, "entropy": -log_pi.mean(), "q_mean": q.mean(), "v_mean": v.mean()}
+        return {name: value.detach() for name, value in {**losses, **diagnostics}.items()}
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self.actor, self.critic = self.policy.actor, self.policy.critic
+        self.value_net, self.value_net_target = self.policy.value_net, self.policy.value_net_target
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        if self.actor_q not in ("min", "first"):
+            raise ValueError(f"actor_q must be 'min' (the paper) or 'first' (the authors' code), got {self.actor_q!r}")
+        if self.policy_kwargs["n_critics"] < 1:
+            raise ValueError(f"n_critics must be at least 1 (the paper uses 2), got {self.policy_kwargs['n_critics']}")
+
+    def _target_pairs(self) -> list[tuple[th.nn.Module, th.nn.Module]]:
+        return [(self.policy.value_net, self.policy.value_net_target)]
+
+    def _auto_target_entropy(self) -> float:
+        return continuous_target_entropy(self.action_space.shape)  # type: ignore[arg-type]
+
+    @staticmethod
+    def _check_action_space(action_space: spaces.Space) -> None:
+        check_bounded_box(action_space)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "actor", "critic", "value_net", "value_net_target"]
