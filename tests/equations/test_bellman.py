@@ -1,0 +1,29 @@
+import pytest
+import torch as th
+
+from sb3_softac.equations.bellman import soft_bellman_target
+
+
+def test_hand_computed():
+    rewards, dones, v_next = th.tensor([1.0, 2.0, -3.0]), th.tensor([0.0, 1.0, 0.0]), th.tensor([10.0, 10.0, -4.0])
+    target = soft_bellman_target(rewards, dones, v_next, 0.9)
+    th.testing.assert_close(target, th.tensor([1 + 0.9 * 10, 2.0, -3 - 0.9 * 4]))
+
+
+def test_discount_per_transition():
+    # the second transition spans three steps at gamma = 0.5
+    target = soft_bellman_target(th.tensor([1.0, 1.0]), th.zeros(2), th.tensor([8.0, 8.0]), th.tensor([0.5, 0.125]))
+    th.testing.assert_close(target, th.tensor([5.0, 2.0]))
+
+
+def test_leading_dimensions():
+    shape = (4, 3, 1)
+    target = soft_bellman_target(th.ones(shape), th.zeros(shape), th.ones(shape), 0.5)
+    th.testing.assert_close(target, th.full(shape, 1.5))
+
+
+def test_no_silent_broadcast():
+    with pytest.raises(ValueError, match=r"rewards \(3,\).*v_next \(3, 1\)"):
+        soft_bellman_target(th.ones(3), th.ones(3), th.ones(3, 1), 0.9)
+    with pytest.raises(ValueError, match="discounts"):
+        soft_bellman_target(th.ones(3, 1), th.ones(3, 1), th.ones(3, 1), th.ones(3))

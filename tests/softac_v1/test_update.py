@@ -1,0 +1,180 @@
+"""One gradient step under the microscope."""
+
+import pytest
+import torch as th
+from gymnasium.wrappers import TimeLimit
+from stable_baselines3.common.utils import LinearSchedule
+
+from tests.softac_v1.helpers import ConstantReward, FaultyReward, make_model
+
+
+def filled_model(**kwargs):
+    model = make_model(TimeLimit(ConstantReward(), 7), **kwargs)
+    model.learn(20)
+    return model
+
+
+def flat(module: th.nn.Module) -> th.Tensor:
+    return th.cat([parameter.detach().flatten() for parameter in module.parameters()]).clone()
+
+
+NETWORKS = ("actor", "critic", "value_net", "value_net_target")
+
+
+@pytest.mark.parametrize(
+    ("loss", "network"), [("actor_loss", "actor"), ("critic_loss", "critic"), ("value_loss", "value_net"), ("ent_coef_loss", None)]
+)
+@pytest.mark.parametrize("actor_q", ["min", "first"])
+def test_each_loss_reaches_its_own_network_only(loss, network, actor_q, monkeypatch):
+    model = filled_model(ent_coef="auto", actor_q=actor_q)
+    seen = {}
+    monkeypatch.setattr(model, "_minimize", seen.update)
+    model._update(model.replay_buffer.sample(16))
+    model.policy.optimizer.zero_grad()
+    model.ent_coef_optimizer.zero_grad()
+    seen[loss].backward()
+    for name in NETWORKS:
+        reached = [p.grad is not None and bool(p.grad.any()) for p in getattr(model, name).parameters()]
+        assert all(reached) if name == network else not any(reached), name
+    assert (model.log_ent_coef.grad is not None) is (loss == "ent_coef_loss")
+
+
+def test_update_equals_a_plain_reference():
+    """The losses, written out with SB3's ingredients and separate optimizers, give the same parameters after one step."""
+    model, reference = filled_model(ent_coef=0.3), filled_model(ent_coef=0.3)
+    batch = model.replay_buffer.sample(16)
+    optimizers = [th.optim.Adam(getattr(reference, name).parameters(), lr=3e-4) for name in NETWORKS[:3]]
+    for optimizer, other in zip(optimizers, [reference.policy.optimizer] * 3, strict=True):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter] = {k: v.clone() for k, v in other.state[parameter].items()}
+    th.manual_seed(1)
+    actions, log_pi = reference.actor.action_log_prob(batch.observations)
+    q1, q2 = reference.critic(batch.observations, actions)
+    soft_value = (th.min(q1, q2) - 0.3 * log_pi.reshape(-1, 1)).detach()
+    with th.no_grad():
+        target = batch.rewards + (1 - batch.dones) * reference.gamma * reference.value_net_target(batch.next_observations)
+    actor_loss = (0.3 * log_pi.reshape(-1, 1) - th.min(q1, q2)).mean()
+    v_loss = 0.5 * th.nn.functional.mse_loss(reference.value_net(batch.observations), soft_value)
+    critic_loss = 0.5 * sum(th.nn.functional.mse_loss(q, target) for q in reference.critic(batch.observations, batch.actions))
+    for optimizer, loss, name in zip(optimizers, (actor_loss, critic_loss, v_loss), NETWORKS[:3], strict=True):
+        gradients = th.autograd.grad(loss, list(getattr(reference, name).parameters()), retain_graph=True)
+        for parameter, gradient in zip(getattr(reference, name).parameters(), gradients, strict=True):
+            parameter.grad = gradient
+    for optimizer in optimizers:
+        optimizer.step()
+
+    th.manual_seed(1)
+    model._ok = th.ones(())
+    logs = model._update(batch)
+    for name in NETWORKS[:3]:
+        th.testing.assert_close(flat(getattr(model, name)), flat(getattr(reference, name)), rtol=1e-5, atol=1e-6)
+    for name, loss in (("actor_loss", actor_loss), ("critic_loss", critic_loss), ("value_loss", v_loss)):
+        assert logs[name].item() == pytest.approx(loss.item(), rel=1e-5)
+    assert logs["entropy"].item() == pytest.approx(-log_pi.mean().item(), rel=1e-5)
+
+
+def test_actor_q_first_ignores_the_other_critic(monkeypatch):
+    losses = {}
+    for actor_q in ("min", "first"):
+        model = filled_model(actor_q=actor_q)
+        # Lift the second critic: the smaller one is then the first
+        model.critic.q_networks.layers[-1].bias.data[1] += 100.0
+        seen = {}
+        monkeypatch.setattr(model, "_minimize", seen.update)
+        for bias in (100.0, -300.0):  # ... and then sink it below
+            th.manual_seed(0)
+            model._update(model.replay_buffer.sample(16))
+            losses[actor_q, bias] = seen["actor_loss"].item()
+            model.critic.q_networks.layers[-1].bias.data[1] -= 300.0
+    assert losses["first", 100.0] == pytest.approx(losses["first", -300.0], abs=1.0)
+    assert losses["min", -300.0] > losses["min", 100.0] + 100.0
+
+
+@pytest.mark.parametrize(("interval", "tau"), [(1, 0.3), (4, 1.0), (5, 0.5)])
+def test_target_update_cadence_at_one_gradient_step_per_call(interval, tau):
+    model = filled_model(target_update_interval=interval, tau=tau, learning_starts=100)
+    expected = flat(model.value_net_target)
+    for step in range(1, 13):
+        model.train(gradient_steps=1, batch_size=16)
+        if step % interval == 0:
+            expected = (1 - tau) * expected + tau * flat(model.value_net)
+        th.testing.assert_close(flat(model.value_net_target), expected, rtol=1e-5, atol=1e-6)
+    assert model._n_updates == 12
+    if tau == 1.0:
+        assert th.equal(flat(model.value_net_target), flat(model.value_net))
+
+
+def test_target_cadence_survives_saving(tmp_path):
+    model = filled_model(target_update_interval=4, tau=1.0, learning_starts=100)
+    model.train(gradient_steps=3, batch_size=16)
+    before = flat(model.value_net_target)
+    model.save(tmp_path / "model")
+    buffer = model.replay_buffer
+    model = type(model).load(tmp_path / "model", env=model.env)
+    model.replay_buffer = buffer
+    model.set_logger(filled_model().logger)
+    th.testing.assert_close(flat(model.value_net_target), before)
+    model.train(gradient_steps=1, batch_size=16)
+    assert th.equal(flat(model.value_net_target), flat(model.value_net))
+
+
+def test_logged_values():
+    model = filled_model(ent_coef="auto")
+    model.train(gradient_steps=2, batch_size=16)
+    names = {"actor_loss", "critic_loss", "value_loss", "ent_coef", "ent_coef_loss", "entropy", "q_mean", "v_mean"}
+    logged = {key.removeprefix("train/"): value for key, value in model.logger.name_to_value.items() if key.startswith("train/")}
+    assert logged.keys() == names | {"n_updates", "learning_rate"}
+    assert all(isinstance(value, float | int) for value in logged.values())
+    assert logged["n_updates"] == model._n_updates
+
+
+def test_learning_rate_and_temperature_schedules():
+    model = make_model(
+        TimeLimit(ConstantReward(), 7), learning_rate=LinearSchedule(1e-2, 1e-4, 1.0), ent_coef=LinearSchedule(1.0, 0.1, 1.0)
+    )
+    model.learn(40)
+    assert model.policy.optimizer.param_groups[0]["lr"] == pytest.approx(1e-4, rel=1e-3)
+    assert model.temperature.alpha.item() == pytest.approx(0.1, rel=1e-3)
+    assert model.logger.name_to_value["train/learning_rate"] == pytest.approx(1e-4, rel=1e-3)
+
+
+def test_zero_learning_rate_leaves_the_networks():
+    model = filled_model(learning_rate=0.0, ent_coef="auto")
+    before = {name: flat(getattr(model, name)) for name in NETWORKS}
+    model.train(gradient_steps=3, batch_size=16)
+    assert all(th.equal(before[name], flat(getattr(model, name))) for name in NETWORKS)
+    assert model.log_ent_coef.item() == 0.0
+
+
+@pytest.mark.parametrize("optimizer_class", [th.optim.Adam, th.optim.RMSprop])
+@pytest.mark.parametrize("good_steps", [0, 2])
+def test_non_finite_loss_stops_before_anything_is_damaged(optimizer_class, good_steps, monkeypatch):
+    """The third of five batches holds a reward that is not a number: the model ends where a twin does that never saw it."""
+    kwargs = dict(ent_coef="auto", policy_kwargs=dict(net_arch=[16], optimizer_class=optimizer_class))
+    model, twin = filled_model(**kwargs), filled_model(**kwargs)
+    batches = [model.replay_buffer.sample(16) for _ in range(5)]
+    monkeypatch.setattr(twin.replay_buffer, "sample", lambda *_, __=iter(list(batches)), **___: next(__))
+    rewards = batches[good_steps].rewards.clone()
+    rewards[3] = float("nan")
+    poisoned = [*batches[:good_steps], batches[good_steps]._replace(rewards=rewards), *batches[good_steps + 1 :]]
+    monkeypatch.setattr(model.replay_buffer, "sample", lambda *_, __=iter(poisoned), **___: next(__))
+    failing = model._n_updates + good_steps + 1
+    th.manual_seed(1)
+    with pytest.raises(ValueError, match=rf"critic_loss is nan at gradient step {failing}\..*VecCheckNan"):
+        model.train(gradient_steps=5, batch_size=16)
+    th.manual_seed(1)
+    if good_steps:
+        twin.train(gradient_steps=good_steps, batch_size=16)
+    for name in NETWORKS:
+        assert th.equal(flat(getattr(model, name)), flat(getattr(twin, name))), name
+    assert th.equal(model.log_ent_coef, twin.log_ent_coef)
+    states = zip(model.policy.optimizer.state.values(), twin.policy.optimizer.state.values(), strict=True)
+    assert all(th.equal(ours[key], theirs[key]) for ours, theirs in states for key in ours if ours[key] is not None)
+
+
+def test_a_faulty_environment_is_reported_in_training():
+    model = make_model(FaultyReward(TimeLimit(ConstantReward(), 7), step=30))
+    with pytest.raises(ValueError, match="critic_loss is nan"):
+        model.learn(500)
+    assert all(flat(getattr(model, name)).isfinite().all() for name in NETWORKS)
