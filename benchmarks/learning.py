@@ -79,7 +79,10 @@ def run(env_id: str, algo: str, seed: int) -> None:
         seconds=seconds,
     )
     os.replace(partial, path)
-    print(f"{env_id} {algo} seed {seed}: {evaluation.last_mean_reward:.1f} after {task['steps']} steps, {seconds:.0f} s", flush=True)
+    print(
+        f"{env_id} {algo} seed {seed}: {evaluation.last_mean_reward:.1f} after {task['steps']} steps, {seconds:.0f} s",
+        flush=True,
+    )
 
 
 def report(env_id: str) -> None:

@@ -122,18 +122,26 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     def _setup_model(self) -> None:
         self._check_arguments()
         super()._setup_model()
-        # The user's specification stays in self.target_entropy, so that loading resolves it again.
-        target_entropy = self._auto_target_entropy() if self.target_entropy == "auto" else float(self.target_entropy)
+        target_entropy = self._resolve_target_entropy()
         self.temperature = make_temperature(self.ent_coef, self.device, target_entropy, self.lr_schedule(1))
         self._optimizers = [self.policy.optimizer]
         if self.temperature.optimizer is not None:
             self._optimizers.append(self.temperature.optimizer)
         pairs = self._target_pairs()
-        self._sources = [parameter for network, _ in pairs for parameter in network.parameters()]
-        self._targets = [parameter for _, target in pairs for parameter in target.parameters()]
+        self._sources: list[th.Tensor] = [parameter for network, _ in pairs for parameter in network.parameters()]
+        self._targets: list[th.Tensor] = [parameter for _, target in pairs for parameter in target.parameters()]
         # Running statistics of batch normalisation are copied, not averaged twice (SB3 issue 996)
         self._source_stats = [buffer for network, _ in pairs for buffer in get_parameters_by_name(network, ["running_"])]
         self._target_stats = [buffer for _, target in pairs for buffer in get_parameters_by_name(target, ["running_"])]
+
+    def _resolve_target_entropy(self) -> float:
+        """:return: The target entropy in nats; ``self.target_entropy`` keeps what the user said, for :meth:`load`."""
+        if self.target_entropy == "auto":
+            return self._auto_target_entropy()
+        try:
+            return float(self.target_entropy)
+        except ValueError:
+            raise ValueError(f"target_entropy must be a number of nats or 'auto', got {self.target_entropy!r}") from None
 
     @property
     def log_ent_coef(self) -> th.Tensor | None:
@@ -197,7 +205,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     def _update_targets(self) -> None:
         # A step that was withheld must not move the targets either.
         weight = self.tau * self._ok
-        th._foreach_lerp_(self._targets, self._sources, [weight] * len(self._targets))
+        th._foreach_lerp_(self._targets, self._sources, [weight] * len(self._targets))  # type: ignore[list-item]
         for target, source in zip(self._target_stats, self._source_stats, strict=True):
             target.copy_(source)
 

@@ -21,8 +21,9 @@ def make_optimizer(
     :return: The optimizer.
     """
     plain = not {"fused", "foreach", "capturable", "differentiable"} & kwargs.keys()
-    fused = {"fused": True} if optimizer_class in (th.optim.Adam, th.optim.AdamW) and plain else {}
-    return optimizer_class(params, lr=lr, **fused, **kwargs)  # type: ignore[call-arg]
+    if optimizer_class in (th.optim.Adam, th.optim.AdamW) and plain:
+        kwargs = {"fused": True, **kwargs}
+    return optimizer_class(params, lr=lr, **kwargs)  # type: ignore[call-arg]
 
 
 def step_if(optimizer: th.optim.Optimizer, ok: th.Tensor) -> None:

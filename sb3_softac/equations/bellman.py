@@ -5,9 +5,7 @@ import torch as th
 from sb3_softac.equations.shapes import require_same_shape
 
 
-def soft_bellman_target(
-    rewards: th.Tensor, dones: th.Tensor, v_next: th.Tensor, discounts: th.Tensor | float
-) -> th.Tensor:
+def soft_bellman_target(rewards: th.Tensor, dones: th.Tensor, v_next: th.Tensor, discounts: th.Tensor | float) -> th.Tensor:
     r"""
     Eq. 8, arXiv:1801.01290v2. Target of the soft Q-functions, :math:`\hat Q = r + \gamma (1 - d) \bar V(s')`.
 

@@ -6,6 +6,7 @@ whole product per core instead of a split one (measured in ``benchmarks/update.p
 """
 
 import math
+from itertools import pairwise
 
 import torch as th
 from torch import nn
@@ -32,9 +33,11 @@ class StackedLinear(nn.Module):
         :param frozen: Let gradients pass to ``x`` but not to the parameters.
         :return: Outputs ``[n_members, batch, out_features]``.
         """
-        if frozen:
-            return th.baddbmm(self.bias.detach(), x, self.weight.detach())
-        return th.baddbmm(self.bias, x, self.weight)
+        weight, bias = (self.weight.detach(), self.bias.detach()) if frozen else (self.weight, self.bias)
+        if weight.shape[2] == 1:
+            # A batched product with a single column takes five times as long as the same sum written out.
+            return (x * weight.transpose(1, 2)).sum(dim=2, keepdim=True) + bias
+        return th.baddbmm(bias, x, weight)
 
 
 class StackedMLP(nn.Module):
@@ -59,7 +62,7 @@ class StackedMLP(nn.Module):
         super().__init__()
         self.n_members = n_members
         sizes = [input_dim, *net_arch, output_dim]
-        self.layers = nn.ModuleList(StackedLinear(n_members, *shape) for shape in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(StackedLinear(n_members, *shape) for shape in pairwise(sizes))
         self.activation = activation_fn()
 
     def forward(self, x: th.Tensor, frozen: bool = False) -> th.Tensor:

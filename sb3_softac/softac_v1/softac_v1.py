@@ -39,7 +39,7 @@ from sb3_softac.nets.critics import StackedContinuousCritic, ValueNet
 from sb3_softac.softac_v1.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, SoftACPolicy
 
 
-class SoftAC_v1(SoftOffPolicyAlgorithm):  # noqa: N801
+class SoftAC_v1(SoftOffPolicyAlgorithm):
     """
     Soft Actor-Critic with a state-value network, twin soft Q-functions and a squashed Gaussian actor (arXiv:1801.01290).
 

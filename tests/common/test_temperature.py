@@ -32,7 +32,9 @@ def test_kinds(ent_coef, kind, value):
     assert temperature.alpha.shape == () and not temperature.alpha.requires_grad
 
 
-@pytest.mark.parametrize("ent_coef", [0.0, -0.2, "auto_0", "auto_-1", math.nan, math.inf, "auto_nan", lambda _: 0.0, lambda p: p])
+@pytest.mark.parametrize(
+    "ent_coef", [0.0, -0.2, "auto_0", "auto_-1", math.nan, math.inf, "auto_nan", lambda _: 0.0, lambda p: p]
+)
 def test_temperatures_that_are_not_positive(ent_coef):
     with pytest.raises(ValueError, match="greater than 0"):
         make(ent_coef)

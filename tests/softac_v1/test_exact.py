@@ -49,7 +49,13 @@ def test_time_limits_bootstrap_and_the_entropy_counts():
     """
     alpha, gamma = 0.5, 0.9
     model = make_model(
-        TimeLimit(ConstantReward(), 5), ent_coef=alpha, gamma=gamma, learning_rate=3e-3, tau=0.1, learning_starts=100, batch_size=64
+        TimeLimit(ConstantReward(), 5),
+        ent_coef=alpha,
+        gamma=gamma,
+        learning_rate=3e-3,
+        tau=0.1,
+        learning_starts=100,
+        batch_size=64,
     )
     model.learn(1_500)
     model.lr_schedule = lambda _: 3e-4

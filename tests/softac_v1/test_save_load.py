@@ -19,7 +19,13 @@ from torch import nn
 from sb3_softac import SoftAC_v1
 from tests.softac_v1.helpers import ConstantReward, QuadraticBandit, make_model
 
-VARIANTS = [dict(), dict(ent_coef="auto_0.1"), dict(use_sde=True), dict(n_critics=1, actor_q="first"), dict(ent_coef=lambda p: 0.1 + p)]
+VARIANTS = [
+    dict(),
+    dict(ent_coef="auto_0.1"),
+    dict(use_sde=True),
+    dict(n_critics=1, actor_q="first"),
+    dict(ent_coef=lambda p: 0.1 + p),
+]
 
 
 def same_parameters(model, other):
@@ -70,7 +76,9 @@ def test_randomised_parameters_come_back(tmp_path):
     model.learn(20)
     saved = copy.deepcopy(model.get_parameters())
     noise = {
-        name: {key: th.rand_like(value) for key, value in state.items()} for name, state in saved.items() if "optim" not in name
+        name: {key: th.rand_like(value) for key, value in state.items()}
+        for name, state in saved.items()
+        if "optim" not in name
     }
     model.set_parameters({**saved, **noise}, exact_match=True)
     assert model.predict(np.zeros(3, np.float32), deterministic=True)[0].shape == (1,)
@@ -176,7 +184,9 @@ def test_compiled_policy_is_saved_under_plain_names(tmp_path):
     model.save(tmp_path / "model")
     loaded = SoftAC_v1.load(tmp_path / "model")
     obs = np.zeros((2, 3), np.float32)
-    np.testing.assert_allclose(loaded.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0], rtol=1e-5)
+    np.testing.assert_allclose(
+        loaded.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0], rtol=1e-5
+    )
 
 
 def test_continuing_equals_not_stopping():
@@ -190,7 +200,14 @@ def test_identity_environment_is_learned():
     """SB3's smallest continuous task: the reward is the closeness of the action to the observation."""
     env = DummyVecEnv([lambda: IdentityEnvBox(eps=0.5)])
     model = SoftAC_v1(
-        "MlpPolicy", env, seed=0, gamma=0.5, learning_rate=3e-3, learning_starts=0, policy_kwargs=dict(net_arch=[64]), device="cpu"
+        "MlpPolicy",
+        env,
+        seed=0,
+        gamma=0.5,
+        learning_rate=3e-3,
+        learning_starts=0,
+        policy_kwargs=dict(net_arch=[64]),
+        device="cpu",
     )
     model.learn(600)
     evaluate_policy(model, env, n_eval_episodes=20, reward_threshold=90, warn=False)

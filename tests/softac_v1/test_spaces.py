@@ -36,7 +36,8 @@ class BoxActions(gym.Env):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "shape", "dtype"), [(-0.4, 0.4, (3,), np.float32), (1.0, 5.0, (1,), np.float64), (-2.0, 7.0, (2, 2), np.float32)]
+    ("low", "high", "shape", "dtype"),
+    [(-0.4, 0.4, (3,), np.float32), (1.0, 5.0, (1,), np.float64), (-2.0, 7.0, (2, 2), np.float32)],
 )
 @pytest.mark.parametrize("use_sde", [False, True])
 def test_box_actions_of_any_bounds_and_shape(low, high, shape, dtype, use_sde):
@@ -90,7 +91,11 @@ def test_dictionaries():
 def test_hindsight_experience_replay(tmp_path):
     env = BitFlippingEnv(n_bits=4, continuous=True, max_steps=4)
     model = make_model(
-        env, "MultiInputPolicy", replay_buffer_class=HerReplayBuffer, replay_buffer_kwargs=dict(n_sampled_goal=2), learning_starts=20
+        env,
+        "MultiInputPolicy",
+        replay_buffer_class=HerReplayBuffer,
+        replay_buffer_kwargs=dict(n_sampled_goal=2),
+        learning_starts=20,
     )
     model.learn(60)
     model.save(tmp_path / "model")

@@ -1,0 +1,43 @@
+# One command each on a fresh machine with Python and make; the first one called builds the environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+ALGO ?= softac_v1
+ENV ?= Walker2d-v4
+STEPS ?=
+
+.PHONY: train test slow lint type format docs clean
+
+# torch comes first and by itself: with the version pinned, nothing later can replace it by a larger build
+$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --constraint constraints.txt torch
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[tests,docs,lint]"
+	touch $@
+
+train: $(VENV)/.installed
+	$(BIN)/python -m rl_zoo3.train --algo $(ALGO) --env $(ENV) --progress $(if $(STEPS),--n-timesteps $(STEPS))
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(VENV)/.installed
+	$(BIN)/mypy
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.installed
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+clean:
+	rm -rf $(VENV) build dist docs/_build *.egg-info

@@ -1,0 +1,35 @@
+"""The examples of the documentation, run as they stand."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def python_blocks(path: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if "_build" not in p.parts and python_blocks(p)], ids=lambda p: p.stem)
+def test_code_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # The same code on fewer steps
+    code = re.sub(r"total_timesteps=[\d_]+", "total_timesteps=150", "\n".join(python_blocks(page)))
+    exec(compile(code, str(page), "exec"), {"__name__": "__main__"})
+
+
+def test_pendulum_example():
+    example = runpy.run_path(str(ROOT / "docs" / "examples" / "pendulum.py"))
+    assert -2000 < example["main"](timesteps=150) < 0
+
+
+def test_readme_opens_with_the_two_commands():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    commands = [line for line in lines[:12] if line.startswith("make ")]
+    assert [command.split()[1] for command in commands] == ["train", "test"]
