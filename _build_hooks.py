@@ -1,0 +1,29 @@
+"""
+Build step that setuptools has no declaration for: files that must lie beside the package, not inside it.
+
+The start-up files are read only at the top of site-packages, also in an editable install. The hyperparameters live at the top of
+the repository, where RL Zoo's users look for them, and inside the package once it is built.
+"""
+
+from pathlib import Path
+
+from setuptools.command.build_py import build_py as _build_py
+
+START_UP_FILES = ("sb3_softac.pth", "sb3_softac.start")
+
+
+class build_py(_build_py):  # noqa: N801
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            # The wheel of an editable install is laid out in the folder that "install" would copy to.
+            top = Path(self.get_finalized_command("install").install_lib)
+        else:
+            top = Path(self.build_lib)
+            self._copy(sorted(Path("hyperparams").glob("*.yml")), top / "sb3_softac" / "hyperparams")
+        self._copy([Path(name) for name in START_UP_FILES], top)
+
+    def _copy(self, files: list[Path], folder: Path) -> None:
+        self.mkpath(str(folder))
+        for file in files:
+            self.copy_file(str(file), str(folder / file.name))

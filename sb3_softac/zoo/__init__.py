@@ -1,0 +1,20 @@
+"""Registration with RL Zoo. Installed packages register by themselves; :func:`register` is for scripts where that is not possible."""
+
+import importlib
+
+MODULES = ("rl_zoo3.utils", "rl_zoo3.hyperparams_opt", "rl_zoo3.exp_manager")
+
+
+def register() -> None:
+    """
+    Add the algorithms, their hyperparameters and their samplers to RL Zoo. Calling it again changes nothing.
+
+    :raises ModuleNotFoundError: if RL Zoo is not installed.
+    """
+    from sb3_softac.zoo.registration import patch
+
+    for name in MODULES:
+        patch(importlib.import_module(name))
+
+
+__all__ = ["register"]

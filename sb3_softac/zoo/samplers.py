@@ -1,0 +1,52 @@
+"""Search spaces for ``python -m rl_zoo3.train -optimize``: one sampler and one converter per algorithm, found by its Zoo id."""
+
+from typing import Any
+
+import optuna
+from rl_zoo3.hyperparams_opt import convert_offpolicy_params, sample_her_params
+
+
+def sample_softac_v1_params(
+    trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
+) -> dict[str, Any]:
+    """
+    Search space of SoftAC_v1: that of the Zoo's SAC, and the temperature, which decides most with this algorithm.
+
+    :param trial: Optuna's trial.
+    :param n_actions: Number of action dimensions (not used; part of the Zoo's interface).
+    :param n_envs: Number of environments (not used; part of the Zoo's interface).
+    :param additional_args: The Zoo's further arguments; says whether HER is used.
+    :return: Keyword arguments of SoftAC_v1.
+    """
+    sampled = {
+        "one_minus_gamma": trial.suggest_float("one_minus_gamma", 1e-4, 0.03, log=True),
+        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 2e-3, log=True),
+        "batch_size_pow": trial.suggest_int("batch_size_pow", 5, 10),
+        "train_freq": trial.suggest_int("train_freq", 1, 10),
+        "tau": trial.suggest_float("tau", 1e-3, 0.08, log=True),
+        "net_arch": trial.suggest_categorical("net_arch", ["small", "medium", "big"]),
+        # The temperature itself, or where a learned one starts
+        "ent_coef": trial.suggest_float("ent_coef", 1e-3, 1.0, log=True),
+        "learn_ent_coef": trial.suggest_categorical("learn_ent_coef", [False, True]),
+        "actor_q": trial.suggest_categorical("actor_q", ["min", "first"]),
+    }
+    hyperparams = convert_softac_v1_params(sampled)
+    # The Zoo prints these beside the sampled values
+    trial.set_user_attr("gamma", hyperparams["gamma"])
+    trial.set_user_attr("batch_size", hyperparams["batch_size"])
+    if additional_args["using_her_replay_buffer"]:
+        hyperparams = sample_her_params(trial, hyperparams, additional_args["her_kwargs"])
+    return hyperparams
+
+
+def convert_softac_v1_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
+    """
+    Turn sampled values (also those of a stored trial) into keyword arguments of SoftAC_v1.
+
+    :param sampled_params: Values by the names they were sampled under.
+    :return: Keyword arguments of SoftAC_v1; one gradient step per environment step, as the Zoo's converter sets it.
+    """
+    params = dict(sampled_params)
+    if params.pop("learn_ent_coef"):
+        params["ent_coef"] = f"auto_{params['ent_coef']}"
+    return convert_offpolicy_params(params)
