@@ -1,8 +1,8 @@
 """
 Build step that setuptools has no declaration for: files that must lie beside the package, not inside it.
 
-The start-up files are read only at the top of site-packages, also in an editable install. The hyperparameters live at the top of
-the repository, where RL Zoo's users look for them, and inside the package once it is built.
+The start-up files are read only at the top of site-packages, also in an editable install. The hyperparameters live at the top
+of the repository, where RL Zoo's users look for them, and inside the package once it is built.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from setuptools.command.build_py import build_py as _build_py
 START_UP_FILES = ("sb3_softac.pth", "sb3_softac.start")
 
 
-class build_py(_build_py):  # noqa: N801
+class build_py(_build_py):
     def run(self) -> None:
         super().run()
         if self.editable_mode:

@@ -1,8 +1,8 @@
 """
 Tells RL Zoo about the algorithms of sb3_softac when, and only when, RL Zoo is imported.
 
-Python runs :func:`install` at every start (see ``sb3_softac.pth`` and ``sb3_softac.start``), so this module is kept small, imports
-nothing that Python has not loaded by then, and must never fail. Set ``SB3_SOFTAC_NO_ZOO=1`` to switch it off.
+Python runs :func:`install` at every start (see ``sb3_softac.pth`` and ``sb3_softac.start``), so this module is small, imports
+only what Python has loaded by then, and must never fail. Set ``SB3_SOFTAC_NO_ZOO=1`` to switch it off.
 """
 
 import os

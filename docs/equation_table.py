@@ -14,7 +14,7 @@ TAG = re.compile(r"^(?:Eq\. [\w, ().]+?|Table [\w ().]+?|Theorem \d+|Lemma \d+),
 
 
 def equations() -> dict[str, tuple[str, str]]:
-    """:return: ``module.function -> (tag, summary)`` of every public function in ``sb3_softac.equations``; a missing tag is ''."""
+    """:return: ``module.function -> (tag, summary)`` of the functions in ``sb3_softac.equations``; a missing tag is empty."""
     table = {}
     for info in pkgutil.iter_modules(sb3_softac.equations.__path__):
         module = importlib.import_module(f"sb3_softac.equations.{info.name}")

@@ -23,7 +23,7 @@ def log_tanh_jacobian(u: th.Tensor) -> th.Tensor:
 
 def gaussian_log_prob(noise: th.Tensor, std: th.Tensor) -> th.Tensor:
     r"""
-    Eq. 21 (first term), arXiv:1801.01290v2. Log-density :math:`\log \mu(u|s)` of :math:`u = m(s) + \sigma(s) \epsilon`, diagonal.
+    Eq. 21 (first term), arXiv:1801.01290v2. Log-density :math:`\log \mu(u|s)` of :math:`u = m + \sigma \epsilon`, diagonal.
 
     It takes the standardised noise instead of u, because (u - m) / sigma has no correct digit left for a tiny sigma.
 

@@ -45,7 +45,7 @@ class SquashedGaussianActor(Actor):
 
     def action_log_prob(self, obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor]:
         """
-        Sample an action for each observation, differentiable with respect to the actor's parameters (Eq. 11, arXiv:1801.01290v2).
+        Sample an action for each observation, differentiable in the actor's parameters (Eq. 11, arXiv:1801.01290v2).
 
         :param obs: Observations.
         :return: Actions scaled to [-1, 1] ``[batch, action_dim]`` and their log-densities in nats ``[batch]``.

@@ -1,4 +1,4 @@
-"""Registration with RL Zoo. Installed packages register by themselves; :func:`register` is for scripts where that is not possible."""
+"""Registration with RL Zoo. An installed package registers by itself; :func:`register` is for where that is not possible."""
 
 import importlib
 

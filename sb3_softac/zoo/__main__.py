@@ -10,7 +10,10 @@ import sys
 from sb3_softac.zoo import register
 
 SCRIPTS = {
-    **{name: f"rl_zoo3.{name}" for name in ("train", "enjoy", "record_video", "record_training", "push_to_hub", "load_from_hub")},
+    **{
+        name: f"rl_zoo3.{name}"
+        for name in ("train", "enjoy", "record_video", "record_training", "push_to_hub", "load_from_hub")
+    },
     **{name: f"rl_zoo3.plots.{name}" for name in ("plot_train", "all_plots", "plot_from_file")},
 }
 

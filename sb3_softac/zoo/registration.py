@@ -69,4 +69,4 @@ def _restore_generate_metadata(module: ModuleType) -> None:
     The renamed function returns an object; the Zoo expects the dictionary of old.
     """
     if not hasattr(module, "generate_metadata") and hasattr(module, "_generate_metadata"):
-        module.generate_metadata = lambda *args, **kwargs: module._generate_metadata(*args, **kwargs).to_dict()
+        module.__dict__["generate_metadata"] = lambda *args, **kwargs: module._generate_metadata(*args, **kwargs).to_dict()

@@ -1,4 +1,4 @@
-"""Search spaces for ``python -m rl_zoo3.train -optimize``: one sampler and one converter per algorithm, found by its Zoo id."""
+"""Search spaces for ``python -m rl_zoo3.train -optimize``: a sampler and a converter per algorithm, found by its Zoo id."""
 
 from typing import Any
 

@@ -1,0 +1,138 @@
+"""Wheel, sdist and editable install in throw-away environments: contents, start-up, and what they leave behind."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HOOK_FILES = {"sb3_softac.pth", "sb3_softac.start", "_sb3_softac_autoload.py"}
+TRAIN_HELP = "import runpy, sys; sys.argv = ['train', '--help']; runpy.run_module('rl_zoo3.train', run_name='__main__')"
+
+
+def call(*command, cwd, expect=0, **environment):
+    clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "SB3_SOFTAC_NO_ZOO")}
+    result = subprocess.run(
+        list(map(str, command)), cwd=cwd, env={**clean, "OMP_NUM_THREADS": "1", **environment}, capture_output=True, text=True
+    )
+    assert result.returncode == expect, f"{command}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    return result.stdout + result.stderr
+
+
+def pip(python, *arguments, cwd):
+    return call(sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", *arguments, cwd=cwd)
+
+
+def install(python, what, cwd):
+    pip(python, "install", "--no-deps", "--no-index", "--no-build-isolation", *what, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A copy of what git would hand out, so that no build output of the checkout can get in."""
+    folder = tmp_path_factory.mktemp("source") / "sb3_softac"
+    ignored = shutil.ignore_patterns(
+        ".git", ".venv", "build", "dist", "*.egg-info", "__pycache__", "logs", "_build", "results", ".*_cache"
+    )
+    shutil.copytree(ROOT, folder, ignore=ignored)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(source, tmp_path_factory):
+    """The sdist, and the wheel built from it, as ``python -m build`` does."""
+    folder = tmp_path_factory.mktemp("dist")
+    call(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, source, cwd=folder)
+    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return wheel, sdist
+
+
+@pytest.fixture
+def make_environment(tmp_path):
+    """
+    Give empty environments that see the third-party packages of this one, but not its sb3_softac.
+
+    The .pth file adds a path and nothing else: start-up files and editable finders in that folder are not run from there.
+    """
+
+    def make(see_third_party=True):
+        folder = tmp_path / f"venv{len(list(tmp_path.iterdir()))}"
+        venv.create(folder, with_pip=False)
+        (site,) = folder.glob("lib/python*/site-packages")
+        if see_third_party:
+            (site / "third_party.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        return folder / "bin" / "python", site
+
+    return make
+
+
+def test_contents(built):
+    wheel, sdist = built
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        record = archive.read(next(name for name in names if name.endswith("RECORD"))).decode()
+        metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
+    wanted = HOOK_FILES | {"sb3_softac/py.typed", "sb3_softac/hyperparams/softac_v1.yml", "sb3_softac/equations/bellman.py"}
+    assert wanted <= names
+    assert all(name in record for name in wanted)
+    assert not any(name.startswith(("tests/", "docs/", "benchmarks/", "_build_hooks")) for name in names)
+    requirements = " ".join(re.findall(r"Requires-Dist: ([\w-]+)", metadata)).lower()
+    for package in ("stable-baselines3", "sb3-contrib", "rl_zoo3", "gymnasium", "torch", "requests", "pandas"):
+        assert package in requirements
+    with tarfile.open(sdist) as archive:
+        names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
+    assert {"sb3_softac.pth", "sb3_softac.start", "_build_hooks.py", "hyperparams/softac_v1.yml", "LICENSE"} <= names
+
+
+@pytest.mark.parametrize("kind", ["wheel", "sdist", "editable"])
+def test_install_use_uninstall(kind, built, source, make_environment, tmp_path):
+    wheel, sdist = built
+    python, site = make_environment()
+    before = {path.name for path in site.iterdir()}
+    install(python, {"wheel": [wheel], "sdist": [sdist], "editable": ["--editable", source]}[kind], tmp_path)
+
+    where = call(python, "-c", "import sb3_softac; print(sb3_softac.__file__)", cwd=tmp_path)
+    assert str(source if kind == "editable" else site) in where
+    assert "softac_v1" in call(python, "-c", TRAIN_HELP, cwd=tmp_path)
+    located = "from sb3_softac.zoo.registration import hyperparameter_file as f; print(f('softac_v1').read_text()[:12])"
+    assert "SoftAC_v1" in call(python, "-c", located, cwd=tmp_path)
+    switched_off = call(python, "-c", TRAIN_HELP, cwd=tmp_path, SB3_SOFTAC_NO_ZOO="1")
+    assert "softac_v1" not in switched_off and "--algo" in switched_off
+
+    pip(python, "uninstall", "--yes", "sb3_softac", cwd=tmp_path)
+    assert {path.name for path in site.iterdir() if path.name != "__pycache__"} == before
+    assert "softac_v1" not in call(python, "-c", TRAIN_HELP, cwd=tmp_path)
+
+
+def test_start_up_is_light_and_silent(built, make_environment, tmp_path):
+    python, _ = make_environment(see_third_party=False)  # neither torch nor the Zoo is there
+    install(python, [built[0]], tmp_path)
+    loaded = call(python, "-c", "import sys; print(sorted({name.split('.')[0] for name in sys.modules}))", cwd=tmp_path)
+    assert "'_sb3_softac_autoload'" in loaded and "'sb3_softac'" not in loaded and "'torch'" not in loaded
+    assert call(python, "-c", "", cwd=tmp_path) == ""
+    missing = call(python, "-c", "import rl_zoo3", cwd=tmp_path, expect=1)
+    assert "No module named 'rl_zoo3'" in missing and "sb3_softac" not in missing
+    times = [call(python, "-X", "importtime", "-c", "", cwd=tmp_path) for _ in range(5)]
+    microseconds = min(int(re.search(r"\|\s+(\d+) \|\s+_sb3_softac_autoload", text).group(1)) for text in times)
+    assert microseconds < 5_000  # a bound against blunders; benchmarks/startup.py measures
+
+
+def test_a_broken_package_leaves_the_zoo_alive(built, make_environment, tmp_path):
+    python, site = make_environment()
+    install(python, [built[0]], tmp_path)
+    (site / "sb3_softac" / "zoo" / "registration.py").write_text("raise RuntimeError('broken on purpose')\n")
+    text = call(python, "-c", TRAIN_HELP, cwd=tmp_path)
+    assert text.count("could not register with RL Zoo") == 1 and "broken on purpose" in text
+    assert "--algo" in text and "softac_v1" not in text
+    # The hook's own module gone, as after a careless removal: not a word at start-up
+    (site / "_sb3_softac_autoload.py").unlink()
+    shutil.rmtree(site / "__pycache__", ignore_errors=True)
+    assert call(python, "-c", "", cwd=tmp_path) == ""

@@ -1,0 +1,135 @@
+"""The registration inside one process: what the Zoo knows of us, and what it does when we fail."""
+
+import argparse
+import inspect
+import sys
+import types
+
+import gymnasium as gym
+import optuna
+import pytest
+import yaml
+
+import _sb3_softac_autoload as autoload
+import sb3_softac
+from sb3_softac.zoo import register, registration
+
+rl_zoo3 = pytest.importorskip("rl_zoo3")  # imported here so that the hook, if it is installed, has done its work
+exp_manager = __import__("rl_zoo3.exp_manager", fromlist=["ExperimentManager"])
+hyperparams_opt = __import__("rl_zoo3.hyperparams_opt", fromlist=["HYPERPARAMS_SAMPLER"])
+
+ALGOS = sorted(registration.ALGORITHMS)
+ZOO_KEYS = {"n_timesteps", "policy", "n_envs", "normalize", "env_wrapper", "frame_stack", "callback"}
+
+
+def entries(algo):
+    return yaml.safe_load(registration.hyperparameter_file(algo).read_text())
+
+
+def test_the_installed_hook_registered_everything_without_our_help():
+    assert any(type(finder).__name__ == "ZooFinder" for finder in sys.meta_path), "install the package: pip install -e ."
+    for algo in ALGOS:
+        assert rl_zoo3.ALGOS[algo] is getattr(sb3_softac, registration.ALGORITHMS[algo])
+        assert rl_zoo3.ALGOS[algo].__name__.lower() == algo  # the Zoo's hub tools rely on it
+        assert algo in hyperparams_opt.HYPERPARAMS_SAMPLER and algo in hyperparams_opt.HYPERPARAMS_CONVERTER
+    assert rl_zoo3.ALGOS is rl_zoo3.utils.ALGOS is exp_manager.ALGOS
+    assert exp_manager.HYPERPARAMS_SAMPLER is hyperparams_opt.HYPERPARAMS_SAMPLER
+
+
+def test_registering_again_changes_nothing():
+    before = exp_manager.ExperimentManager.__init__
+    register()
+    assert exp_manager.ExperimentManager.__init__ is before
+
+
+def test_entries_of_the_zoo_itself_win():
+    module = types.ModuleType("rl_zoo3.utils")
+    module.ALGOS = {"softac_v1": "native"}
+    registration.patch(module)
+    assert module.ALGOS["softac_v1"] == "native"
+
+
+def test_default_configuration_is_ours_and_conf_file_wins():
+    def config(algo, **kwargs):
+        manager = exp_manager.ExperimentManager(argparse.Namespace(), algo, "Pendulum-v1", "logs", **kwargs)
+        return manager.config
+
+    assert config("softac_v1") == str(registration.hyperparameter_file("softac_v1"))
+    assert config("softac_v1", config="mine.yml") == "mine.yml"
+    assert config("sac").endswith("sac.yml") and "rl_zoo3" in config("sac")
+    assert list(inspect.signature(exp_manager.ExperimentManager.__init__).parameters)[:3] == ["self", "args", "algo"]
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_yaml_entries(algo):
+    arguments = inspect.signature(rl_zoo3.ALGOS[algo].__init__).parameters
+    assert "default" in entries(algo)
+    for env_id, entry in entries(algo).items():
+        assert entry.keys() <= arguments.keys() | ZOO_KEYS, env_id
+        assert env_id == "default" or env_id in gym.registry, env_id
+
+
+def test_temperatures_of_the_paper():
+    softac = entries("softac_v1")
+    tasks = (
+        "Ant HalfCheetah Hopper Humanoid HumanoidStandup InvertedDoublePendulum InvertedPendulum "
+        "Pusher Reacher Swimmer Walker2d"
+    ).split()
+    special = {"Humanoid": 0.05, "HumanoidStandup": 0.01, "Swimmer": 0.04}
+    for task in tasks:
+        for version in ("v4", "v5"):
+            entry = softac[f"{task}-{version}"]
+            assert entry["ent_coef"] == special.get(task, 0.2)
+            assert entry["learning_starts"] == 1000
+            assert entry["random_steps"] == (10_000 if task in ("Ant", "HalfCheetah") else 1000)
+    for env_id in ("LunarLanderContinuous-v3", "BipedalWalker-v3", "BipedalWalkerHardcore-v3", "MountainCarContinuous-v0"):
+        assert env_id in softac
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_sampled_and_converted_hyperparameters_agree_and_are_accepted(algo):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    additional = {"using_her_replay_buffer": False, "her_kwargs": {}}
+    kinds = set()
+    for _ in range(20):
+        trial = study.ask()
+        sampled = hyperparams_opt.HYPERPARAMS_SAMPLER[algo](trial, 1, 1, additional)
+        assert sampled == hyperparams_opt.HYPERPARAMS_CONVERTER[algo](trial.params)
+        kinds.add(type(sampled["ent_coef"]))
+    assert kinds == {float, str}  # fixed and learned temperatures both occur
+    sampled["policy_kwargs"]["net_arch"] = [8]
+    rl_zoo3.ALGOS[algo]("MlpPolicy", "Pendulum-v1", **sampled)
+
+
+def test_sampler_with_hindsight_replay():
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    sample = hyperparams_opt.HYPERPARAMS_SAMPLER["softac_v1"]
+    sampled = sample(trial, 1, 1, {"using_her_replay_buffer": True, "her_kwargs": {"n_sampled_goal": 4}})
+    assert "n_sampled_goal" in sampled["replay_buffer_kwargs"]
+
+
+def test_a_failing_registration_warns_once_and_stops_watching(monkeypatch):
+    monkeypatch.setattr(autoload, "WATCHED", {"rl_zoo3.utils"})
+    monkeypatch.setattr(registration, "patch", lambda module: 1 / 0)
+    module = types.ModuleType("rl_zoo3.utils")
+    with pytest.warns(UserWarning, match="could not register with RL Zoo.*ZeroDivisionError"):
+        autoload.register(module)
+    assert autoload.WATCHED == set()
+
+
+def test_two_hooks_of_this_kind_do_not_chase_each_other(monkeypatch):
+    finders = [autoload.ZooFinder(), autoload.ZooFinder()]
+    monkeypatch.setattr(sys, "meta_path", [*finders, *(f for f in sys.meta_path if type(f) is not autoload.ZooFinder)])
+    spec = finders[0].find_spec("rl_zoo3.utils", rl_zoo3.__path__)
+    assert spec.name == "rl_zoo3.utils" and spec.loader.is_package("rl_zoo3.utils") is False
+    assert finders[0].find_spec("rl_zoo3.nothing") is None
+
+
+def test_missing_metadata_function_is_restored_for_publishing():
+    module = types.ModuleType("huggingface_sb3.push_to_hub")
+    module._generate_metadata = lambda **kwargs: types.SimpleNamespace(to_dict=lambda: {"library_name": "sb3", **kwargs})
+    registration.patch(module)
+    assert module.generate_metadata(model_name="x") == {"library_name": "sb3", "model_name": "x"}
+    module.generate_metadata = "their own"
+    registration.patch(module)
+    assert module.generate_metadata == "their own"
