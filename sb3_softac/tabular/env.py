@@ -1,0 +1,45 @@
+"""A finite MDP as a Gymnasium environment, so that deep algorithms train on what was solved exactly."""
+
+from typing import Any
+
+import gymnasium as gym
+from gymnasium import spaces
+
+from sb3_softac.tabular.mdp import TabularMDP
+
+
+class TabularEnv(gym.Env[Any, Any]):
+    """
+    The states and actions of the MDP by their indices; SB3 encodes Discrete observations as one-hot vectors.
+
+    Each step pays the expected reward of its state and action, so returns have less variance than those of an environment with
+    random rewards, and the same mean.
+
+    :param mdp: The MDP.
+    """
+
+    def __init__(self, mdp: TabularMDP):
+        self.mdp = mdp
+        self.observation_space = spaces.Discrete(mdp.n_states)
+        self.action_space = spaces.Discrete(mdp.n_actions)
+        self.state = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        """
+        :param seed: Seed of the random numbers, or None to go on with them.
+        :param options: Not used.
+        :return: The first state, drawn from the initial distribution, and an empty dictionary.
+        """
+        super().reset(seed=seed)
+        self.state = int(self.np_random.choice(self.mdp.n_states, p=self.mdp.initial))
+        return self.state, {}
+
+    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
+        """
+        :param action: Index of the action.
+        :return: Next state, expected reward, whether that state is terminal, False, and an empty dictionary.
+        """
+        reward = float(self.mdp.rewards[self.state, action])
+        row = self.mdp.transitions[self.state * self.mdp.n_actions + int(action)]
+        self.state = int(self.np_random.choice(row.indices, p=row.data / row.data.sum()))
+        return self.state, reward, bool(self.mdp.terminal[self.state]), False, {}

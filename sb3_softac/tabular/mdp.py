@@ -1,0 +1,145 @@
+"""Finite Markov decision processes as arrays."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from scipy import sparse
+
+
+@dataclass(frozen=True, eq=False)
+class TabularMDP:
+    """
+    A finite MDP. Transitions are sparse, so that 100000 states do not need a dense ``P``.
+
+    :param transitions: Probabilities ``[n_states * n_actions, n_states]``, row ``s * n_actions + a``.
+    :param rewards: Expected rewards ``[n_states, n_actions]``.
+    :param discount: Discount factor in [0, 1).
+    :param terminal: Which states end the episode ``[n_states]``. Nothing is earned there, not even entropy: their value is 0.
+    :param initial: Probabilities of the first state ``[n_states]``.
+    :raises ValueError: if a shape, a probability, the discount or a terminal state is wrong; names the first offending index.
+    """
+
+    transitions: sparse.csr_matrix
+    rewards: np.ndarray
+    discount: float
+    terminal: np.ndarray
+    initial: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.discount < 1.0:
+            raise ValueError(f"discount must be in [0, 1), got {self.discount}")
+        if self.rewards.ndim != 2 or self.transitions.shape != (self.rewards.size, len(self.rewards)):
+            raise ValueError(
+                f"rewards must be [n_states, n_actions] and transitions [n_states * n_actions, n_states], "
+                f"got {self.rewards.shape} and {self.transitions.shape}"
+            )
+        for name in ("terminal", "initial"):
+            if getattr(self, name).shape != (self.n_states,):
+                raise ValueError(f"{name} must be [{self.n_states}], got {getattr(self, name).shape}")
+        self._check_probabilities()
+        self._check_terminal_states()
+
+    @property
+    def n_states(self) -> int:
+        """Number of states, terminal ones included."""
+        return self.rewards.shape[0]
+
+    @property
+    def n_actions(self) -> int:
+        """Number of actions in every state."""
+        return self.rewards.shape[1]
+
+    @classmethod
+    def from_arrays(
+        cls,
+        transitions: np.ndarray | sparse.spmatrix,
+        rewards: np.ndarray,
+        discount: float,
+        terminal: np.ndarray | list[int] | None = None,
+        initial: np.ndarray | None = None,
+    ) -> "TabularMDP":
+        """
+        :param transitions: Dense probabilities ``[n_states, n_actions, n_states]``, or sparse ones
+            ``[n_states * n_actions, n_states]``.
+        :param rewards: Expected rewards ``[n_states, n_actions]``.
+        :param discount: Discount factor in [0, 1).
+        :param terminal: Indices of the terminal states; none by default.
+        :param initial: Probabilities of the first state ``[n_states]``; by default uniform over states that are not terminal.
+        :return: The MDP.
+        :raises ValueError: as the class.
+        """
+        rewards = np.asarray(rewards, dtype=np.float64)
+        if not sparse.issparse(transitions):
+            transitions = np.asarray(transitions, dtype=np.float64)
+            if transitions.shape != (*rewards.shape, len(rewards)):
+                raise ValueError(f"transitions must be [n_states, n_actions, n_states], got {transitions.shape}")
+            transitions = transitions.reshape(rewards.size, len(rewards))
+        ends = np.zeros(len(rewards), dtype=bool)
+        ends[list(terminal if terminal is not None else [])] = True
+        if initial is None:
+            initial = ~ends / max((~ends).sum(), 1)
+        return cls(
+            sparse.csr_matrix(transitions, dtype=np.float64), rewards, discount, ends, np.asarray(initial, dtype=np.float64)
+        )
+
+    @classmethod
+    def from_gymnasium(cls, env: gym.Env | str, discount: float) -> "TabularMDP":
+        """
+        Read one of Gymnasium's toy-text environments (FrozenLake, CliffWalking, Taxi).
+
+        They mark transitions as terminal, not states. All such transitions lead to one state that is added at the end. A time
+        limit is left out: it is not part of the MDP.
+
+        :param env: The environment, or its registered name.
+        :param discount: Discount factor in [0, 1).
+        :return: The MDP, with one state more than the environment.
+        :raises ValueError: if the environment has no table ``P``.
+        """
+        table_env: Any = (gym.make(env) if isinstance(env, str) else env).unwrapped
+        table = getattr(table_env, "P", None)
+        if table is None:
+            raise ValueError(f"{env} has no transition table P: use a toy-text environment or TabularMDP.from_arrays")
+        n_states, n_actions = len(table), len(table[0])
+        rewards = np.zeros((n_states + 1, n_actions))
+        rows, columns, values = [], [], []
+        for state in range(n_states):
+            for action in range(n_actions):
+                for probability, next_state, reward, terminated in table[state][action]:
+                    rewards[state, action] += probability * reward
+                    rows.append(state * n_actions + action)
+                    columns.append(n_states if terminated else next_state)
+                    values.append(probability)
+        end = n_states * n_actions + np.arange(n_actions)
+        rows, columns, values = [*rows, *end], [*columns, *[n_states] * n_actions], [*values, *[1.0] * n_actions]
+        shape = ((n_states + 1) * n_actions, n_states + 1)
+        transitions = sparse.csr_matrix((values, (rows, columns)), shape=shape)
+        initial = np.append(table_env.initial_state_distrib, 0.0)
+        return cls.from_arrays(transitions, rewards, discount, [n_states], initial)
+
+    def _check_probabilities(self) -> None:
+        if not np.isfinite(self.rewards).all():
+            state, action = np.argwhere(~np.isfinite(self.rewards))[0]
+            raise ValueError(f"reward of state {state}, action {action} is {self.rewards[state, action]}")
+        data = self.transitions.data
+        row_of = np.repeat(np.arange(self.rewards.size), np.diff(self.transitions.indptr))
+        wrong = ~(data >= 0)  # also true for NaN
+        if wrong.any():
+            state, action = divmod(int(row_of[wrong][0]), self.n_actions)
+            raise ValueError(f"state {state}, action {action} has a transition probability of {data[wrong][0]}")
+        sums = np.asarray(self.transitions.sum(axis=1)).ravel()
+        wrong = np.abs(sums - 1.0) > 1e-8
+        if wrong.any():
+            state, action = divmod(int(np.argmax(wrong)), self.n_actions)
+            raise ValueError(f"the transition probabilities of state {state}, action {action} sum to {sums[wrong][0]}, not 1")
+        if not (self.initial >= 0).all() or abs(self.initial.sum() - 1.0) > 1e-8:
+            raise ValueError(f"initial must hold probabilities that sum to 1, got a sum of {self.initial.sum()}")
+
+    def _check_terminal_states(self) -> None:
+        for state in np.flatnonzero(self.terminal):
+            rows = self.transitions[state * self.n_actions : (state + 1) * self.n_actions]
+            if np.abs(rows[:, [state]].toarray() - 1.0).max() > 1e-8:
+                raise ValueError(f"terminal state {state} leaks: every action in it must lead back to it with probability 1")
+            if self.rewards[state].any():
+                raise ValueError(f"terminal state {state} pays a reward: put it on the transitions that lead there")
