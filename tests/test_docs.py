@@ -29,6 +29,15 @@ def test_pendulum_example():
     assert -2000 < example["main"](timesteps=150) < 0
 
 
+def test_frozenlake_example(tmp_path):
+    example = runpy.run_path(str(ROOT / "docs" / "examples" / "frozenlake.py"))
+    solutions = example["solve"]()
+    example["draw"](solutions, str(tmp_path / "frozenlake.png"))
+    assert (tmp_path / "frozenlake.png").stat().st_size > 10_000
+    # What the page says: the field before the goal is worth most when cold, the start when hot.
+    assert [int(solution.v.argmax()) for solution in solutions] == [14, 14, 0]
+
+
 def test_readme_opens_with_the_two_commands():
     lines = (ROOT / "README.md").read_text().splitlines()
     commands = [line for line in lines[:12] if line.startswith("make ")]
