@@ -102,12 +102,16 @@ def report(env_id: str) -> None:
         for path, data, curve in zip(paths, runs, curves, strict=True):
             train = data["train_returns"][-10:].mean()
             seed = path.stem.rsplit("_", 1)[1]
-            rows.append([algo, seed, int(data["timesteps"][-1]), f"{curve[-1]:.1f}", f"{curve.max():.1f}", f"{train:.1f}"])
+            rows.append([algo, seed, int(data["timesteps"][-1]), f"{curve[-1]:.1f}", f"{curve.mean():.1f}", f"{train:.1f}"])
             plt.plot(data["timesteps"], curve, color=f"C{colour}", alpha=0.3, linewidth=1)
         plt.plot(runs[0]["timesteps"], curves.mean(axis=0), color=f"C{colour}", label=f"{algo} (mean of {len(runs)} seeds)")
         final = curves[:, -1]
-        print(f"{algo}: final mean {final.mean():.1f}, worst {final.min():.1f}, best {final.max():.1f}, {len(runs)} seeds")
-    header = ["algo", "seed", "timesteps", "final_deterministic", "best_deterministic", "last_10_training_episodes"]
+        whole = curves.mean(axis=1)
+        print(
+            f"{algo}, {len(runs)} seeds: final {final.mean():.1f} ({final.min():.1f} to {final.max():.1f}), "
+            f"curve mean {whole.mean():.1f} ({whole.min():.1f} to {whole.max():.1f})"
+        )
+    header = ["algo", "seed", "timesteps", "final", "curve mean", "last 10 training episodes"]
     with open(RESULTS / f"{env_id}.csv", "w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
     for row in [header, *rows]:
