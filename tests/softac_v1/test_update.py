@@ -6,6 +6,7 @@ import pytest
 import torch as th
 from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.utils import LinearSchedule
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.softac_v1.helpers import ConstantReward, FaultyReward, make_model
 
@@ -120,6 +121,31 @@ def test_target_cadence_survives_saving(tmp_path):
     th.testing.assert_close(flat(model.value_net_target), before)
     model.train(gradient_steps=1, batch_size=16)
     assert th.equal(flat(model.value_net_target), flat(model.value_net))
+
+
+class HostReads(TorchDispatchMode):
+    """Counts how often a tensor's value is asked for on the host."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is th.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("ent_coef", [0.2, "auto"])
+def test_the_update_asks_the_device_for_nothing(ent_coef):
+    """On a GPU each question would make the host wait for all work queued so far."""
+    model = filled_model(ent_coef=ent_coef)
+    model._ok = th.ones(())
+    batch = model.replay_buffer.sample(16)
+    with HostReads() as reads:
+        model._update(batch)
+        model._update_targets()
+    assert reads.count == 0
+    with HostReads() as reads:
+        th.ones(()).item()
+    assert reads.count == 1
 
 
 def test_logged_values():
