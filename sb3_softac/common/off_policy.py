@@ -218,8 +218,9 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         values = history.cpu().numpy()  # the only time that the host waits for the device
         if not np.isfinite(values).all():
             step, column = np.argwhere(~np.isfinite(values))[0]
+            self._n_updates += int(step) - len(values)  # that step and those after it were withheld
             raise ValueError(
-                f"{names[column]} is {values[step, column]} at gradient step {self._n_updates - len(values) + step + 1}. "
+                f"{names[column]} is {values[step, column]} at gradient step {self._n_updates + 1}. "
                 "Training stopped; the parameters are those of before this step. Look for NaN or infinite observations and "
                 "rewards (SB3's VecCheckNan finds them), then for a learning rate or reward scale that is too large"
             )

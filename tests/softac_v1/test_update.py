@@ -192,6 +192,7 @@ def test_non_finite_loss_stops_before_anything_is_damaged(optimizer_class, good_
     th.manual_seed(1)
     with pytest.raises(ValueError, match=rf"critic_loss is nan at gradient step {failing}\..*VecCheckNan"):
         model.train(gradient_steps=5, batch_size=16)
+    assert model._n_updates == failing - 1
     th.manual_seed(1)
     if good_steps:
         twin.train(gradient_steps=good_steps, batch_size=16)
