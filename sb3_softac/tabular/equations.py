@@ -49,7 +49,7 @@ def soft_policy(q: np.ndarray, alpha: float) -> np.ndarray:
 
 def soft_value(q: np.ndarray, alpha: float) -> np.ndarray:
     r"""
-    Soft optimal value, arXiv:1702.08165. :math:`V(s) = \alpha \log \sum_a \exp(Q(s, a) / \alpha)`.
+    Theorem 1, arXiv:1702.08165v2. The soft optimal value, :math:`V(s) = \alpha \log \sum_a \exp(Q(s, a) / \alpha)`.
 
     SciPy's logsumexp does the same four times slower on 100000 x 10 values.
 

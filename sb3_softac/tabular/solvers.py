@@ -180,9 +180,10 @@ def _solution(
 ) -> SoftSolution:
     bound = _error_bound(mdp, v, residuals[-1])
     if not bound <= tolerance:
+        floor = _error_bound(mdp, v, 0.0)
         warnings.warn(
             f"{solver} did not converge: after {len(residuals)} iterations the error may be {bound:.1e}, more than the "
-            f"tolerance of {tolerance:.1e}. Allow more iterations, or a larger tolerance where rounding limits it: here to {_rounding(v) / (1 - mdp.discount):.1e}.",
+            f"tolerance of {tolerance:.1e}. Allow more iterations, or a larger tolerance: rounding limits it to {floor:.1e}.",
             RuntimeWarning,
             stacklevel=3,
         )
