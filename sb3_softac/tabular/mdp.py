@@ -123,23 +123,37 @@ class TabularMDP:
             state, action = np.argwhere(~np.isfinite(self.rewards))[0]
             raise ValueError(f"reward of state {state}, action {action} is {self.rewards[state, action]}")
         data = self.transitions.data
-        row_of = np.repeat(np.arange(self.rewards.size), np.diff(self.transitions.indptr))
         wrong = ~(data >= 0)  # also true for NaN
         if wrong.any():
-            state, action = divmod(int(row_of[wrong][0]), self.n_actions)
+            state, action = divmod(int(self._row_of_entries()[wrong][0]), self.n_actions)
             raise ValueError(f"state {state}, action {action} has a transition probability of {data[wrong][0]}")
         sums = np.asarray(self.transitions.sum(axis=1)).ravel()
         wrong = np.abs(sums - 1.0) > 1e-8
         if wrong.any():
             state, action = divmod(int(np.argmax(wrong)), self.n_actions)
             raise ValueError(f"the transition probabilities of state {state}, action {action} sum to {sums[wrong][0]}, not 1")
-        if not (self.initial >= 0).all() or abs(self.initial.sum() - 1.0) > 1e-8:
-            raise ValueError(f"initial must hold probabilities that sum to 1, got a sum of {self.initial.sum()}")
+        wrong = ~(self.initial >= 0)
+        if wrong.any():
+            raise ValueError(f"state {np.argmax(wrong)} has an initial probability of {self.initial[wrong][0]}")
+        if abs(self.initial.sum() - 1.0) > 1e-8:
+            raise ValueError(f"the initial probabilities sum to {self.initial.sum()}, not 1")
 
     def _check_terminal_states(self) -> None:
-        for state in np.flatnonzero(self.terminal):
-            rows = self.transitions[state * self.n_actions : (state + 1) * self.n_actions]
-            if np.abs(rows[:, [state]].toarray() - 1.0).max() > 1e-8:
-                raise ValueError(f"terminal state {state} leaks: every action in it must lead back to it with probability 1")
-            if self.rewards[state].any():
-                raise ValueError(f"terminal state {state} pays a reward: put it on the transitions that lead there")
+        rows = self._row_of_entries()
+        stays = self.transitions.indices == rows // self.n_actions
+        stay = np.bincount(rows[stays], weights=self.transitions.data[stays], minlength=self.rewards.size)
+        leaks = self.terminal[:, None] & (stay.reshape(self.rewards.shape) < 1.0 - 1e-8)
+        if leaks.any():
+            state, action = np.argwhere(leaks)[0]
+            raise ValueError(
+                f"terminal state {state} leaks by action {action}: it must lead back to itself with probability 1"
+            )
+        pays = self.terminal[:, None] & (self.rewards != 0)
+        if pays.any():
+            state, action = np.argwhere(pays)[0]
+            raise ValueError(
+                f"terminal state {state} pays a reward for action {action}: put it on the transitions that lead there"
+            )
+
+    def _row_of_entries(self) -> np.ndarray:
+        return np.repeat(np.arange(self.rewards.size), np.diff(self.transitions.indptr))

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from scipy import sparse
+from stable_baselines3 import DQN
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from sb3_softac.tabular import TabularEnv, TabularMDP, soft_policy_evaluation, soft_value_iteration
 
@@ -58,8 +60,8 @@ def break_pay(p, r):
         (break_sign, "state 1, action 1 has a transition probability of -0.5"),
         (break_nan, "state 0, action 1 has a transition probability of nan"),
         (break_reward, "reward of state 1, action 0 is nan"),
-        (break_leak, "terminal state 2 leaks"),
-        (break_pay, "terminal state 2 pays a reward"),
+        (break_leak, "terminal state 2 leaks by action 1"),
+        (break_pay, "terminal state 2 pays a reward for action 0"),
     ],
 )
 def test_wrong_arrays_are_refused_with_their_index(damage, message):
@@ -79,8 +81,11 @@ def test_wrong_shapes():
     transitions, rewards = arrays()
     with pytest.raises(ValueError, match=r"transitions must be \[n_states, n_actions, n_states\]"):
         TabularMDP.from_arrays(transitions[:, :1], rewards, 0.9)
-    with pytest.raises(ValueError, match="initial must hold probabilities"):
+    with pytest.raises(ValueError, match="initial probabilities sum to 3"):
         TabularMDP.from_arrays(transitions, rewards, 0.9, [2], initial=np.ones(3))
+    for wrong in (-0.5, math.nan):
+        with pytest.raises(ValueError, match=f"state 1 has an initial probability of {wrong}"):
+            TabularMDP.from_arrays(transitions, rewards, 0.9, [2], initial=np.array([1.5, wrong, 0.0]))
     with pytest.raises(ValueError, match="no transition table"):
         TabularMDP.from_gymnasium("CartPole-v1", 0.9)
 
@@ -111,6 +116,14 @@ def test_environment_follows_the_interface_and_the_seed():
         return states
 
     assert episode() == episode()
+
+
+def test_a_deep_algorithm_trains_on_it():
+    transitions, rewards = arrays()
+    env = TabularEnv(TabularMDP.from_arrays(transitions, rewards, 0.9, [2]))
+    sb3_check_env(env, skip_render_check=True)
+    model = DQN("MlpPolicy", env, learning_starts=10, buffer_size=100, batch_size=8, seed=0).learn(60)
+    assert env.action_space.contains(model.predict(0, deterministic=True)[0].item())
 
 
 def test_rollouts_meet_the_exact_value():
