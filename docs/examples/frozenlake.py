@@ -30,11 +30,11 @@ def draw(solutions: list[SoftSolution], path: str) -> None:
         v[ENDS] = np.nan  # nobody acts in the holes and at the goal
         image = axis.imshow(v.reshape(4, 4), cmap="viridis", extent=(-0.5, 3.5, 3.5, -0.5))
         axis.text(3, 3, "goal", ha="center", va="center")
-        for state in set(range(16)) - set(ENDS):
-            for action, (dx, dy) in enumerate(DIRECTIONS):
-                length = 0.45 * solution.pi[state, action]
-                if length > 0.02:
-                    axis.arrow(state % 4, state // 4, length * dx, length * dy, color="white", head_width=0.08)
+        states = np.array([state for state in range(16) if state not in ENDS])
+        x, y = np.repeat(states % 4, 4), np.repeat(states // 4, 4)
+        dx, dy = 0.45 * (solution.pi[states, :, None] * DIRECTIONS).reshape(-1, 2).T
+        look = dict(color="white", edgecolor="black", linewidth=0.5, width=0.014, headlength=3, headaxislength=3)
+        axis.quiver(x, y, dx, dy, angles="xy", scale_units="xy", scale=1, **look)
         axis.set_title(f"temperature {temperature}")
         axis.set(xlim=(-0.5, 3.5), ylim=(3.5, -0.5))
         axis.set_xticks([])
