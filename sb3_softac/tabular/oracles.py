@@ -2,7 +2,8 @@
 Exact Boltzmann policies for continuous actions in one and two dimensions, by quadrature, and distances of samples to them.
 
 The integrals over [-1, 1]^D are Gauss-Legendre sums over equal panels: exact to rounding for a Q that is smooth on the scale
-of a panel (2 / 32 wide by default). A second, coarser rule in the same panels tells when that is not so.
+of a panel. A second, coarser rule in the same panels tells when that is not so. Distribution functions and samples spread the
+mass of a node evenly over a cell around it: for a mode of standard deviation 0.05 off by 5e-6 in 1-D and 3e-4 in 2-D.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 from scipy.stats import kstest
 
 FINE, COARSE = 16, 12  # nodes per panel and dimension
+PANELS = {1: 256, 2: 32}  # per dimension, by the dimension: 4096 nodes and 262144
 
 
 def quadrature(dim: int, panels: int, order: int) -> tuple[np.ndarray, np.ndarray]:
@@ -39,16 +41,16 @@ class BoltzmannOracle:
     :param q: Maps actions ``[N, dim]`` to soft Q-values ``[N]``.
     :param temperature: Temperature alpha, greater than 0.
     :param dim: Dimension of the actions, 1 or 2.
-    :param panels: Panels per dimension; more for a Q with sharper features.
+    :param panels: Panels per dimension, by default 256 in 1-D and 32 in 2-D; more for a Q with sharper features.
     :raises ValueError: if an argument is invalid, Q is not finite, or the panels are too wide for this Q and temperature.
     """
 
-    def __init__(self, q: Callable[[np.ndarray], np.ndarray], temperature: float, dim: int = 1, panels: int = 32):
+    def __init__(self, q: Callable[[np.ndarray], np.ndarray], temperature: float, dim: int = 1, panels: int | None = None):
         if not temperature > 0:
             raise ValueError(f"temperature must be greater than 0, got {temperature}")
         if dim not in (1, 2):
             raise ValueError(f"dim must be 1 or 2, got {dim}: the rule evaluates Q at (panels * {FINE})^dim points")
-        self.temperature, self.dim = float(temperature), dim
+        self.temperature, self.dim, panels = float(temperature), dim, panels or PANELS[dim]
         self._line = quadrature(1, panels, FINE)
         self.nodes, self.weights = quadrature(dim, panels, FINE)
         """Nodes ``[N, dim]`` and weights ``[N]`` of the rule."""
@@ -83,7 +85,7 @@ class BoltzmannOracle:
     def cdf(self, actions: np.ndarray) -> np.ndarray:
         """
         :param actions: One-dimensional actions in [-1, 1] ``[N]``.
-        :return: Probability of an action at most as large ``[N]``, interpolated between 512 nodes.
+        :return: Probability of an action at most as large ``[N]``, interpolated between the nodes.
         :raises ValueError: if the policy is two-dimensional.
         """
         if self.dim != 1:
@@ -93,7 +95,7 @@ class BoltzmannOracle:
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """
-        Draw a node by its mass, then a point of the cell around it (the cells are as wide as the weights, at most 0.006).
+        Draw a node by its mass, then a point of the cell around it (the cells are as wide as the weights).
 
         :param n: Number of actions.
         :param rng: Random number generator.

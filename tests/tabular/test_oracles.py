@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import multivariate_normal, truncnorm
+from scipy.stats import multivariate_normal, norm, truncnorm
 
 from sb3_softac.tabular import BoltzmannOracle, ks_distance, sliced_wasserstein_distance
 
@@ -33,8 +33,13 @@ def test_quadratic_is_a_truncated_gaussian():
     assert oracle.entropy == pytest.approx(exact.entropy(), abs=1e-10)
     a = np.linspace(-1, 1, 101)
     np.testing.assert_allclose(oracle.log_density(a[:, None]), exact.logpdf(a), atol=1e-10)
-    np.testing.assert_allclose(oracle.cdf(a), exact.cdf(a), atol=2e-5)
+    np.testing.assert_allclose(oracle.cdf(a), exact.cdf(a), atol=2e-7)
     assert oracle.expectation(lambda a: a[:, 0]) == pytest.approx(exact.mean(), abs=1e-12)
+
+
+def test_distribution_function_of_a_narrow_mode():
+    oracle, a = BoltzmannOracle(lambda a: -0.5 * ((a[:, 0] - 0.3) / 0.05) ** 2, 1.0), np.linspace(-1, 1, 10_001)
+    np.testing.assert_allclose(oracle.cdf(a), norm(0.3, 0.05).cdf(a), atol=1e-5)
 
 
 @pytest.mark.parametrize("dim", [1, 2])
