@@ -2,13 +2,14 @@
 Soft value iteration and soft policy iteration on a large sparse MDP.
 
 100000 states, 10 actions, 4 random successors each: a dense P would take 800 GB. Each solver runs in a process of its own, so
-that its peak memory can be told::
+that its peak memory can be told, and on one thread: the vectors are so short that more threads only wait for one another::
 
     python benchmarks/tabular.py
 """
 
 import csv
 import multiprocessing
+import os
 import resource
 import time
 from pathlib import Path
@@ -53,6 +54,7 @@ def measure(solver: str, discount: float) -> list[str]:
 
 
 def main() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes that are started below
     rows = [["solver", "discount", "seconds", "iterations", "error bound", "peak MB", "V(0)"]]
     for discount in (0.95, 0.99):
         for solver in SOLVERS:
