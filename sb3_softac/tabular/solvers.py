@@ -178,6 +178,8 @@ def _settled(mdp: TabularMDP, v: np.ndarray, residual: float, tolerance: float) 
 def _solution(
     solver: str, mdp: TabularMDP, q: np.ndarray, v: np.ndarray, pi: np.ndarray, residuals: list[float], tolerance: float
 ) -> SoftSolution:
+    if not residuals:
+        raise ValueError("max_iterations must be at least 1")
     bound = _error_bound(mdp, v, residuals[-1])
     if not bound <= tolerance:
         floor = _error_bound(mdp, v, 0.0)
