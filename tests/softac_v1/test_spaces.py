@@ -130,14 +130,21 @@ def test_n_step_returns_use_their_discounts(monkeypatch):
 
 @pytest.mark.parametrize("noise", [NormalActionNoise, OrnsteinUhlenbeckActionNoise])
 def test_action_noise(noise):
-    make_model(action_noise=noise(np.zeros(1), 0.1 * np.ones(1))).learn(30)
+    noisy, quiet = (
+        make_model(action_noise=action_noise, learning_starts=0, gradient_steps=0).learn(30)
+        for action_noise in (noise(np.zeros(1), 0.1 * np.ones(1)), None)
+    )
+    assert not np.array_equal(noisy.replay_buffer.actions[:30], quiet.replay_buffer.actions[:30])
     envs = DummyVecEnv([lambda: gym.make("Pendulum-v1")] * 2)
     make_model(envs, action_noise=VectorizedActionNoise(noise(np.zeros(1), 0.1 * np.ones(1)), 2)).learn(30)
 
 
 @pytest.mark.parametrize("kwargs", [dict(sde_sample_freq=4), dict(use_sde_at_warmup=True), dict(ent_coef="auto")])
 def test_state_dependent_exploration(kwargs):
-    make_model(use_sde=True, **kwargs).learn(40)
+    model = make_model(use_sde=True, **kwargs).learn(40)
+    assert model._n_updates == 30
+    actions = [model.predict(np.zeros(3), deterministic=False)[0] for _ in range(2)]
+    assert actions[0] == actions[1]  # the noise is a function of the state until it is drawn anew
 
 
 @pytest.mark.parametrize("n_critics", [1, 2, 3])
@@ -226,4 +233,4 @@ def test_the_callers_policy_kwargs_are_left_alone():
 
 
 def test_policy_class_instead_of_a_name():
-    make_model(policy=SoftACPolicy).learn(15)
+    assert type(make_model(policy=SoftACPolicy).learn(15).policy) is SoftACPolicy
