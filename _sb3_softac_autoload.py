@@ -8,23 +8,23 @@ only what Python has loaded by then, and must never fail. Set ``SB3_SOFTAC_NO_ZO
 import os
 import sys
 
-# The modules of RL Zoo (and of the library it publishes with) that sb3_softac.zoo.registration has something to add to
-WATCHED = {"rl_zoo3.utils", "rl_zoo3.hyperparams_opt", "rl_zoo3.exp_manager", "huggingface_sb3.push_to_hub"}
+# The modules of RL Zoo that sb3_softac.zoo.registration has something to add to
+WATCHED = {"rl_zoo3.utils", "rl_zoo3.hyperparams_opt", "rl_zoo3.exp_manager"}
 
 
 class PatchingLoader:
     """Loads a module with its own loader, then lets sb3_softac register itself there."""
 
-    def __init__(self, loader):  # type: ignore[no-untyped-def]
+    def __init__(self, loader):
         self.loader = loader
 
-    def __getattr__(self, name):  # type: ignore[no-untyped-def]
+    def __getattr__(self, name):
         return getattr(self.loader, name)
 
-    def create_module(self, spec):  # type: ignore[no-untyped-def]
+    def create_module(self, spec):
         return self.loader.create_module(spec)
 
-    def exec_module(self, module):  # type: ignore[no-untyped-def]
+    def exec_module(self, module):
         # inspect, reload and pickle look at the loader: give them the real one
         module.__spec__.loader = module.__loader__ = self.loader
         self.loader.exec_module(module)
@@ -34,20 +34,21 @@ class PatchingLoader:
 class ZooFinder:
     """Finds the watched modules where the other finders find them, and wraps their loaders."""
 
-    def find_spec(self, name, path=None, target=None):  # type: ignore[no-untyped-def]
+    def find_spec(self, name, path=None, target=None):
         if name not in WATCHED:
             return None
         # Asking only the finders behind this one keeps two hooks of this kind from calling each other for ever.
-        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:  # type: ignore[arg-type]
-            spec = finder.find_spec(name, path, target)
+        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
+            # Python, too, skips finders of the old kind, which have no find_spec
+            spec = finder.find_spec(name, path, target) if hasattr(finder, "find_spec") else None
             if spec is not None:
                 if spec.loader is not None:
-                    spec.loader = PatchingLoader(spec.loader)  # type: ignore[assignment]
+                    spec.loader = PatchingLoader(spec.loader)
                 return spec
         return None
 
 
-def register(module):  # type: ignore[no-untyped-def]
+def register(module):
     """Add the algorithms to one module of RL Zoo; on any error warn once and leave the Zoo as it is."""
     try:
         from sb3_softac.zoo.registration import patch
@@ -60,7 +61,7 @@ def register(module):  # type: ignore[no-untyped-def]
         warnings.warn(f"sb3_softac could not register with RL Zoo, which works without it: {error!r}", stacklevel=2)
 
 
-def install():  # type: ignore[no-untyped-def]
+def install():
     """Put the finder in front of the others, once."""
     if os.environ.get("SB3_SOFTAC_NO_ZOO", "0") in ("", "0") and not any(type(f) is ZooFinder for f in sys.meta_path):
-        sys.meta_path.insert(0, ZooFinder())  # type: ignore[arg-type]
+        sys.meta_path.insert(0, ZooFinder())

@@ -1,37 +1,67 @@
 """What is added to which module of RL Zoo, once that module has been imported."""
 
 import functools
-import importlib
 import inspect
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from pkgutil import resolve_name
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import sb3_softac
+from sb3_softac.zoo.hub import repair_hub
 
-# Zoo id -> class in sb3_softac; the sampler and converter in sb3_softac.zoo.samplers are found by the id.
-# The Zoo looks for a model's algorithm under the lower-cased class name, so id and class name must agree.
-ALGORITHMS = {"softac_v1": "SoftAC_v1"}
+
+class Entry(NamedTuple):
+    """Where an algorithm's class and the sampler and converter of its hyperparameter search are found."""
+
+    algorithm: str
+    sampler: str
+    converter: str
+
+
+# By Zoo id. The Zoo looks for a model's algorithm under the lower-cased class name, so id and class name must agree.
+ALGORITHMS = {
+    "softac_v1": Entry(
+        "sb3_softac:SoftAC_v1",
+        "sb3_softac.zoo.samplers:sample_softac_v1_params",
+        "sb3_softac.zoo.samplers:convert_softac_v1_params",
+    ),
+}
 
 
 def patch(module: ModuleType) -> None:
     """
-    Add the algorithms to a module of RL Zoo, or repair a module that RL Zoo cannot use as it is. Existing entries win.
+    Add the algorithms to a module of RL Zoo. Entries that are there already win.
 
     :param module: One of the modules named in ``_sb3_softac_autoload.WATCHED``.
     """
     if module.__name__ == "rl_zoo3.utils":
-        for algo, class_name in ALGORITHMS.items():
-            module.ALGOS.setdefault(algo, getattr(sb3_softac, class_name))
+        _add(module.ALGOS, {algo: entry.algorithm for algo, entry in ALGORITHMS.items()})
+        with _failure_reported("repair RL Zoo's scripts for the hub"):
+            repair_hub()
     elif module.__name__ == "rl_zoo3.hyperparams_opt":
-        samplers = importlib.import_module("sb3_softac.zoo.samplers")
-        for algo in ALGORITHMS:
-            module.HYPERPARAMS_SAMPLER.setdefault(algo, getattr(samplers, f"sample_{algo}_params"))
-            module.HYPERPARAMS_CONVERTER.setdefault(algo, getattr(samplers, f"convert_{algo}_params"))
+        _add(module.HYPERPARAMS_SAMPLER, {algo: entry.sampler for algo, entry in ALGORITHMS.items()})
+        _add(module.HYPERPARAMS_CONVERTER, {algo: entry.converter for algo, entry in ALGORITHMS.items()})
     elif module.__name__ == "rl_zoo3.exp_manager":
         _use_own_hyperparameters(module.ExperimentManager)
-    elif module.__name__ == "huggingface_sb3.push_to_hub":
-        _restore_generate_metadata(module)
+
+
+def _add(table: dict[str, Any], names: dict[str, str]) -> None:
+    """Fill in one of the Zoo's tables; an algorithm that cannot be imported does not take the others with it."""
+    for algo, name in names.items():
+        with _failure_reported(f"register {algo} with RL Zoo"):
+            table.setdefault(algo, resolve_name(name))
+
+
+@contextmanager
+def _failure_reported(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        warnings.warn(f"sb3_softac could not {what}: {error!r}", stacklevel=2)
 
 
 def hyperparameter_file(algo: str) -> Path:
@@ -39,7 +69,8 @@ def hyperparameter_file(algo: str) -> Path:
     :param algo: Zoo id of one of our algorithms.
     :return: Its YAML file: inside the package when that was built, else (editable install) at the top of the repository.
     """
-    package = Path(sb3_softac.__file__).parent
+    # A strict editable install imports links; the repository is where they lead.
+    package = Path(sb3_softac.__file__).resolve().parent
     folder = package / "hyperparams"
     return (folder if folder.is_dir() else package.parent / "hyperparams") / f"{algo}.yml"
 
@@ -60,13 +91,3 @@ def _use_own_hyperparameters(manager: Any) -> None:
 
     __init__._adds_sb3_softac = True  # type: ignore[attr-defined]
     manager.__init__ = __init__
-
-
-def _restore_generate_metadata(module: ModuleType) -> None:
-    """
-    RL Zoo 2.9 imports ``generate_metadata``, which sb3-team-hf-integration 3.2 has renamed to ``_generate_metadata``.
-
-    The renamed function returns an object; the Zoo expects the dictionary of old.
-    """
-    if not hasattr(module, "generate_metadata") and hasattr(module, "_generate_metadata"):
-        module.__dict__["generate_metadata"] = lambda *args, **kwargs: module._generate_metadata(*args, **kwargs).to_dict()

@@ -23,6 +23,7 @@ def sample_softac_v1_params(
         "learning_rate": trial.suggest_float("learning_rate", 1e-5, 2e-3, log=True),
         "batch_size_pow": trial.suggest_int("batch_size_pow", 5, 10),
         "train_freq": trial.suggest_int("train_freq", 1, 10),
+        "learning_starts": trial.suggest_int("learning_starts", 100, 10_000, log=True),
         "tau": trial.suggest_float("tau", 1e-3, 0.08, log=True),
         "net_arch": trial.suggest_categorical("net_arch", ["small", "medium", "big"]),
         # The temperature itself, or where a learned one starts
@@ -49,4 +50,8 @@ def convert_softac_v1_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
     params = dict(sampled_params)
     if params.pop("learn_ent_coef"):
         params["ent_coef"] = f"auto_{params['ent_coef']}"
+    # The Zoo's converter would pass these on to the algorithm
+    her = {name: params.pop(name) for name in ("n_sampled_goal", "goal_selection_strategy") if name in params}
+    if her:
+        params["replay_buffer_kwargs"] = her
     return convert_offpolicy_params(params)

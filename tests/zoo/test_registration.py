@@ -4,14 +4,15 @@ import argparse
 import inspect
 import sys
 import types
+from pkgutil import resolve_name
 
 import gymnasium as gym
+import mujoco
 import optuna
 import pytest
 import yaml
 
 import _sb3_softac_autoload as autoload
-import sb3_softac
 from sb3_softac.zoo import register, registration
 
 rl_zoo3 = pytest.importorskip("rl_zoo3")  # imported here so that the hook, if it is installed, has done its work
@@ -29,7 +30,7 @@ def entries(algo):
 def test_the_installed_hook_registered_everything_without_our_help():
     assert any(type(finder).__name__ == "ZooFinder" for finder in sys.meta_path), "install the package: pip install -e ."
     for algo in ALGOS:
-        assert rl_zoo3.ALGOS[algo] is getattr(sb3_softac, registration.ALGORITHMS[algo])
+        assert rl_zoo3.ALGOS[algo] is resolve_name(registration.ALGORITHMS[algo].algorithm)
         assert rl_zoo3.ALGOS[algo].__name__.lower() == algo  # the Zoo's hub tools rely on it
         assert algo in hyperparams_opt.HYPERPARAMS_SAMPLER and algo in hyperparams_opt.HYPERPARAMS_CONVERTER
     assert rl_zoo3.ALGOS is rl_zoo3.utils.ALGOS is exp_manager.ALGOS
@@ -47,6 +48,16 @@ def test_entries_of_the_zoo_itself_win():
     module.ALGOS = {"softac_v1": "native"}
     registration.patch(module)
     assert module.ALGOS["softac_v1"] == "native"
+
+
+def test_one_broken_algorithm_does_not_take_the_others_with_it(monkeypatch):
+    broken = registration.Entry("sb3_softac:Nothing", "sb3_softac:nothing", "sb3_softac:nothing")
+    monkeypatch.setattr(registration, "ALGORITHMS", {"nothing": broken, **registration.ALGORITHMS})
+    module = types.ModuleType("rl_zoo3.utils")
+    module.ALGOS = {}
+    with pytest.warns(UserWarning, match="could not register nothing with RL Zoo"):
+        registration.patch(module)
+    assert sorted(module.ALGOS) == ALGOS
 
 
 def test_default_configuration_is_ours_and_conf_file_wins():
@@ -86,26 +97,46 @@ def test_temperatures_of_the_paper():
         assert env_id in softac
 
 
+@pytest.mark.parametrize("env_id", sorted(entries("softac_v1").keys() - {"default"}))
+def test_every_entry_is_accepted_by_algorithm_and_environment(env_id, monkeypatch):
+    """Through the Zoo's own reading of the file, so that schedules, strings to evaluate and misspelled values are seen."""
+    if env_id == "Pusher-v4" and int(mujoco.__version__.split(".")[0]) >= 3:
+        pytest.skip("Gymnasium refuses Pusher-v4 with mujoco >= 3")
+    arguments = argparse.Namespace(conf_file=None)
+    manager = exp_manager.ExperimentManager(arguments, "softac_v1", env_id, "logs", verbose=0)
+    hyperparams, _ = manager.read_hyperparameters()
+    hyperparams, wrapper, _, _ = manager._preprocess_hyperparams(hyperparams)
+    assert wrapper is None and manager.n_timesteps > 0
+    small = {"buffer_size": 10, "policy": "MlpPolicy"}
+    rl_zoo3.ALGOS["softac_v1"](env=env_id, **{**hyperparams, **small})
+
+
 @pytest.mark.parametrize("algo", ALGOS)
-def test_sampled_and_converted_hyperparameters_agree_and_are_accepted(algo):
+@pytest.mark.parametrize("her", [False, True])
+def test_sampled_and_converted_hyperparameters_agree_and_are_accepted(algo, her):
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    additional = {"using_her_replay_buffer": False, "her_kwargs": {}}
-    kinds = set()
+    arguments = inspect.signature(rl_zoo3.ALGOS[algo].__init__).parameters
     for _ in range(20):
         trial = study.ask()
-        sampled = hyperparams_opt.HYPERPARAMS_SAMPLER[algo](trial, 1, 1, additional)
+        sampled = hyperparams_opt.HYPERPARAMS_SAMPLER[algo](
+            trial, 1, 1, {"using_her_replay_buffer": her, "her_kwargs": {"n_sampled_goal": 4}}
+        )
         assert sampled == hyperparams_opt.HYPERPARAMS_CONVERTER[algo](trial.params)
-        kinds.add(type(sampled["ent_coef"]))
-    assert kinds == {float, str}  # fixed and learned temperatures both occur
-    sampled["policy_kwargs"]["net_arch"] = [8]
-    rl_zoo3.ALGOS[algo]("MlpPolicy", "Pendulum-v1", **sampled)
+        assert sampled.keys() <= arguments.keys()
+        assert her == ("replay_buffer_kwargs" in sampled)
+        sampled.pop("replay_buffer_kwargs", None)
+        sampled["policy_kwargs"]["net_arch"] = [8]
+        rl_zoo3.ALGOS[algo]("MlpPolicy", "Pendulum-v1", buffer_size=10, **sampled)
 
 
-def test_sampler_with_hindsight_replay():
-    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+def test_search_space_of_softac_v1():
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     sample = hyperparams_opt.HYPERPARAMS_SAMPLER["softac_v1"]
-    sampled = sample(trial, 1, 1, {"using_her_replay_buffer": True, "her_kwargs": {"n_sampled_goal": 4}})
-    assert "n_sampled_goal" in sampled["replay_buffer_kwargs"]
+    samples = [sample(study.ask(), 1, 1, {"using_her_replay_buffer": False, "her_kwargs": {}}) for _ in range(20)]
+    assert {type(sampled["ent_coef"]) for sampled in samples} == {float, str}  # fixed and learned temperatures
+    assert {sampled["actor_q"] for sampled in samples} == {"min", "first"}
+    assert all(100 <= sampled["learning_starts"] <= 10_000 for sampled in samples)
+    assert all(sampled["gradient_steps"] == sampled["train_freq"] for sampled in samples)
 
 
 def test_a_failing_registration_warns_once_and_stops_watching(monkeypatch):
@@ -125,11 +156,7 @@ def test_two_hooks_of_this_kind_do_not_chase_each_other(monkeypatch):
     assert finders[0].find_spec("rl_zoo3.nothing") is None
 
 
-def test_missing_metadata_function_is_restored_for_publishing():
-    module = types.ModuleType("huggingface_sb3.push_to_hub")
-    module._generate_metadata = lambda **kwargs: types.SimpleNamespace(to_dict=lambda: {"library_name": "sb3", **kwargs})
-    registration.patch(module)
-    assert module.generate_metadata(model_name="x") == {"library_name": "sb3", "model_name": "x"}
-    module.generate_metadata = "their own"
-    registration.patch(module)
-    assert module.generate_metadata == "their own"
+def test_finders_of_the_old_kind_are_skipped(monkeypatch):
+    finder = autoload.ZooFinder()
+    monkeypatch.setattr(sys, "meta_path", [finder, object()])
+    assert finder.find_spec("rl_zoo3.utils") is None

@@ -1,0 +1,52 @@
+"""Repairs for RL Zoo 2.9's scripts that publish and fetch models: the libraries they use have changed underneath them."""
+
+import functools
+import importlib
+from types import ModuleType
+from typing import Any
+
+
+@functools.cache
+def repair_hub() -> None:
+    """Repair what is broken, once, and before the Zoo's scripts import it. The libraries come with the Zoo."""
+    _restore_generate_metadata(importlib.import_module("huggingface_sb3.push_to_hub"))
+    _report_missing_files_as_before(importlib.import_module("huggingface_sb3"))
+
+
+def _restore_generate_metadata(module: ModuleType) -> None:
+    """
+    The Zoo imports ``generate_metadata``, which sb3-team-hf-integration 3.2 has renamed to ``_generate_metadata``.
+
+    The renamed function returns an object; the Zoo expects the dictionary of old.
+    """
+    if not hasattr(module, "generate_metadata") and hasattr(module, "_generate_metadata"):
+        module.__dict__["generate_metadata"] = lambda *args, **kwargs: module._generate_metadata(*args, **kwargs).to_dict()
+
+
+def _report_missing_files_as_before(module: ModuleType) -> None:
+    """
+    A model without VecNormalize has no ``vec_normalize.pkl``; the Zoo learns that from the ``HTTPError`` of requests.
+
+    Since release 1.0 huggingface_hub raises its own error for a file that the server does not have. Other failures, such as a
+    missing connection, stay what they are: a model must not lose its normalization to them.
+    """
+    from huggingface_hub import errors
+    from requests.exceptions import HTTPError
+
+    remote_error = getattr(errors, "RemoteEntryNotFoundError", HTTPError)
+    if issubclass(remote_error, HTTPError):
+        return
+
+    class MissingFileError(errors.EntryNotFoundError, HTTPError):
+        """Caught by those who expect either of the two."""
+
+    original = module.load_from_hub
+
+    @functools.wraps(original)
+    def load_from_hub(*args: Any, **kwargs: Any) -> str:
+        try:
+            return original(*args, **kwargs)
+        except remote_error as error:
+            raise MissingFileError(str(error)) from error
+
+    module.__dict__["load_from_hub"] = load_from_hub
