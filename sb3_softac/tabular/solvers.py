@@ -4,6 +4,8 @@ Soft policy evaluation, improvement and iteration (arXiv:1801.01290v2, lemmas 1 
 Every result carries a bound of its error: state values that change by at most d in a sweep are at most gamma / (1 - gamma) d
 away from the fixed point, because the backup is a gamma-contraction in the maximum norm. A sweep in float64 is rounded, by e
 say, which adds e / (1 - gamma). Without that term large values would stop changing far from the fixed point and be certified.
+It is measured by all that a sweep adds, without signs: rewards may cancel one another or the entropy, and leave small values
+with large errors.
 """
 
 import math
@@ -19,7 +21,7 @@ from sb3_softac.tabular.equations import soft_bellman_backup, soft_policy, soft_
 from sb3_softac.tabular.mdp import TabularMDP
 
 TOLERANCE = 1e-10
-ROUNDING = 2 * np.finfo(np.float64).eps  # of a sweep, relative to the largest value: discount, product, sum and logarithm
+ROUNDING = 2 * np.finfo(np.float64).eps  # of a sweep, relative to what it adds: discount, product, sum and logarithm
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +45,31 @@ class SoftSolution:
     converged: bool
 
 
+@dataclass(frozen=True)
+class _Criterion:
+    """
+    When state values are good enough.
+
+    :param discount: Discount factor in [0, 1).
+    :param tolerance: Error at which to stop, in the maximum norm.
+    :param added: Largest sum of magnitudes, of rewards and entropy, that a sweep adds to the discounted values.
+    """
+
+    discount: float
+    tolerance: float
+    added: float
+
+    def rounding(self, v: np.ndarray) -> float:
+        return ROUNDING * (float(np.abs(v).max()) + self.added)
+
+    def error_bound(self, v: np.ndarray, residual: float) -> float:
+        return (self.discount * residual + self.rounding(v)) / (1.0 - self.discount)
+
+    def settled(self, v: np.ndarray, residual: float) -> bool:
+        """Whether the error is within the tolerance, or nothing but rounding is left to change."""
+        return self.error_bound(v, residual) <= self.tolerance or residual <= self.rounding(v)
+
+
 def soft_value_iteration(
     mdp: TabularMDP, temperature: float, tolerance: float = TOLERANCE, max_iterations: int = 100_000
 ) -> SoftSolution:
@@ -61,9 +88,10 @@ def soft_value_iteration(
     def sweep(v: np.ndarray) -> np.ndarray:
         return soft_value(soft_bellman_backup(mdp.rewards, mdp.transitions, mdp.discount, v), alpha)
 
-    v, residuals = _fixed_point(sweep, np.zeros(mdp.n_states), mdp, tolerance, max_iterations)
+    criterion = _optimal_criterion(mdp, alpha, tolerance)
+    v, residuals = _fixed_point(sweep, np.zeros(mdp.n_states), mdp.terminal, criterion, max_iterations)
     q = soft_bellman_backup(mdp.rewards, mdp.transitions, mdp.discount, v)
-    return _solution("soft value iteration", mdp, q, v, soft_policy(q, alpha), residuals, tolerance)
+    return _solution("soft value iteration", q, v, soft_policy(q, alpha), residuals, criterion)
 
 
 def soft_policy_evaluation(
@@ -81,9 +109,11 @@ def soft_policy_evaluation(
     :raises ValueError: if the temperature or the policy is invalid.
     """
     alpha, pi = _check_temperature(temperature), _check_policy(mdp, pi)
-    v, residuals = _policy_values(mdp, pi, alpha, np.zeros(mdp.n_states), tolerance, max_iterations)
+    added = soft_value_of_policy(np.abs(mdp.rewards), pi, alpha).max()
+    criterion = _Criterion(mdp.discount, tolerance, float(added))
+    v, residuals = _policy_values(mdp, pi, alpha, np.zeros(mdp.n_states), criterion, max_iterations)
     q = soft_bellman_backup(mdp.rewards, mdp.transitions, mdp.discount, v)
-    return _solution("soft policy evaluation", mdp, q, v, pi, residuals, tolerance)
+    return _solution("soft policy evaluation", q, v, pi, residuals, criterion)
 
 
 def soft_policy_improvement(q: np.ndarray, temperature: float) -> np.ndarray:
@@ -114,21 +144,22 @@ def soft_policy_iteration(
     :raises ValueError: if the temperature is not a finite number greater than 0.
     """
     alpha = _check_temperature(temperature)
+    criterion = _optimal_criterion(mdp, alpha, tolerance)
     pi, v, residuals = np.full(mdp.rewards.shape, 1.0 / mdp.n_actions), np.zeros(mdp.n_states), []
     for _ in range(max_iterations):
-        evaluated, _ = _policy_values(mdp, pi, alpha, v, tolerance, max_iterations=100_000)
+        evaluated, _ = _policy_values(mdp, pi, alpha, v, criterion, max_iterations=100_000)
         q = soft_bellman_backup(mdp.rewards, mdp.transitions, mdp.discount, evaluated)
         pi, v = soft_policy_improvement(q, alpha), np.where(mdp.terminal, 0.0, soft_value(q, alpha))
         # One soft optimal backup has moved the values by this much: the bound of soft value iteration holds for it.
         residuals.append(float(np.abs(v - evaluated).max()))
-        if _settled(mdp, v, residuals[-1], tolerance):
+        if criterion.settled(v, residuals[-1]):
             break
     q = soft_bellman_backup(mdp.rewards, mdp.transitions, mdp.discount, v)
-    return _solution("soft policy iteration", mdp, q, v, soft_policy(q, alpha), residuals, tolerance)
+    return _solution("soft policy iteration", q, v, soft_policy(q, alpha), residuals, criterion)
 
 
 def _policy_values(
-    mdp: TabularMDP, pi: np.ndarray, alpha: float, start: np.ndarray, tolerance: float, max_iterations: int
+    mdp: TabularMDP, pi: np.ndarray, alpha: float, start: np.ndarray, criterion: _Criterion, max_iterations: int
 ) -> tuple[np.ndarray, list[float]]:
     """
     State values of a policy and the residuals of the sweeps.
@@ -145,51 +176,45 @@ def _policy_values(
     income = alive * soft_value_of_policy(mdp.rewards, pi, alpha)
     identity = sparse.identity(mdp.n_states, format="csr")
     v, _ = gmres(identity - gamma_p, income, x0=start, rtol=1e-13, atol=0.0, restart=50, maxiter=20)
-    return _fixed_point(lambda v: income + gamma_p @ v, v, mdp, tolerance, max_iterations)
+    return _fixed_point(lambda v: income + gamma_p @ v, v, mdp.terminal, criterion, max_iterations)
 
 
 def _fixed_point(
-    sweep: Callable[[np.ndarray], np.ndarray], v: np.ndarray, mdp: TabularMDP, tolerance: float, max_iterations: int
+    sweep: Callable[[np.ndarray], np.ndarray], v: np.ndarray, terminal: np.ndarray, criterion: _Criterion, max_iterations: int
 ) -> tuple[np.ndarray, list[float]]:
     """Sweep until the values settle, or for ``max_iterations``; terminal states stay at 0."""
-    v, residuals = np.where(mdp.terminal, 0.0, v), []
+    v, residuals = np.where(terminal, 0.0, v), []
     for _ in range(max_iterations):
-        v_next = np.where(mdp.terminal, 0.0, sweep(v))
+        v_next = np.where(terminal, 0.0, sweep(v))
         residuals.append(float(np.abs(v_next - v).max()))
         v = v_next
-        if _settled(mdp, v, residuals[-1], tolerance):
+        if criterion.settled(v, residuals[-1]):
             break
     return v, residuals
 
 
-def _rounding(v: np.ndarray) -> float:
-    return ROUNDING * float(np.abs(v).max())
-
-
-def _error_bound(mdp: TabularMDP, v: np.ndarray, residual: float) -> float:
-    return (mdp.discount * residual + _rounding(v)) / (1.0 - mdp.discount)
-
-
-def _settled(mdp: TabularMDP, v: np.ndarray, residual: float, tolerance: float) -> bool:
-    """Whether the error is within the tolerance, or nothing but rounding is left to change."""
-    return _error_bound(mdp, v, residual) <= tolerance or residual <= _rounding(v)
+def _optimal_criterion(mdp: TabularMDP, alpha: float, tolerance: float) -> _Criterion:
+    """For the soft optimal backup: rewards that count there are no larger than the values, but may cancel the entropy."""
+    return _Criterion(mdp.discount, tolerance, alpha * math.log(mdp.n_actions))
 
 
 def _solution(
-    solver: str, mdp: TabularMDP, q: np.ndarray, v: np.ndarray, pi: np.ndarray, residuals: list[float], tolerance: float
+    solver: str, q: np.ndarray, v: np.ndarray, pi: np.ndarray, residuals: list[float], criterion: _Criterion
 ) -> SoftSolution:
     if not residuals:
         raise ValueError("max_iterations must be at least 1")
-    bound = _error_bound(mdp, v, residuals[-1])
-    if not bound <= tolerance:
-        floor = _error_bound(mdp, v, 0.0)
+    bound = criterion.error_bound(v, residuals[-1])
+    converged = bool(bound <= criterion.tolerance)
+    if not converged:
+        floor = criterion.error_bound(v, 0.0)
         warnings.warn(
             f"{solver} did not converge: after {len(residuals)} iterations the error may be {bound:.1e}, more than the "
-            f"tolerance of {tolerance:.1e}. Allow more iterations, or a larger tolerance: rounding limits it to {floor:.1e}.",
+            f"tolerance of {criterion.tolerance:.1e}. Allow more iterations, or a larger tolerance: "
+            f"rounding limits it to {floor:.1e}.",
             RuntimeWarning,
             stacklevel=3,
         )
-    return SoftSolution(q, v, pi, np.array(residuals), bound, bool(bound <= tolerance))
+    return SoftSolution(q, v, pi, np.array(residuals), bound, converged)
 
 
 def _check_temperature(temperature: float) -> float:

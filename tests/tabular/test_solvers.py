@@ -116,6 +116,37 @@ def test_the_error_bound_holds_where_rounding_limits_it(problem):
         assert np.abs(error).max() <= solution.error_bound
 
 
+@two_hundred_mdps
+@given(problems())
+def test_the_error_bound_holds_where_rewards_cancel_under_the_policy(problem):
+    """The error of policy evaluation, as above, with rewards whose mean under the policy is 0 up to rounding."""
+    mdp, alpha, rng = problem
+    pi = random_policy(mdp, rng)
+    rewards = (mdp.rewards - (pi * mdp.rewards).sum(axis=1, keepdims=True)) * 10.0 ** rng.integers(9)
+    mdp = replace(mdp, rewards=np.where(mdp.terminal[:, None], 0.0, rewards))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        solution = soft_policy_evaluation(mdp, pi, alpha, max_iterations=3_000)
+    precise, p = pi.astype(np.longdouble), mdp.transitions.toarray().reshape(mdp.n_states, mdp.n_actions, mdp.n_states)
+    q = mdp.rewards.astype(np.longdouble) + mdp.discount * (p.astype(np.longdouble) @ solution.v)
+    residual = np.where(mdp.terminal, 0.0, (precise * (q - alpha * np.log(precise))).sum(axis=1)) - solution.v
+    p_pi = mdp.discount * (~mdp.terminal)[:, None] * np.einsum("sa,sat->st", pi, p)
+    error = np.linalg.solve(np.eye(mdp.n_states) - p_pi, residual.astype(np.float64))
+    assert np.abs(error).max() <= solution.error_bound
+
+
+@pytest.mark.parametrize("solve", [soft_value_iteration, soft_policy_iteration])
+def test_the_error_bound_holds_where_rewards_cancel_the_entropy(solve):
+    """Rewards of -alpha log 3 leave values that are 0 up to the rounding of the logarithm, which the bound contains."""
+    alpha = 1e9
+    mdp = TabularMDP.from_arrays(np.ones((1, 3, 1)), np.full((1, 3), -alpha * math.log(3)), 0.99)
+    with pytest.warns(RuntimeWarning, match="rounding limits it"):
+        solution = solve(mdp, alpha)
+    exact = (np.longdouble(mdp.rewards[0, 0]) + alpha * np.log(np.longdouble(3))) / (1 - np.longdouble(0.99))
+    assert not solution.converged
+    assert abs(solution.v[0] - exact) <= solution.error_bound < 1e-3
+
+
 def test_values_that_stop_changing_are_not_certified():
     """At a discount of 0.999 rewards of 1e9 leave an error of 0.06 when a sweep no longer changes anything."""
     mdp = TabularMDP.from_arrays(np.ones((1, 1, 1)), [[1e9]], 0.999)
