@@ -2,8 +2,10 @@
 Exact Boltzmann policies for continuous actions in one and two dimensions, by quadrature, and distances of samples to them.
 
 The integrals over [-1, 1]^D are Gauss-Legendre sums over equal panels: exact to rounding for a Q that is smooth on the scale
-of a panel. A second, coarser rule in the same panels tells when that is not so. Distribution functions and samples spread the
-mass of a node evenly over a cell around it: for a mode of standard deviation 0.05 off by 5e-6 in 1-D and 3e-4 in 2-D.
+of a panel. A second, coarser rule in the same panels tells when that is not so: V may be off by 1e-6 temperatures, entropy in
+nats by as much, where Q has kinks. A spike between the nodes of an otherwise smooth Q is seen by neither rule. Distribution
+functions and samples spread the mass of a node evenly over a cell around it: for a mode of standard deviation 0.05 off by 5e-6
+in 1-D and 3e-4 in 2-D.
 """
 
 from collections.abc import Callable

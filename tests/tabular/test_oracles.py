@@ -79,6 +79,17 @@ def test_samples_stay_in_the_box_and_follow_the_generator():
     assert np.abs(one).max() <= 1.0
 
 
+@pytest.mark.parametrize("slope", [0.5, 1.0, 2.0, 4.0])
+def test_a_kink_costs_no_more_than_the_rule_admits(slope):
+    """exp(-slope |a - 0.1234|) integrates to (2 - e^-l - e^-r) / slope with the exponents l and r at the edges."""
+    left, right = slope * 1.1234, slope * 0.8766
+    integral = (2 - math.exp(-left) - math.exp(-right)) / slope
+    mean = -sum(1 - (1 + edge) * math.exp(-edge) for edge in (left, right)) / slope / integral
+    oracle = BoltzmannOracle(lambda a: -slope * np.abs(a[:, 0] - 0.1234), 1.0)
+    assert oracle.soft_value == pytest.approx(math.log(integral), abs=1e-6)
+    assert oracle.entropy == pytest.approx(math.log(integral) - mean, abs=1e-6)
+
+
 def test_too_sharp_for_the_panels():
     def sharp(a):
         return -((a[:, 0] - 0.123) ** 2) / 2e-8
