@@ -1,27 +1,35 @@
 """The Zoo's scripts as people type them, on short runs."""
 
 import os
+import pickle
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
-SMALL = ["--hyperparams", "policy_kwargs:dict(net_arch=[8])", "batch_size:16", "buffer_size:500"]
+PENDULUM = ("--algo", "softac_v1", "--env", "Pendulum-v1")
+SMALL = ("--hyperparams", "policy_kwargs:dict(net_arch=[8])", "batch_size:16", "buffer_size:500")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "SDL_VIDEODRIVER": "dummy", "PYTHONPATH": ""}
 
 
-def run(folder, module, *arguments, expect=0):
+def run(folder, module, *arguments, expect=0, **environment):
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    result = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(
+        command, cwd=folder, env={**ENVIRONMENT, **environment}, capture_output=True, text=True, timeout=300
+    )
     assert result.returncode == expect, f"{' '.join(command)}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
     return result.stdout + result.stderr
 
 
-def train(folder, *arguments, algo="softac_v1", env="Pendulum-v1", steps=250, expect=0, module="rl_zoo3.train"):
-    common = ["--algo", algo, "--env", env, "-n", steps, "--eval-freq", 200, "--eval-episodes", 1]
-    return run(folder, module, *common, *arguments, expect=expect)
+def train(folder, *arguments, task=PENDULUM, steps=250, expect=0):
+    return run(
+        folder, "rl_zoo3.train", *task, "-n", steps, "--eval-freq", 100, "--eval-episodes", 2, *arguments, expect=expect
+    )
+
+
+def saved_config(folder, number=1):
+    return yaml.unsafe_load((folder / f"logs/softac_v1/Pendulum-v1_{number}/Pendulum-v1/config.yml").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -39,45 +47,20 @@ def test_train_writes_what_the_zoo_promises(trained):
         "best_model.zip",
         "evaluations.npz",
         "rl_model_100_steps.zip",
+        "rl_model_200_steps.zip",
         "0.monitor.csv",
         "replay_buffer.pkl",
     ):
         assert (run_folder / name).exists(), name
     assert any((trained / "tb").rglob("events.out.tfevents*"))
-    config = yaml.unsafe_load((run_folder / "Pendulum-v1/config.yml").read_text())
+    config = saved_config(trained)
     assert config["ent_coef"] == 0.2 and config["learning_rate"] == 1e-3  # ours, not the Zoo's
 
 
-def test_enjoy(trained):
-    text = run(
-        trained,
-        "rl_zoo3.enjoy",
-        "--algo",
-        "softac_v1",
-        "--env",
-        "Pendulum-v1",
-        "-f",
-        "logs",
-        "--no-render",
-        "-n",
-        250,
-        "--load-best",
-    )
-    assert "Episode Reward" in text
-    run(
-        trained,
-        "rl_zoo3.enjoy",
-        "--algo",
-        "softac_v1",
-        "--env",
-        "Pendulum-v1",
-        "-f",
-        "logs",
-        "--no-render",
-        "-n",
-        20,
-        "--load-checkpoint",
-        100,
+@pytest.mark.parametrize("which", [("--load-best",), ("--load-checkpoint", 100), ("--load-last-checkpoint",)])
+def test_enjoy(which, trained):
+    assert "Mean reward" in run(
+        trained, "rl_zoo3.enjoy", *PENDULUM, "-f", "logs", "--exp-id", 1, "--no-render", "-n", 210, *which
     )
 
 
@@ -87,27 +70,19 @@ def test_continue(trained):
 
 
 def test_record_video(trained):
-    run(trained, "rl_zoo3.record_video", "--algo", "softac_v1", "--env", "Pendulum-v1", "-f", "logs", "-n", 20, "--exp-id", 1)
+    run(trained, "rl_zoo3.record_video", *PENDULUM, "-f", "logs", "-n", 20, "--exp-id", 1)
     assert list(trained.rglob("*.mp4"))
 
 
 def test_plots(trained):
-    run(trained, "rl_zoo3.plots.plot_train", "--algo", "softac_v1", "--env", "Pendulum-v1", "--exp-folder", "logs", "-w", 1)
-    text = run(
-        trained,
-        "rl_zoo3.plots.all_plots",
-        "--algos",
-        "softac_v1",
-        "--env",
-        "Pendulum-v1",
-        "--exp-folders",
-        "logs",
-        "--no-display",
-        "-o",
-        "table",
-    )
-    assert "SOFTAC_V1" in text.upper()
-    assert (trained / "table.pkl").exists()
+    train(trained, *SMALL)  # a comparison needs a second run
+    run(trained, "rl_zoo3.plots.plot_train", *PENDULUM, "--exp-folder", "logs", "-w", 1)
+    all_plots = ("--algos", "softac_v1", "--env", "Pendulum-v1", "--exp-folders", "logs", "--no-display", "-o", "table")
+    run(trained, "rl_zoo3.plots.all_plots", *all_plots)
+    results = pickle.loads((trained / "table.pkl").read_bytes())["Pendulum-v1"]["SOFTAC_V1-logs"]
+    assert results["timesteps"].tolist() == [100, 200] and results["mean"].max() < 0  # two evaluations were drawn
+    run(trained, "rl_zoo3.plots.plot_from_file", "-i", "table.pkl", "-l", "SoftAC_v1", "-o", "curve.svg")
+    assert (trained / "curve.svg").exists()
 
 
 def test_subprocesses_and_a_configuration_of_ones_own(tmp_path):
@@ -116,39 +91,38 @@ def test_subprocesses_and_a_configuration_of_ones_own(tmp_path):
         "  learning_rate: lin_1e-3\n  policy_kwargs: 'dict(net_arch=[8])'\n"
     )
     train(tmp_path, "--vec-env", "subproc", "--conf-file", "mine.yml")
-    config = yaml.unsafe_load((tmp_path / "logs/softac_v1/Pendulum-v1_1/Pendulum-v1/config.yml").read_text())
+    config = saved_config(tmp_path)
     assert config["ent_coef"] == 0.7 and config["n_envs"] == 2
     assert (tmp_path / "logs/softac_v1/Pendulum-v1_1/Pendulum-v1/vecnormalize.pkl").exists()
 
 
-def test_optimize_and_train_the_best_trial(tmp_path):
-    storage = ["--storage", "study.log", "--study-name", "test"]
-    train(
-        tmp_path,
-        "-optimize",
-        "--n-trials",
-        2,
-        "--n-startup-trials",
-        1,
-        "--n-evaluations",
-        1,
-        "--no-optim-plots",
-        *storage,
-        *SMALL,
-        steps=120,
-    )
-    assert list((tmp_path / "logs/softac_v1").glob("report_*.csv"))
-    train(tmp_path, "--trial-id", 1, *storage, steps=120)
+def test_optimize_and_train_with_what_was_found(tmp_path):
+    storage = ("--storage", "study.log", "--study-name", "test")
+    trials = ("--n-trials", 2, "--n-startup-trials", 1, "--n-evaluations", 1, "--pruner", "none", "--no-optim-plots")
+    train(tmp_path, "-optimize", *trials, *storage, *SMALL, steps=120)
+    (report,) = (tmp_path / "logs/softac_v1").glob("report_*.csv")
+    assert report.read_text().count("COMPLETE") == 2
+    train(tmp_path, "--trial-id", 1, *storage, steps=120)  # the Zoo takes trial 0 for none
+    assert saved_config(tmp_path, 2)["actor_q"] in ("min", "first")
 
 
 def test_without_the_start_up_file(tmp_path):
-    run(tmp_path, "sb3_softac.zoo", "train", "--algo", "softac_v1", "--env", "Pendulum-v1", "-n", 120, *SMALL)
-    assert Path(tmp_path / "logs/softac_v1/Pendulum-v1_1/Pendulum-v1.zip").exists()
-    assert "SCRIPT is one of train, enjoy" in run(tmp_path, "sb3_softac.zoo", "trian", expect=1)
+    off = {"SB3_SOFTAC_NO_ZOO": "1"}
+    assert "invalid choice: 'softac_v1'" in run(tmp_path, "rl_zoo3.train", *PENDULUM, expect=2, **off)
+    run(tmp_path, "sb3_softac.zoo", "train", *PENDULUM, "-n", 120, "--eval-freq", -1, *SMALL, **off)
+    assert saved_config(tmp_path)["ent_coef"] == 0.2
+    run(tmp_path, "sb3_softac.zoo", "enjoy", *PENDULUM, "-f", "logs", "--no-render", "-n", 10, **off)
+
+
+@pytest.mark.parametrize("arguments", [["trian"], []])
+def test_an_unknown_script_is_answered_with_the_known_ones(arguments, tmp_path):
+    text = run(tmp_path, "sb3_softac.zoo", *arguments, expect=1)
+    for script in ("train", "enjoy", "record_video", "plot_train", "all_plots", "push_to_hub", "load_from_hub"):
+        assert script in text
 
 
 def test_discrete_actions_are_refused_with_a_hint(tmp_path):
-    assert "DiscreteSAC" in train(tmp_path, env="CartPole-v1", expect=1)
+    assert "DiscreteSAC" in train(tmp_path, task=("--algo", "softac_v1", "--env", "CartPole-v1"), expect=1)
 
 
 @pytest.mark.parametrize("script", ["push_to_hub", "load_from_hub", "record_training"])
