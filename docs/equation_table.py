@@ -10,7 +10,8 @@ from pathlib import Path
 import sb3_softac.equations
 
 TESTS = Path(__file__).parent.parent / "tests" / "equations"
-TAG = re.compile(r"^(?:Eq\. [\w, ().]+?|Table [\w ().]+?|Theorem \d+|Lemma \d+), arXiv:\d{4}\.\d{5}v\d")
+KINDS = r"Eq\. [\w, ().]+?|Table [\w ().]+?|Algorithm \d+ \([\w -]+\)|Theorem \d+|Lemma \d+"
+TAG = re.compile(rf"^(?:{KINDS}), arXiv:\d{{4}}\.\d{{5}}v\d")
 
 
 def equations() -> dict[str, tuple[str, str]]:

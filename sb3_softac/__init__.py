@@ -2,6 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from sb3_softac.discretesac import DiscreteSAC
 from sb3_softac.softac_v1 import SoftAC_v1
 
 try:
@@ -9,4 +10,4 @@ try:
 except PackageNotFoundError:  # a checkout on the path that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["SoftAC_v1", "__version__"]
+__all__ = ["DiscreteSAC", "SoftAC_v1", "__version__"]

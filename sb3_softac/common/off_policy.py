@@ -25,13 +25,13 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     Base of the maximum-entropy algorithms: temperature, targets, finite check and logging around one ``_update``.
 
     A subclass gives the losses of one gradient step in :meth:`_update`, the networks that have targets in
-    :meth:`_target_pairs` and the entropy that a learned temperature aims at in :meth:`_auto_target_entropy`.
+    :meth:`_target_pairs` and the entropy that a learned temperature aims at in :meth:`_setup_target_entropy`.
 
     :param policy: Policy class, or its name.
     :param env: Environment, or its registered name; None only while loading.
     :param learning_rate: Learning rate, or its schedule.
     :param ent_coef: Temperature: a number greater than 0, ``"auto"``, ``"auto_<initial value>"``, or a schedule.
-    :param target_entropy: Entropy in nats that a learned temperature holds the policy at, or ``"auto"``.
+    :param target_entropy: Entropy that a learned temperature holds the policy at, or ``"auto"``.
     :param tau: Weight in (0, 1] of the network in each update of its target; 1 copies it.
     :param target_update_interval: Gradient steps between two target updates, counted over the whole training.
     :param random_steps: Environment steps with uniform actions at the start; None for ``learning_starts``.
@@ -42,6 +42,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     """
 
     temperature: Temperature
+    ent_coef_bounds: tuple[float, float] | None = None
 
     def __init__(
         self,
@@ -50,7 +51,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         learning_rate: float | Schedule,
         *,
         ent_coef: str | float | Schedule,
-        target_entropy: str | float,
+        target_entropy: str | float | dict[str, Any],
         tau: float,
         target_update_interval: int,
         random_steps: int | None,
@@ -93,10 +94,6 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     def _target_pairs(self) -> list[tuple[th.nn.Module, th.nn.Module]]:
         """:return: Each network that has a target, with its target."""
 
-    @abstractmethod
-    def _auto_target_entropy(self) -> float:
-        """:return: What ``target_entropy="auto"`` stands for, in nats."""
-
     @staticmethod
     @abstractmethod
     def _check_action_space(action_space: spaces.Space) -> None:
@@ -122,8 +119,8 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     def _setup_model(self) -> None:
         self._check_arguments()
         super()._setup_model()
-        target_entropy = self._resolve_target_entropy()
-        self.temperature = make_temperature(self.ent_coef, self.device, target_entropy, self.lr_schedule(1))
+        self._setup_target_entropy()
+        self.temperature = make_temperature(self.ent_coef, self.device, self.lr_schedule(1), self.ent_coef_bounds)
         self._optimizers = [self.policy.optimizer]
         if self.temperature.optimizer is not None:
             self._optimizers.append(self.temperature.optimizer)
@@ -134,14 +131,9 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         self._source_stats = [buffer for network, _ in pairs for buffer in get_parameters_by_name(network, ["running_"])]
         self._target_stats = [buffer for _, target in pairs for buffer in get_parameters_by_name(target, ["running_"])]
 
-    def _resolve_target_entropy(self) -> float:
-        """:return: The target entropy in nats; ``self.target_entropy`` keeps what the user said, for :meth:`load`."""
-        if self.target_entropy == "auto":
-            return self._auto_target_entropy()
-        try:
-            return float(self.target_entropy)
-        except ValueError:
-            raise ValueError(f"target_entropy must be a number of nats or 'auto', got {self.target_entropy!r}") from None
+    @abstractmethod
+    def _setup_target_entropy(self) -> None:
+        """Resolve ``self.target_entropy``, which keeps what the user said: :meth:`load` resolves it again."""
 
     @property
     def log_ent_coef(self) -> th.Tensor | None:
@@ -171,7 +163,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         assert self.replay_buffer is not None
         self.policy.set_training_mode(True)
         self._update_learning_rate(self._optimizers)
-        self.temperature.update(self._current_progress_remaining)
+        self._follow_schedules(self._current_progress_remaining)
         self._ok = th.ones((), device=self.device)
         history = []
         for _ in range(gradient_steps):
@@ -183,7 +175,13 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
             if self._n_updates % self.target_update_interval == 0:
                 self._update_targets()
             history.append(th.stack(list(logs.values())))
-        self._log_updates(list(logs), th.stack(history))
+        self._log_updates(self._to_host(list(logs), th.stack(history)))
+
+    def _follow_schedules(self, progress_remaining: float) -> None:
+        """
+        :param progress_remaining: 1 at the start of training, 0 at its end.
+        """
+        self.temperature.update(progress_remaining)
 
     def _minimize(self, losses: dict[str, th.Tensor]) -> None:
         """
@@ -200,6 +198,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         self._ok = self._ok * values.isfinite().all()
         for optimizer in self._optimizers:
             step_if(optimizer, self._ok)
+        self.temperature.bound()
 
     @th.no_grad()
     def _update_targets(self) -> None:
@@ -209,10 +208,11 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         for target, source in zip(self._target_stats, self._source_stats, strict=True):
             target.copy_(source)
 
-    def _log_updates(self, names: list[str], history: th.Tensor) -> None:
+    def _to_host(self, names: list[str], history: th.Tensor) -> dict[str, np.ndarray]:
         """
         :param names: Names of the logged scalars.
         :param history: Their values ``[gradient_steps, n_names]``.
+        :return: Their values by name ``[gradient_steps]``.
         :raises ValueError: if one of them is not finite.
         """
         values = history.cpu().numpy()  # the only time that the host waits for the device
@@ -224,9 +224,15 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
                 "Training stopped; the parameters are those of before this step. Look for NaN or infinite observations and "
                 "rewards (SB3's VecCheckNan finds them), then for a learning rate or reward scale that is too large"
             )
+        return dict(zip(names, values.T, strict=True))
+
+    def _log_updates(self, logs: dict[str, np.ndarray]) -> None:
+        """
+        :param logs: Finite values by name ``[gradient_steps]``.
+        """
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        for name, mean in zip(names, values.mean(axis=0), strict=True):
-            self.logger.record(f"train/{name}", float(mean))
+        for name, values in logs.items():
+            self.logger.record(f"train/{name}", float(values.mean()))
 
     def learn(
         self: SelfSoftOffPolicy,

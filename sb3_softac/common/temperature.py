@@ -29,14 +29,18 @@ class Temperature(ABC):
         :param progress_remaining: 1 at the start of training, 0 at its end.
         """
 
-    def losses(self, log_pi: th.Tensor) -> dict[str, th.Tensor]:
+    def losses(self, log_pi: th.Tensor, target_entropy: th.Tensor | float) -> dict[str, th.Tensor]:
         """
         The loss of the temperature's own parameters, to be minimised along with those of the networks.
 
-        :param log_pi: Log-densities of sampled actions ``[...]``, in nats.
+        :param log_pi: Log-densities of sampled actions, or minus the entropies ``[...]``, in nats.
+        :param target_entropy: Entropy to hold the policy at, in nats, a number or one per state ``[...]``.
         :return: The scalar loss under the name it is logged by; empty where nothing is learned.
         """
         return {}
+
+    def bound(self) -> None:  # noqa: B027
+        """Bring a learned temperature back into its bounds; called after each step of the optimizer."""
 
 
 class FixedTemperature(Temperature):
@@ -81,15 +85,20 @@ class AutoTemperature(Temperature):
 
     :param value: Initial temperature, greater than 0.
     :param device: Device of the networks.
-    :param target_entropy: Entropy to hold the policy at, in nats.
     :param learning_rate: Learning rate of log alpha.
-    :raises ValueError: if the initial value is not a finite number greater than 0.
+    :param bounds: Smallest and largest temperature; None for no bounds.
+    :raises ValueError: if the initial value is not a finite number greater than 0, or not within the bounds.
     """
 
     optimizer: th.optim.Optimizer
 
-    def __init__(self, value: float, device: th.device, target_entropy: float, learning_rate: float):
-        self.target_entropy = target_entropy
+    def __init__(self, value: float, device: th.device, learning_rate: float, bounds: tuple[float, float] | None = None):
+        self._log_bounds = None
+        if bounds is not None:
+            low, high = (check_temperature(bound) for bound in bounds)
+            if not low <= value <= high:
+                raise ValueError(f"ent_coef starts at {value}, outside of ent_coef_bounds=({low}, {high})")
+            self._log_bounds = math.log(low), math.log(high)
         self.log_ent_coef = th.full((1,), math.log(check_temperature(value)), device=device, requires_grad=True)
         self.optimizer = th.optim.Adam([self.log_ent_coef], lr=learning_rate, fused=True)
 
@@ -97,8 +106,13 @@ class AutoTemperature(Temperature):
     def alpha(self) -> th.Tensor:
         return self.log_ent_coef.detach().exp().squeeze(0)
 
-    def losses(self, log_pi: th.Tensor) -> dict[str, th.Tensor]:
-        return {"ent_coef_loss": temperature_loss(self.log_ent_coef, log_pi, self.target_entropy)}
+    def losses(self, log_pi: th.Tensor, target_entropy: th.Tensor | float) -> dict[str, th.Tensor]:
+        return {"ent_coef_loss": temperature_loss(self.log_ent_coef, log_pi, target_entropy)}
+
+    @th.no_grad()
+    def bound(self) -> None:
+        if self._log_bounds is not None:
+            self.log_ent_coef.clamp_(*self._log_bounds)
 
 
 def check_temperature(value: float) -> float:
@@ -115,22 +129,26 @@ def check_temperature(value: float) -> float:
 
 
 def make_temperature(
-    ent_coef: str | float | Schedule, device: th.device, target_entropy: float, learning_rate: float
+    ent_coef: str | float | Schedule, device: th.device, learning_rate: float, bounds: tuple[float, float] | None = None
 ) -> Temperature:
     """
     Read SB3's ``ent_coef`` argument.
 
     :param ent_coef: A number greater than 0, ``"auto"``, ``"auto_<initial value>"``, or a schedule.
     :param device: Device of the networks.
-    :param target_entropy: Entropy that a learned temperature holds the policy at, in nats.
     :param learning_rate: Learning rate of a learned temperature.
+    :param bounds: Smallest and largest value of a learned temperature; None for no bounds.
     :return: The temperature.
-    :raises ValueError: if ``ent_coef`` is none of these.
+    :raises ValueError: if ``ent_coef`` is none of these, or bounds are given for a temperature that is not learned.
     """
+    text = str(ent_coef)
+    learned = not callable(ent_coef) and (text == "auto" or text.startswith("auto_"))
+    if bounds is not None and not learned:
+        raise ValueError(
+            f"ent_coef_bounds={bounds} bound a learned temperature, but ent_coef={ent_coef!r}: leave one of them out"
+        )
     if callable(ent_coef):
         return ScheduledTemperature(ent_coef, device)
-    text = str(ent_coef)
-    learned = text == "auto" or text.startswith("auto_")
     try:
         value = float(text.removeprefix("auto").removeprefix("_") or 1.0) if learned else float(text)
     except ValueError:
@@ -138,4 +156,4 @@ def make_temperature(
             f"ent_coef={ent_coef!r} is not understood: use a number greater than 0, 'auto', "
             "'auto_<initial value>' (e.g. 'auto_0.1'), or a schedule (a function of the remaining progress)"
         ) from None
-    return AutoTemperature(value, device, target_entropy, learning_rate) if learned else FixedTemperature(value, device)
+    return AutoTemperature(value, device, learning_rate, bounds) if learned else FixedTemperature(value, device)

@@ -1,11 +1,16 @@
-"""The squashed Gaussian actor."""
+"""The actors: squashed Gaussian and categorical."""
 
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
+from stable_baselines3.common.policies import BaseModel
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, create_mlp
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.sac.policies import Actor
+from torch import nn
 
 from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob
+from sb3_softac.nets.branches import Branches
 
 
 class SquashedGaussianActor(Actor):
@@ -54,3 +59,60 @@ class SquashedGaussianActor(Actor):
         noise, std = self._noise(mean, log_std, gsde.get("latent_sde"))
         u = mean + std * noise
         return th.tanh(u), squashed_log_prob(gaussian_log_prob(noise, std), u)
+
+
+class CategoricalActor(BaseModel):
+    """
+    Policy over discrete actions: one softmax per branch.
+
+    :param observation_space: Observation space.
+    :param action_space: Action space.
+    :param net_arch: Sizes of the hidden layers.
+    :param features_extractor: Network that extracts features from observations.
+    :param features_dim: Number of features.
+    :param branches: Branches of the action space.
+    :param activation_fn: Activation function.
+    :param normalize_images: Whether to divide images by 255.
+    """
+
+    features_extractor: BaseFeaturesExtractor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        net_arch: list[int],
+        features_extractor: BaseFeaturesExtractor,
+        features_dim: int,
+        branches: Branches,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        normalize_images: bool = True,
+    ):
+        super().__init__(
+            observation_space, action_space, features_extractor=features_extractor, normalize_images=normalize_images
+        )
+        self.branches = branches
+        self.logits = nn.Sequential(*create_mlp(features_dim, branches.n, net_arch, activation_fn))
+
+    def features(self, obs: PyTorchObs) -> th.Tensor:
+        """
+        :param obs: Observations, a tensor or a dictionary of tensors with a batch dimension.
+        :return: Features ``[batch, features_dim]``.
+        """
+        return self.extract_features(obs, self.features_extractor)
+
+    def log_probs(self, features: th.Tensor, masks: th.Tensor | None = None) -> th.Tensor:
+        """
+        :param features: What :meth:`features` returned ``[batch, features_dim]``.
+        :param masks: True where an action is allowed ``[batch, n]``; None if all are.
+        :return: Log-probabilities of the options of all branches ``[batch, n]``, in nats.
+        """
+        return self.branches.log_softmax(self.logits(features), masks)
+
+    def forward(self, obs: PyTorchObs, masks: th.Tensor | None = None) -> th.Tensor:
+        """
+        :param obs: Observations.
+        :param masks: True where an action is allowed ``[batch, n]``; None if all are.
+        :return: Log-probabilities of the options of all branches ``[batch, n]``, in nats.
+        """
+        return self.log_probs(self.features(obs), masks)

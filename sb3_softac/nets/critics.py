@@ -8,6 +8,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, create_
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
+from sb3_softac.nets.branches import Branches
 from sb3_softac.nets.stacked import StackedMLP
 
 
@@ -114,3 +115,64 @@ class ValueNet(BaseModel):
         with th.set_grad_enabled(th.is_grad_enabled() and not self.share_features_extractor):
             features = self.extract_features(obs, self.features_extractor)
         return self.v_network(features)
+
+
+class StackedDiscreteCritic(BaseModel):
+    """
+    ``n_critics`` soft Q-functions of discrete actions: one output per action, or per option of each branch.
+
+    The Q-value of an action with several branches is the mean of the outputs of its options (the value decomposition of DecQN,
+    arXiv:2210.12566). The outputs are divided by the number of branches here, so that everybody else adds them up.
+
+    :param observation_space: Observation space.
+    :param action_space: Action space.
+    :param net_arch: Sizes of the hidden layers.
+    :param features_extractor: Network that extracts features from observations.
+    :param features_dim: Number of features.
+    :param branches: Branches of the action space.
+    :param activation_fn: Activation function.
+    :param normalize_images: Whether to divide images by 255.
+    :param n_critics: Number of soft Q-functions.
+    """
+
+    features_extractor: BaseFeaturesExtractor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        net_arch: list[int],
+        features_extractor: BaseFeaturesExtractor,
+        features_dim: int,
+        branches: Branches,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        normalize_images: bool = True,
+        n_critics: int = 2,
+    ):
+        super().__init__(
+            observation_space, action_space, features_extractor=features_extractor, normalize_images=normalize_images
+        )
+        self.n_branches = len(branches.sizes)
+        self.q_networks = StackedMLP(n_critics, features_dim, branches.n, net_arch, activation_fn)
+
+    def features(self, obs: PyTorchObs) -> th.Tensor:
+        """
+        :param obs: Observations, a tensor or a dictionary of tensors with a batch dimension.
+        :return: Features ``[batch, features_dim]``.
+        """
+        return self.extract_features(obs, self.features_extractor)
+
+    def q_values(self, features: th.Tensor) -> th.Tensor:
+        """
+        :param features: What :meth:`features` returned ``[batch, features_dim]``.
+        :return: Utilities of all options in units of reward ``[n_critics, batch, n]``; Q-values where there is one branch.
+        """
+        q = self.q_networks(features)
+        return q if self.n_branches == 1 else q / self.n_branches
+
+    def forward(self, obs: PyTorchObs) -> th.Tensor:
+        """
+        :param obs: Observations.
+        :return: Utilities of all options in units of reward ``[n_critics, batch, n]``.
+        """
+        return self.q_values(self.features(obs))

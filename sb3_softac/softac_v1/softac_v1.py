@@ -191,7 +191,7 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
             "actor_loss": policy_loss(log_pi, q_pi_min, alpha),
             "critic_loss": q_loss(q, q_target),
             "value_loss": v_loss,
-            **self.temperature.losses(log_pi),
+            **self.temperature.losses(log_pi, self._target_nats),
         }
         self._minimize(losses)
         diagnostics = {"ent_coef": alpha, "entropy": -log_pi.mean(), "q_mean": q.mean(), "v_mean": v.mean()}
@@ -212,8 +212,14 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
     def _target_pairs(self) -> list[tuple[th.nn.Module, th.nn.Module]]:
         return [(self.policy.value_net, self.policy.value_net_target)]
 
-    def _auto_target_entropy(self) -> float:
-        return continuous_target_entropy(self.action_space.shape)  # type: ignore[arg-type]
+    def _setup_target_entropy(self) -> None:
+        if self.target_entropy == "auto":
+            self._target_nats = continuous_target_entropy(self.action_space.shape)  # type: ignore[arg-type]
+            return
+        try:
+            self._target_nats = float(self.target_entropy)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise ValueError(f"target_entropy must be a number of nats or 'auto', got {self.target_entropy!r}") from None
 
     @staticmethod
     def _check_action_space(action_space: spaces.Space) -> None:

@@ -9,8 +9,8 @@ from sb3_softac.common.temperature import AutoTemperature, FixedTemperature, Sch
 CPU = th.device("cpu")
 
 
-def make(ent_coef):
-    return make_temperature(ent_coef, CPU, target_entropy=-1.0, learning_rate=0.1)
+def make(ent_coef, bounds=None):
+    return make_temperature(ent_coef, CPU, learning_rate=0.1, bounds=bounds)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_schedule_is_followed_in_place():
     held = temperature.alpha
     temperature.update(0.5)
     assert held.item() == pytest.approx(0.6)
-    assert temperature.losses(th.zeros(3, 1)) == {} and temperature.optimizer is None
+    assert temperature.losses(th.zeros(3, 1), -1.0) == {} and temperature.optimizer is None
 
 
 def test_schedule_that_fails_midway():
@@ -63,7 +63,7 @@ def test_schedule_that_fails_midway():
 @pytest.mark.parametrize(("log_pi", "grows"), [(3.0, True), (-3.0, False)])
 def test_learned_temperature_moves_towards_its_target(log_pi, grows):
     temperature = make("auto_0.5")
-    losses = temperature.losses(th.full((4, 1), log_pi))
+    losses = temperature.losses(th.full((4, 1), log_pi), -1.0)
     losses["ent_coef_loss"].backward()
     temperature.optimizer.step()
     assert (temperature.alpha.item() > 0.5) is grows

@@ -50,7 +50,7 @@ def test_box_actions_of_any_bounds_and_shape(low, high, shape, dtype, use_sde):
     batch, _ = model.predict(np.zeros((5, 3)))
     assert batch.shape == (5, *shape)
     assert model.temperature.alpha.item() == pytest.approx(0.2)
-    assert make_model(env, ent_coef="auto")._auto_target_entropy() == -np.prod(shape)
+    assert make_model(env, ent_coef="auto")._target_nats == -np.prod(shape)
 
 
 def test_images():

@@ -1,0 +1,173 @@
+"""
+Learning curves of DiscreteSAC and its peers on classic control, at equal steps and at equal training time.
+
+One run is one process on one thread and one file ``benchmarks/results/discrete/<env>/<name>_<seed>.npz``; a run whose file
+exists is skipped, so an interrupted sweep is continued by the same command::
+
+    pip install sb3-soft==0.1.1     # the one peer that is not installed with sb3_softac
+    python benchmarks/discrete_learning.py run --env CartPole-v1 --names discretesac dqn qrdqn ppo sb3_soft --seeds 0 1 2
+    python benchmarks/discrete_learning.py report
+
+Each file holds ``timesteps [evaluations]``, ``seconds [evaluations]`` (processor time of the training
+until then, evaluations left out: what a clock would show if the one thread had a core to itself), ``returns [evaluations,
+10]`` (deterministic policy, environments of their own), ``train_returns`` and ``train_timesteps`` (one entry per training
+episode, as the agent explores).
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rl_zoo3
+import torch as th
+from rl_zoo3.exp_manager import ExperimentManager
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
+
+from sb3_softac.zoo import register
+
+RESULTS = Path(__file__).parent / "results" / "discrete"
+EPISODES = 10
+
+# Environment steps, and steps between two evaluations. The Zoo's schedules stretch over the number of steps given here.
+TASKS = {
+    "CartPole-v1": (50_000, 2_500),
+    "Acrobot-v1": (50_000, 2_500),
+    "MountainCar-v0": (100_000, 5_000),
+    "LunarLander-v3": (200_000, 10_000),
+}
+# PPO is cheap per step: to have something to show for the same training time, it gets more of them.
+PPO_STEPS = 4
+
+# Zoo id and changes to the hyperparameters that the Zoo's YAML files (ours for discretesac) have for the environment.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "discretesac": ("discretesac", {}),
+    # what the paper's target entropy does with the tuned settings, everything else being equal
+    "discretesac_098": ("discretesac", {"target_entropy": "auto"}),
+    "dqn": ("dqn", {}),
+    "qrdqn": ("qrdqn", {}),
+    "ppo": ("ppo", {}),
+    "sb3_soft": ("sdsac", {}),
+}
+# sb3-soft has no entries in the Zoo: its own defaults, with the learning rate and buffer of its documentation.
+SB3_SOFT = "policy: MlpPolicy\n  learning_rate: !!float 3e-4\n  buffer_size: 100000\n"
+
+
+class TimedEvaluation(BaseCallback):
+    """
+    Evaluate at fixed steps and keep the clock of the training apart from it.
+
+    :param env: Environment to evaluate in.
+    :param every: Environment steps between two evaluations.
+    """
+
+    def __init__(self, env: VecEnv, every: int):
+        super().__init__()
+        self.env, self.every = env, every
+        self.timesteps: list[int] = []
+        self.seconds: list[float] = []
+        self.returns: list[list[float]] = []
+        self.train_timesteps: list[int] = []
+        self.train_returns: list[float] = []
+
+    def _on_training_start(self) -> None:
+        self.start = time.process_time()
+
+    def _on_step(self) -> bool:
+        for info in self.locals["infos"]:
+            if "episode" in info:
+                self.train_timesteps.append(self.num_timesteps)
+                self.train_returns.append(info["episode"]["r"])
+        if self.num_timesteps >= self.every * (len(self.timesteps) + 1):
+            self.evaluate()
+        return True
+
+    def evaluate(self) -> None:
+        paused = time.process_time()
+        sync_envs_normalization(self.training_env, self.env)
+        returns, _ = evaluate_policy(self.model, self.env, EPISODES, deterministic=True, return_episode_rewards=True)
+        self.timesteps.append(self.num_timesteps)
+        self.seconds.append(paused - self.start)
+        self.returns.append(returns)  # type: ignore[arg-type]
+        self.start += time.process_time() - paused
+
+
+def make(name: str, env_id: str, seed: int, steps: int, folder: str) -> tuple[BaseAlgorithm, VecEnv]:
+    """:return: A model as ``python -m rl_zoo3.train`` makes it, and environments to evaluate it in."""
+    algo, changes = VARIANTS[name]
+    config = None
+    if algo == "sdsac":
+        from sb3_soft import SDSAC
+
+        rl_zoo3.ALGOS[algo] = SDSAC
+        config = f"{folder}/sdsac.yml"
+        Path(config).write_text(f"{env_id}:\n  {SB3_SOFT}")
+    manager = ExperimentManager(
+        argparse.Namespace(),
+        algo,
+        env_id,
+        folder,
+        n_timesteps=steps,
+        eval_freq=-1,
+        hyperparams=dict(changes),
+        seed=seed,
+        verbose=0,
+        device="cpu",
+        config=config,
+    )
+    model, _ = manager.setup_experiment()  # type: ignore[misc]
+    evaluation = manager.create_envs(EPISODES, eval_env=True, no_log=True)
+    evaluation.seed(10_000 + 100 * seed)
+    return model, evaluation
+
+
+def run(name: str, env_id: str, seed: int) -> None:
+    path = RESULTS / env_id / f"{name}_{seed}.npz"
+    if path.exists():
+        print(f"{path} exists: skipped", flush=True)
+        return
+    steps, every = TASKS[env_id]
+    steps *= PPO_STEPS if name == "ppo" else 1
+    with tempfile.TemporaryDirectory() as folder:
+        model, env = make(name, env_id, seed, steps, folder)
+        evaluation = TimedEvaluation(env, every)
+        model.learn(steps, callback=evaluation)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.npz")
+    np.savez_compressed(
+        partial,
+        timesteps=np.array(evaluation.timesteps),
+        seconds=np.array(evaluation.seconds, dtype=np.float32),
+        returns=np.array(evaluation.returns, dtype=np.float32),
+        train_timesteps=np.array(evaluation.train_timesteps),
+        train_returns=np.array(evaluation.train_returns, dtype=np.float32),
+    )
+    os.replace(partial, path)
+    means = np.mean(evaluation.returns, axis=1)
+    seconds = evaluation.seconds[-1]
+    print(f"{env_id} {name} seed {seed}: last {means[-1]:.1f}, best {means.max():.1f}, {seconds:.0f} s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["run", "report"])
+    parser.add_argument("--env", choices=list(TASKS), nargs="+", default=list(TASKS))
+    parser.add_argument("--names", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(10)))
+    args = parser.parse_args()
+    th.set_num_threads(1)
+    register()
+    for env_id in args.env:
+        for seed in args.seeds:
+            for name in args.names:
+                run(name, env_id, seed)
+
+
+if __name__ == "__main__":
+    main()

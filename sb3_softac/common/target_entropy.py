@@ -1,0 +1,211 @@
+"""
+The entropy that a learned temperature holds a discrete policy at, as an object with one interface: constant or scheduled.
+
+All of them speak in ratios of the largest possible entropy, log|A| (summed over branches, and over the allowed actions of a
+state where there are masks), so that one setting serves every action space.
+"""
+
+import inspect
+import math
+from typing import Any
+
+import numpy as np
+import torch as th
+
+# Hyperparameters of arXiv:1910.07207 (appendix)
+PAPER_RATIO = 0.98
+
+
+class TargetEntropy:
+    """
+    A constant ratio, the rule of arXiv:1910.07207; the schedules build on it.
+
+    :param ratio: Ratio of the largest entropy, in [0, 1].
+    :param device: Device of the networks.
+    :raises ValueError: if the ratio is out of range.
+    """
+
+    def __init__(self, ratio: float, device: th.device):
+        self.ratio = th.tensor(check_ratio(ratio), device=device)
+        """Target as a ratio of the largest entropy, a tensor without dimensions."""
+
+    def follow(self, progress_remaining: float) -> None:
+        """
+        Follow a schedule; called before each round of gradient steps.
+
+        :param progress_remaining: 1 at the start of training, 0 at its end.
+        """
+
+    def observe(self, ratios: np.ndarray) -> None:
+        """
+        Learn what the policy did; called after each round of gradient steps.
+
+        :param ratios: Entropy of the policy as a ratio of the largest, one per gradient step ``[gradient_steps]``.
+        """
+
+    def state(self) -> dict[str, float]:
+        """:return: What a resumed training needs to go on as if never stopped."""
+        return {}
+
+    def load_state(self, state: dict[str, float]) -> None:
+        """
+        :param state: What :meth:`state` returned.
+        """
+
+
+class LinearTarget(TargetEntropy):
+    """
+    Linear in the progress of the training.
+
+    :param device: Device of the networks.
+    :param start: Ratio at the start.
+    :param end: Ratio from ``fraction`` on.
+    :param fraction: Part of the training, in (0, 1], in which the ratio goes from the one to the other.
+    :raises ValueError: if a value is out of range.
+    """
+
+    def __init__(self, device: th.device, start: float = PAPER_RATIO, end: float = 0.3, fraction: float = 1.0):
+        super().__init__(start, device)
+        self.start, self.end, self.fraction = start, check_ratio(end), check_range("fraction", fraction, 0.0, 1.0)
+
+    def follow(self, progress_remaining: float) -> None:
+        done = min((1.0 - progress_remaining) / self.fraction, 1.0)
+        self.ratio.fill_(self.start + done * (self.end - self.start))
+
+
+class DroppingTarget(TargetEntropy):
+    """
+    Target entropy scheduling (TES-SAC, arXiv:2112.02852): the target drops once the policy has settled at it.
+
+    The policy has settled when, for ``patience`` gradient steps in a row, the moving average of its entropy is within
+    ``tolerance`` of the target and the moving standard deviation is below ``max_std``. A target that the policy never reaches
+    would never drop; it is forced to after ``timeout`` gradient steps (not in the paper).
+
+    :param device: Device of the networks.
+    :param start: Ratio at the start.
+    :param end: Smallest ratio.
+    :param factor: Each drop multiplies the ratio by this, in (0, 1).
+    :param patience: Gradient steps that the policy must have settled for.
+    :param timeout: Gradient steps after which the ratio drops in any case.
+    :param tolerance: Largest distance of the average from the target, as a ratio.
+    :param max_std: Largest standard deviation, as a ratio.
+    :param decay: Weight of the past in the moving averages, in (0, 1).
+    :raises ValueError: if a value is out of range.
+    """
+
+    def __init__(
+        self,
+        device: th.device,
+        start: float = PAPER_RATIO,
+        end: float = 0.0,
+        factor: float = 0.9,
+        patience: int = 1_000,
+        timeout: int = 5_000,
+        tolerance: float = 0.01,
+        max_std: float = 0.05,
+        decay: float = 0.999,
+    ):
+        super().__init__(start, device)
+        self.end, self.factor = check_ratio(end), check_range("factor", factor, 0.0, 1.0)
+        self.patience = check_range("patience", patience, 0, math.inf)
+        self.timeout = check_range("timeout", timeout, 0, math.inf)
+        self.tolerance = check_range("tolerance", tolerance, 0.0, 1.0)
+        self.max_std = check_range("max_std", max_std, 0.0, 1.0)
+        self.decay = check_range("decay", decay, 0.0, 1.0)
+        self._target = start
+        self._mean, self._square = start, start**2
+        self._settled = self._age = 0
+
+    def observe(self, ratios: np.ndarray) -> None:
+        for ratio in ratios.tolist():
+            self._mean += (1.0 - self.decay) * (ratio - self._mean)
+            self._square += (1.0 - self.decay) * (ratio**2 - self._square)
+            std = math.sqrt(max(self._square - self._mean**2, 0.0))
+            near = abs(self._mean - self._target) < self.tolerance and std < self.max_std
+            self._settled = self._settled + 1 if near else 0
+            self._age += 1
+            if self._settled >= self.patience or self._age >= self.timeout:
+                self._target = max(self.factor * self._target, self.end)
+                self._settled = self._age = 0
+        self.ratio.fill_(self._target)
+
+    def state(self) -> dict[str, float]:
+        names = ("_target", "_mean", "_square", "_settled", "_age")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state(self, state: dict[str, float]) -> None:
+        vars(self).update(state)
+        self.ratio.fill_(self._target)
+
+
+SCHEDULES: dict[str, type[TargetEntropy]] = {"linear": LinearTarget, "drop": DroppingTarget}
+
+
+def make_target_entropy(target_entropy: str | float | dict[str, Any], max_entropy: float, device: th.device) -> TargetEntropy:
+    """
+    Read DiscreteSAC's ``target_entropy`` argument.
+
+    :param target_entropy: ``"auto"`` (0.98 log|A|), ``"ratio_<r>"`` (r log|A|), a number of nats, or a dictionary with the key
+        ``schedule`` (``"linear"`` or ``"drop"``) and the options of :class:`LinearTarget` or :class:`DroppingTarget`.
+    :param max_entropy: log|A|, in nats.
+    :param device: Device of the networks.
+    :return: The target.
+    :raises ValueError: if it is none of these, out of reach, or has an unknown option.
+    """
+    if isinstance(target_entropy, dict):
+        options = dict(target_entropy)
+        name = options.pop("schedule", None)
+        if name not in SCHEDULES:
+            raise ValueError(f"target_entropy={target_entropy!r} needs the key 'schedule', one of {sorted(SCHEDULES)}")
+        kind = SCHEDULES[name]
+        known = inspect.signature(kind).parameters.keys() - {"device"}
+        if unknown := options.keys() - known:
+            raise ValueError(f"target_entropy: unknown option {sorted(unknown)} of schedule {name!r}; use {sorted(known)}")
+        return kind(device=device, **options)
+    if target_entropy == "auto":
+        return TargetEntropy(PAPER_RATIO, device)
+    text = str(target_entropy)
+    try:
+        value = float(text.removeprefix("ratio_"))
+    except ValueError:
+        raise ValueError(
+            f"target_entropy={target_entropy!r} is not understood: use 'auto' (0.98 log|A|), 'ratio_<r>' for r log|A| "
+            "(e.g. 'ratio_0.5'), a number of nats, or a dictionary with a 'schedule'"
+        ) from None
+    if text.startswith("ratio_"):
+        return TargetEntropy(value, device)
+    if not 0.0 <= value <= max_entropy:
+        raise ValueError(
+            f"target_entropy={value} nats is out of reach: the entropy of this action space is between 0 and "
+            f"{max_entropy:.3f} nats (for a ratio write 'ratio_{value}')"
+        )
+    return TargetEntropy(value / max_entropy, device)
+
+
+def check_ratio(ratio: float) -> float:
+    """
+    Let a valid ratio pass.
+
+    :param ratio: Candidate.
+    :return: The same number.
+    :raises ValueError: if it is not in [0, 1].
+    """
+    if not 0.0 <= ratio <= 1.0:
+        raise ValueError(f"A target entropy is a ratio of log|A| in [0, 1] (1 is the uniform policy), got {ratio}")
+    return float(ratio)
+
+
+def check_range(name: str, value: float, low: float, high: float) -> float:
+    """
+    Let a value in (low, high] pass.
+
+    :param name: What to call it.
+    :param value: Candidate.
+    :param low: Lower bound, excluded.
+    :param high: Upper bound, included.
+    :return: The same number.
+    :raises ValueError: if it is out of range.
+    """
+    if not low < value <= high:
+        raise ValueError(f"target_entropy: {name} must be in ({low:g}, {high:g}], got {value}")
+    return value

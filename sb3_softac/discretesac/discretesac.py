@@ -1,0 +1,398 @@
+"""
+Soft Actor-Critic for discrete actions: Christodoulou 2019, arXiv:1910.07207v2.
+
+===========================  =================================================================================
+Eq. 10                       soft state value: :mod:`sb3_softac.equations.discrete_sac`
+Eq. 8 of 1801.01290v2        Q target: :mod:`sb3_softac.equations.bellman`
+Eq. 7 of 1801.01290v2        Q loss: :mod:`sb3_softac.equations.softac_v1`
+Eq. 11                       learned temperature: :mod:`sb3_softac.equations.temperature`
+Eq. 12                       policy loss: :mod:`sb3_softac.equations.discrete_sac`
+Algorithm 1 of 2209.10081v4  Q-clip and entropy penalty: :mod:`sb3_softac.equations.stable_discrete_sac`
+===========================  =================================================================================
+
+Deviations from the paper, each with its reason:
+
+- All networks step together, with gradients at the same parameters, and the policy loss uses the Q-values that the Q loss has
+  computed: one forward pass less, and one optimizer for all.
+- The loss of the temperature uses log alpha in place of alpha (as in SB3).
+- With several branches (MultiDiscrete, MultiBinary) policy and Q-value are decomposed, and the minimum over the critics is
+  taken for each option of each branch. For Discrete actions that is the paper's minimum.
+- Time limits bootstrap.
+"""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_softac.common.buffers import SoftReplayBuffer
+from sb3_softac.common.masks import keep_last_masks, masks_of_next_states
+from sb3_softac.common.off_policy import Batch, SoftOffPolicyAlgorithm
+from sb3_softac.common.target_entropy import make_target_entropy
+from sb3_softac.discretesac.policies import CnnPolicy, DiscreteSACPolicy, MlpPolicy, MultiInputPolicy
+from sb3_softac.equations.bellman import soft_bellman_target
+from sb3_softac.equations.discrete_sac import policy_entropy, policy_loss, soft_state_value
+from sb3_softac.equations.softac_v1 import q_loss
+from sb3_softac.equations.stable_discrete_sac import clipped_q_loss, entropy_penalty
+from sb3_softac.nets.actors import CategoricalActor
+from sb3_softac.nets.branches import Branches
+from sb3_softac.nets.critics import StackedDiscreteCritic
+
+
+class DiscreteSAC(SoftOffPolicyAlgorithm):
+    """
+    Soft Actor-Critic for Discrete, MultiDiscrete and MultiBinary actions, with action masks (arXiv:1910.07207).
+
+    Everything that SB3's SAC accepts means the same here, except for gSDE and action noise, which discrete actions do not
+    have. If the environment has a method ``action_masks()`` (sb3-contrib's protocol), forbidden actions are never taken and
+    have no part in expectations. Logged under ``train/``: ``actor_loss``, ``critic_loss``, ``ent_coef``, ``ent_coef_loss``
+    (if learned), ``entropy`` (nats), ``entropy_ratio`` and ``target_entropy_ratio`` (of the largest entropy), ``q_mean``
+    (units of reward), ``entropy_penalty`` (if used), ``n_updates``, ``learning_rate``.
+
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, or a policy class.
+    :param env: Environment with discrete actions, or its registered name.
+    :param learning_rate: Learning rate of all networks and of a learned temperature, or a schedule of the remaining progress.
+    :param buffer_size: Number of transitions in the replay buffer.
+    :param learning_starts: Environment steps before the first gradient step.
+    :param batch_size: Number of transitions per gradient step.
+    :param tau: Weight in (0, 1] of the critics in each update of their target.
+    :param gamma: Discount factor.
+    :param train_freq: Environment steps between two rounds of gradient steps, or a tuple such as ``(1, "episode")``.
+    :param gradient_steps: Gradient steps per round; -1 for as many as environment steps were done.
+    :param replay_buffer_class: Replay buffer, e.g. ``HerReplayBuffer``. Action masks and the entropy penalty need the default.
+    :param replay_buffer_kwargs: Its keyword arguments.
+    :param optimize_memory_usage: SB3's memory-efficient variant of the replay buffer.
+    :param n_steps: Number of rewards in the Q target before it bootstraps. The entropies of the steps in between are left
+        out, so targets of different lengths agree only for ``critic_ent_coef_scale=0``.
+    :param ent_coef: Temperature alpha: ``"auto"`` or ``"auto_0.1"`` (learned, starting at 1 or 0.1), a number greater than 0,
+        or a schedule of the remaining progress.
+    :param target_update_interval: Gradient steps between two updates of the target, counted over the whole training.
+    :param target_entropy: Entropy that a learned temperature holds the policy at: ``"auto"`` for the paper's 0.98 log|A|,
+        ``"ratio_0.5"`` for 0.5 log|A|, a number of nats, or a schedule as a dictionary,
+        ``dict(schedule="linear", start=0.98, end=0.3)`` or ``dict(schedule="drop", start=0.98)``
+        (:mod:`sb3_softac.common.target_entropy` has all options). Branches add up, and only allowed actions count.
+    :param ent_coef_bounds: Smallest and largest value of a learned temperature; None for no bounds.
+    :param critic_ent_coef_scale: Factor in [0, 1] of the entropy in the Q target: 1 is the paper, 0 the decoupled critic of
+        arXiv:2509.09838.
+    :param q_aggregation: What becomes of the critics in the Q target and the policy loss: ``"min"`` (paper) or ``"mean"``
+        (arXiv:2209.10081).
+    :param stable_kwargs: The stabilisers of arXiv:2209.10081, by name: ``q_clip``, the largest change of a Q-value that
+        counts, relative to the root mean square of the targets; ``entropy_penalty``, the weight of the squared change of
+        entropy.
+    :param stats_window_size: Episodes over which the rollout statistics are averaged.
+    :param tensorboard_log: Folder of the TensorBoard logs.
+    :param policy_kwargs: Keyword arguments of the policy.
+    :param verbose: 0 for no output, 1 for information, 2 for debugging.
+    :param seed: Seed of all random number generators.
+    :param device: Device of the networks.
+    :param random_steps: Environment steps with uniform actions at the start; None for ``learning_starts``.
+    :param _init_setup_model: Whether to build the networks at once.
+    :raises ValueError: if an argument is out of its range.
+    :raises AssertionError: if the action space is not discrete.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+    policy: DiscreteSACPolicy
+    actor: CategoricalActor
+    critic: StackedDiscreteCritic
+    critic_target: StackedDiscreteCritic
+    branches: Branches
+
+    def __init__(
+        self,
+        policy: str | type[DiscreteSACPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 100,
+        batch_size: int = 256,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        n_steps: int = 1,
+        ent_coef: str | float | Schedule = "auto",
+        target_update_interval: int = 1,
+        target_entropy: str | float | dict[str, Any] = "auto",
+        ent_coef_bounds: tuple[float, float] | None = None,
+        critic_ent_coef_scale: float = 1.0,
+        q_aggregation: str = "min",
+        stable_kwargs: dict[str, float] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        random_steps: int | None = None,
+        _init_setup_model: bool = True,
+    ):
+        self.ent_coef_bounds = ent_coef_bounds
+        self.critic_ent_coef_scale = critic_ent_coef_scale
+        self.q_aggregation = q_aggregation
+        self.stable_kwargs = dict(stable_kwargs or {})
+        self._target_entropy_state: dict[str, float] = {}
+        self._has_masks = False
+        self._last_masks: np.ndarray | None = None
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size=buffer_size,
+            learning_starts=learning_starts,
+            batch_size=batch_size,
+            tau=tau,
+            gamma=gamma,
+            train_freq=train_freq,
+            gradient_steps=gradient_steps,
+            replay_buffer_class=replay_buffer_class,
+            replay_buffer_kwargs=replay_buffer_kwargs,
+            optimize_memory_usage=optimize_memory_usage,
+            n_steps=n_steps,
+            ent_coef=ent_coef,
+            target_update_interval=target_update_interval,
+            target_entropy=target_entropy,
+            sde_support=False,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            random_steps=random_steps,
+            _init_setup_model=_init_setup_model,
+        )
+
+    def _update(self, batch: Batch) -> dict[str, th.Tensor]:
+        """Algorithm 1, arXiv:1910.07207v2: the gradients of all networks at the same parameters, then one step."""
+        obs, alpha = batch.observations, self.temperature.alpha
+        discounts = self.gamma if batch.discounts is None else batch.discounts.squeeze(1)
+        extras = getattr(batch, "extras", {})
+        masks, next_masks = extras.get("action_masks"), extras.get("next_action_masks")
+
+        features = self.critic.features(obs)
+        q = self.critic.q_values(features)
+        log_pi = self.actor.log_probs(self._actor_features(obs, features), masks)
+        entropy = policy_entropy(log_pi)
+
+        with th.no_grad():
+            log_pi_next = self.actor(batch.next_observations, next_masks)
+            q_next = self.critic_target(batch.next_observations)
+            v_next = soft_state_value(self._aggregate(q_next), log_pi_next, self.critic_ent_coef_scale * alpha)
+            q_target = soft_bellman_target(batch.rewards.squeeze(1), batch.dones.squeeze(1), v_next, discounts)
+
+        max_entropy = self.branches.max_entropy if masks is None else self.branches.max_entropies(masks)
+        losses = {
+            "actor_loss": policy_loss(log_pi, self._aggregate(q.detach()), alpha),
+            "critic_loss": self._critic_loss(q, q_target, batch),
+            **self._entropy_penalty(entropy, extras),
+            **self.temperature.losses(-entropy, self._target.ratio * max_entropy),
+        }
+        self._minimize(losses)
+        diagnostics = {
+            "ent_coef": alpha,
+            "entropy": entropy.mean(),
+            "entropy_ratio": entropy.mean() / th.as_tensor(max_entropy).mean(),
+            "target_entropy_ratio": self._target.ratio,
+            "q_mean": q_target.mean(),
+        }
+        return {name: value.detach() for name, value in {**losses, **diagnostics}.items()}
+
+    def _actor_features(self, obs: th.Tensor | dict[str, th.Tensor], critic_features: th.Tensor) -> th.Tensor:
+        """:return: What the actor reads: the critics' features, which the policy loss does not train, or those of its own."""
+        return critic_features.detach() if self.policy.share_features_extractor else self.actor.features(obs)
+
+    def _aggregate(self, q: th.Tensor) -> th.Tensor:
+        """:return: One Q-value per action ``[batch, n]`` from those of the critics ``[n_critics, batch, n]``."""
+        return q.amin(dim=0) if self.q_aggregation == "min" else q.mean(dim=0)
+
+    def _critic_loss(self, q: th.Tensor, q_target: th.Tensor, batch: Batch) -> th.Tensor:
+        actions = batch.actions.long()
+        actions = actions.expand(len(q), *actions.shape)
+        q_taken = self.branches.select(q, actions)
+        if "q_clip" not in self.stable_kwargs:
+            return q_loss(q_taken, q_target)
+        with th.no_grad():
+            q_old = self.branches.select(self.critic_target(batch.observations), actions)
+        # Relative, because Q-values are as large as rewards and discount make them; the paper's rewards are clipped to 1
+        clip_range = self.stable_kwargs["q_clip"] * q_target.square().mean().sqrt()
+        return clipped_q_loss(q_taken, q_old, q_target, clip_range)
+
+    def _entropy_penalty(self, entropy: th.Tensor, extras: dict[str, th.Tensor]) -> dict[str, th.Tensor]:
+        if "entropy_penalty" not in self.stable_kwargs:
+            return {}
+        return {"entropy_penalty": self.stable_kwargs["entropy_penalty"] * entropy_penalty(entropy, extras["old_entropy"])}
+
+    def _setup_model(self) -> None:
+        self.branches = Branches(self.action_space)
+        if self.env is not None:
+            self._has_masks = self._has_masks or is_masking_supported(self.env)
+        self._setup_replay_buffer()
+        super()._setup_model()
+        self.actor, self.critic = self.policy.actor, self.policy.critic
+        self.critic_target = self.policy.critic_target
+
+    def _setup_replay_buffer(self) -> None:
+        """Choose our replay buffer unless the user has chosen one; the base class makes it."""
+        columns: dict[str, tuple[tuple[int, ...], type]] = {}
+        if self._has_masks:
+            columns |= {name: ((self.branches.n,), bool) for name in ("action_masks", "next_action_masks")}
+        if "entropy_penalty" in self.stable_kwargs:
+            columns["old_entropy"] = ((), np.float32)
+        ours = self.replay_buffer_class in (None, SoftReplayBuffer) and not self.optimize_memory_usage
+        if columns and not ours:
+            raise ValueError(
+                f"The replay buffer has to keep {sorted(columns)}: leave replay_buffer_class and optimize_memory_usage at "
+                "their defaults, or do without action masks and the entropy penalty"
+            )
+        if ours:
+            self.replay_buffer_class = SoftReplayBuffer
+            given = {"n_steps": self.n_steps, "gamma": self.gamma, "extras": columns}
+            self.replay_buffer_kwargs = {**given, **self.replay_buffer_kwargs}
+
+    def _setup_target_entropy(self) -> None:
+        self._target = make_target_entropy(self.target_entropy, self.branches.max_entropy, self.device)
+        self._target.load_state(self._target_entropy_state)
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        if not 0.0 <= self.critic_ent_coef_scale <= 1.0:
+            raise ValueError(
+                "critic_ent_coef_scale must be in [0, 1] (1 is the paper, 0 a critic without entropy), "
+                f"got {self.critic_ent_coef_scale}"
+            )
+        if self.q_aggregation not in ("min", "mean"):
+            raise ValueError(f"q_aggregation must be 'min' (the paper) or 'mean', got {self.q_aggregation!r}")
+        for name, value in self.stable_kwargs.items():
+            if name not in ("q_clip", "entropy_penalty"):
+                raise ValueError(f"stable_kwargs has an unknown option {name!r}: use 'q_clip' and 'entropy_penalty'")
+            if not value > 0.0:
+                raise ValueError(f"stable_kwargs: {name} must be greater than 0, got {value}: leave it out to switch it off")
+
+    def _target_pairs(self) -> list[tuple[th.nn.Module, th.nn.Module]]:
+        return [(self.policy.critic, self.policy.critic_target)]
+
+    @staticmethod
+    def _check_action_space(action_space: spaces.Space) -> None:
+        Branches(action_space)
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        return keep_last_masks(OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper))
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> Any:
+        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        assert self.env is not None
+        env_has_masks = is_masking_supported(self.env)
+        if env_has_masks and not self._has_masks:
+            raise ValueError(
+                "The environment has action masks, but this model was made for one without, and its replay buffer keeps none: "
+                "make a new model for this environment"
+            )
+        self._last_masks = self._current_masks() if env_has_masks else None
+        return result
+
+    def _current_masks(self) -> np.ndarray:
+        """:return: Masks of the states that the environments are in ``[n_envs, n]``."""
+        assert self.env is not None
+        return self.branches.check_masks(get_action_masks(self.env), self.env.num_envs)
+
+    @th.no_grad()
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        random_steps = learning_starts if self.random_steps is None else self.random_steps
+        if self.num_timesteps < random_steps:
+            logits = th.zeros(n_envs, self.branches.n)
+            log_pi = self.branches.log_softmax(logits, None if self._last_masks is None else th.as_tensor(self._last_masks))
+        else:
+            obs, _ = self.policy.obs_to_tensor(self._last_obs)  # type: ignore[arg-type]
+            log_pi = self.policy.log_probs(obs, self._last_masks)
+        if "entropy_penalty" in self.stable_kwargs:
+            self._last_entropy = policy_entropy(log_pi).cpu().numpy()
+        action = self.branches.to_env(self.branches.sample(log_pi))
+        return action, action - self.branches.start  # the buffer counts from 0
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        if isinstance(replay_buffer, SoftReplayBuffer) and replay_buffer.extras:
+            replay_buffer.stage(**self._extra_columns(dones, infos))
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)  # type: ignore[arg-type]
+
+    def _extra_columns(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """:return: What the replay buffer keeps of this transition beyond SB3's columns, by name ``[n_envs, ...]``."""
+        columns = {}
+        if "entropy_penalty" in self.stable_kwargs:
+            columns["old_entropy"] = self._last_entropy
+        if self._last_masks is not None:
+            masks_next = masks_of_next_states(infos, dones, self.branches.n)
+            masks_next = self.branches.check_masks(masks_next, len(dones))
+            columns |= {"action_masks": self._last_masks, "next_action_masks": masks_next}
+            # Where an episode has ended, the environment has been reset already
+            self._last_masks = self._current_masks() if dones.any() else masks_next
+        elif self._has_masks:
+            everything = np.ones((len(dones), self.branches.n), dtype=bool)
+            columns |= {"action_masks": everything, "next_action_masks": everything}
+        return columns
+
+    def _follow_schedules(self, progress_remaining: float) -> None:
+        super()._follow_schedules(progress_remaining)
+        self._target.follow(progress_remaining)
+
+    def _log_updates(self, logs: dict[str, np.ndarray]) -> None:
+        super()._log_updates(logs)
+        self._target.observe(logs["entropy_ratio"])
+        self._target_entropy_state = self._target.state()
+
+    def predict(  # type: ignore[override]
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        Choose actions; SB3's ``predict`` with sb3-contrib's ``action_masks``.
+
+        :param observation: Observation or batch of observations.
+        :param state: Not used, returned as it is (recurrent policies have one).
+        :param episode_start: Not used.
+        :param deterministic: Whether to take the most probable action instead of a sample.
+        :param action_masks: True where an action is allowed, one row per observation; None if all are.
+        :return: Actions of the action space, and the state.
+        :raises ValueError: if a mask has the wrong shape or forbids everything.
+        """
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "actor", "critic", "critic_target", "branches", "_target"]

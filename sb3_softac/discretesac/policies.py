@@ -1,0 +1,211 @@
+"""Policies of DiscreteSAC: a categorical actor, stacked critics and their target."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from sb3_contrib.common.maskable.distributions import MaskableDistribution, make_masked_proba_distribution
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    FlattenExtractor,
+    NatureCNN,
+    get_actor_critic_arch,
+)
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import nn
+
+from sb3_softac.common.optimizers import make_optimizer
+from sb3_softac.nets.actors import CategoricalActor
+from sb3_softac.nets.branches import Branches
+from sb3_softac.nets.critics import StackedDiscreteCritic
+
+
+class DiscreteSACPolicy(BasePolicy):
+    """
+    Categorical actor, soft Q-functions and their target.
+
+    One optimizer, ``policy.optimizer``, holds the parameters of all trained networks, that is, all but the target.
+
+    :param observation_space: Observation space.
+    :param action_space: Action space: Discrete, MultiDiscrete or MultiBinary.
+    :param lr_schedule: Learning rate schedule.
+    :param net_arch: Sizes of the hidden layers, ``[256, 256]`` by default (none for images, whose extractor has its own), or a
+        dictionary with the keys ``pi`` and ``qf``.
+    :param activation_fn: Activation function.
+    :param features_extractor_class: Features extractor; by default the one that fits the policy's name.
+    :param features_extractor_kwargs: Its keyword arguments.
+    :param normalize_images: Whether to divide images by 255.
+    :param optimizer_class: Optimizer, ``th.optim.Adam`` by default.
+    :param optimizer_kwargs: Its keyword arguments, without the learning rate.
+    :param n_critics: Number of soft Q-functions, at least 1.
+    :param share_features_extractor: Whether the actor uses the critics' features extractor, which the critic loss trains
+        alone; False gives the actor one of its own. (SB3's SAC has it the other way round: there the actor trains what is
+        shared.)
+    """
+
+    default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        normalize_images: bool = True,
+        optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        n_critics: int = 2,
+        share_features_extractor: bool = True,
+    ):
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor_class or self.default_features_extractor_class,
+            features_extractor_kwargs,
+            normalize_images=normalize_images,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+        )
+        if net_arch is None:
+            net_arch = [] if self.features_extractor_class is NatureCNN else [256, 256]
+        self.net_arch, self.activation_fn, self.n_critics = net_arch, activation_fn, n_critics
+        self.share_features_extractor = share_features_extractor
+        self.branches = Branches(action_space)
+        self._build(lr_schedule)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        actor_arch, critic_arch = get_actor_critic_arch(self.net_arch)
+        shared = {
+            "observation_space": self.observation_space,
+            "action_space": self.action_space,
+            "branches": self.branches,
+            "activation_fn": self.activation_fn,
+            "normalize_images": self.normalize_images,
+        }
+        critic_kwargs = {**shared, "net_arch": critic_arch, "n_critics": self.n_critics}
+        self.critic = StackedDiscreteCritic(**self._update_features_extractor(critic_kwargs))
+        encoder = self.critic.features_extractor if self.share_features_extractor else None
+        self.actor = CategoricalActor(**self._update_features_extractor({**shared, "net_arch": actor_arch}, encoder))
+        self.critic_target = StackedDiscreteCritic(**self._update_features_extractor(critic_kwargs))
+        self.critic_target.load_state_dict(self.critic.state_dict())
+        self.critic_target.requires_grad_(False)
+        self.critic_target.set_training_mode(False)
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        self.optimizer = make_optimizer(self.optimizer_class, trained, lr_schedule(1), self.optimizer_kwargs)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data = super()._get_constructor_parameters()
+        data.update(
+            net_arch=self.net_arch,
+            activation_fn=self.activation_fn,
+            n_critics=self.n_critics,
+            share_features_extractor=self.share_features_extractor,
+            lr_schedule=self._dummy_schedule,  # not needed to act
+            optimizer_class=self.optimizer_class,
+            optimizer_kwargs=self.optimizer_kwargs,
+            features_extractor_class=self.features_extractor_class,
+            features_extractor_kwargs=self.features_extractor_kwargs,
+        )
+        return data
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False, action_masks: np.ndarray | None = None) -> th.Tensor:
+        """
+        :param obs: Observations.
+        :param deterministic: Whether to take the most probable action instead of a sample.
+        :param action_masks: True where an action is allowed ``[batch, n]``; None if all are.
+        :return: Index of the chosen option of each branch, counted from 0 ``[batch, n_branches]``.
+        """
+        log_pi = self.log_probs(obs, action_masks)
+        return self.branches.argmax(log_pi) if deterministic else self.branches.sample(log_pi)
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        return self(observation, deterministic)
+
+    def log_probs(self, obs: PyTorchObs, action_masks: np.ndarray | None = None) -> th.Tensor:
+        """
+        :param obs: Observations.
+        :param action_masks: True where an action is allowed ``[batch, n]``; None if all are.
+        :return: Log-probabilities of the options of all branches ``[batch, n]``, in nats.
+        :raises ValueError: if a mask has the wrong shape or forbids everything.
+        """
+        features = self.actor.features(obs)
+        if action_masks is None:
+            return self.actor.log_probs(features)
+        masks = self.branches.check_masks(action_masks, len(features))
+        return self.actor.log_probs(features, th.as_tensor(masks, device=self.device))
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        Choose actions; SB3's ``predict`` with sb3-contrib's ``action_masks``.
+
+        :param observation: Observation or batch of observations.
+        :param state: Not used, returned as it is (recurrent policies have one).
+        :param episode_start: Not used.
+        :param deterministic: Whether to take the most probable action instead of a sample.
+        :param action_masks: True where an action is allowed, one row per observation; None if all are.
+        :return: Actions of the action space, and the state.
+        :raises ValueError: if a mask has the wrong shape or forbids everything.
+        """
+        self.set_training_mode(False)
+        if isinstance(observation, tuple):
+            raise ValueError(
+                "predict() got a tuple: Gymnasium's reset() returns (obs, info), pass obs alone; a VecEnv's returns obs"
+            )
+        obs, vectorized = self.obs_to_tensor(observation)
+        with th.no_grad():
+            actions = self.branches.to_env(self(obs, deterministic, action_masks))
+        return (actions if vectorized else actions.squeeze(axis=0)), state
+
+    def get_distribution(self, obs: PyTorchObs, action_masks: np.ndarray | None = None) -> MaskableDistribution:
+        """
+        The policy's distribution, as SB3's and sb3-contrib's policies return it.
+
+        Probabilities are in ``.distribution.probs`` ``[batch, n]`` (Discrete) or in ``.distributions[i].probs`` of each
+        branch.
+
+        :param obs: Observations as tensors (``policy.obs_to_tensor`` makes them).
+        :param action_masks: True where an action is allowed, one row per observation; None if all are.
+        :return: sb3-contrib's distribution; its actions are counted from 0.
+        :raises ValueError: if a mask has the wrong shape or forbids everything.
+        """
+        distribution = make_masked_proba_distribution(self.action_space)
+        return distribution.proba_distribution(self.log_probs(obs, action_masks))
+
+    def set_training_mode(self, mode: bool) -> None:
+        """
+        Switch dropout and batch normalisation of the trained networks; the target stays in evaluation mode.
+
+        :param mode: True to train, False to evaluate.
+        """
+        self.actor.set_training_mode(mode)
+        self.critic.set_training_mode(mode)
+        self.training = mode
+
+
+class MlpPolicy(DiscreteSACPolicy):
+    """Policy for vector observations."""
+
+
+class CnnPolicy(DiscreteSACPolicy):
+    """Policy for images; SB3's ``NatureCNN`` in front, one for actor and critics, trained by the critic loss."""
+
+    default_features_extractor_class = NatureCNN
+
+
+class MultiInputPolicy(DiscreteSACPolicy):
+    """Policy for dictionary observations; SB3's ``CombinedExtractor`` in front, one for actor and critics."""
+
+    default_features_extractor_class = CombinedExtractor

@@ -1,0 +1,129 @@
+"""Discrete actions as one or several branches, each a choice among its own options."""
+
+import math
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+
+# As in sb3-contrib: small enough that exp gives 0, finite so that 0 times it is 0.
+MASKED_LOGIT = -1e8
+
+
+class Branches:
+    """
+    The branches of a Discrete (one), MultiDiscrete (one per entry) or MultiBinary (two options each) action space.
+
+    A vector over all actions holds the options of the first branch, then those of the second, and so on: ``n`` entries in all,
+    the sum of the branch sizes. Masks have the same layout, which is sb3-contrib's.
+
+    :param action_space: Action space.
+    :raises AssertionError: if it is none of the three (the type is SB3's for unsupported spaces).
+    :raises ValueError: if it leaves nothing to choose.
+    """
+
+    def __init__(self, action_space: spaces.Space):
+        if isinstance(action_space, spaces.Discrete):
+            sizes, start = [int(action_space.n)], action_space.start
+        elif isinstance(action_space, spaces.MultiDiscrete) and action_space.nvec.ndim == 1:
+            sizes, start = [int(n) for n in action_space.nvec], action_space.start
+        elif isinstance(action_space, spaces.MultiBinary) and len(action_space.shape) == 1:
+            sizes, start = [2] * action_space.shape[0], 0
+        else:
+            raise AssertionError(
+                "DiscreteSAC needs Discrete, one-dimensional MultiDiscrete or one-dimensional MultiBinary actions, got "
+                f"{action_space}: for a Box use SoftAC_v1 or SB3's SAC, flatten others in a gymnasium.ActionWrapper"
+            )
+        if max(sizes) < 2:
+            raise ValueError(f"{action_space} has one action only: there is nothing to learn, and log|A| is 0")
+        self.sizes = sizes
+        self.start = np.asarray(start)
+        self.n = sum(sizes)
+        self.max_entropy = sum(math.log(size) for size in sizes)
+        """Entropy of the uniform policy in nats."""
+        self._shape, self._dtype = action_space.shape, action_space.dtype
+        self._offsets = th.tensor([0, *sizes[:-1]]).cumsum(0)
+        # Branches of one size are the rows of a matrix; others are taken one by one
+        self._uniform_size = sizes[0] if len(set(sizes)) == 1 else None
+
+    def log_softmax(self, logits: th.Tensor, masks: th.Tensor | None = None) -> th.Tensor:
+        """
+        :param logits: Unnormalised log-probabilities ``[..., n]``.
+        :param masks: True where an action is allowed ``[..., n]``; None if all are.
+        :return: Log-probabilities of the product policy ``[..., n]``, in nats; those of forbidden actions have probability 0.
+        """
+        if masks is not None:
+            logits = logits.masked_fill(~masks, MASKED_LOGIT)
+        if len(self.sizes) == 1:
+            return logits.log_softmax(dim=-1)
+        if self._uniform_size is not None:
+            return logits.unflatten(-1, (-1, self._uniform_size)).log_softmax(dim=-1).flatten(-2)
+        return th.cat([branch.log_softmax(dim=-1) for branch in logits.split(self.sizes, dim=-1)], dim=-1)
+
+    def argmax(self, scores: th.Tensor) -> th.Tensor:
+        """
+        :param scores: One number per option ``[..., n]``.
+        :return: Index of the best option of each branch ``[..., n_branches]``.
+        """
+        if self._uniform_size is not None:
+            return scores.unflatten(-1, (-1, self._uniform_size)).argmax(dim=-1)
+        return th.stack([branch.argmax(dim=-1) for branch in scores.split(self.sizes, dim=-1)], dim=-1)
+
+    def sample(self, log_pi: th.Tensor) -> th.Tensor:
+        """
+        Draw actions by the Gumbel-max trick, all branches at once.
+
+        :param log_pi: Log-probabilities ``[..., n]``.
+        :return: Index of the drawn option of each branch ``[..., n_branches]``.
+        """
+        # The clamp keeps the logarithm finite, else a forbidden action could win once in a while
+        noise = th.empty_like(log_pi).exponential_().clamp_(min=th.finfo(log_pi.dtype).tiny)
+        return self.argmax(log_pi - noise.log())
+
+    def select(self, utilities: th.Tensor, actions: th.Tensor) -> th.Tensor:
+        """
+        :param utilities: One number per option ``[..., n]``.
+        :param actions: Index of the chosen option of each branch ``[..., n_branches]``.
+        :return: Sum over the branches of the number of the chosen option ``[...]``.
+        """
+        if len(self.sizes) == 1:
+            return utilities.gather(-1, actions).squeeze(-1)
+        return utilities.gather(-1, actions + self._offsets.to(actions.device)).sum(dim=-1)
+
+    def max_entropies(self, masks: th.Tensor) -> th.Tensor:
+        """
+        :param masks: True where an action is allowed ``[..., n]``.
+        :return: Entropy in nats of the policy that is uniform over the allowed actions ``[...]``.
+        """
+        counts = [branch.sum(dim=-1) for branch in masks.split(self.sizes, dim=-1)]
+        return th.stack(counts, dim=-1).log().sum(dim=-1)
+
+    def to_env(self, actions: th.Tensor) -> np.ndarray:
+        """
+        :param actions: Index of the chosen option of each branch ``[batch, n_branches]``.
+        :return: Actions of the action space, its ``start`` added ``[batch, *action_space.shape]``.
+        """
+        return (actions.cpu().numpy().reshape(-1, *self._shape) + self.start).astype(self._dtype)  # type: ignore[misc]
+
+    def check_masks(self, masks: np.ndarray, batch: int) -> np.ndarray:
+        """
+        :param masks: True (or 1) where an action is allowed, ``batch * n`` entries.
+        :param batch: Number of environments or observations.
+        :return: The masks as booleans ``[batch, n]``.
+        :raises ValueError: if the shape is wrong or a branch has no allowed action.
+        """
+        masks = np.asarray(masks, dtype=bool)
+        if masks.size != batch * self.n:
+            raise ValueError(
+                f"Action masks need shape ({batch}, {self.n}): one entry per option of each branch (sizes {self.sizes}) for "
+                f"each environment, got {masks.shape}"
+            )
+        masks = masks.reshape(batch, self.n)
+        allowed = np.logical_or.reduceat(masks, self._offsets.numpy(), axis=1)
+        if not allowed.all():
+            row, branch = np.argwhere(~allowed)[0]
+            raise ValueError(
+                f"The action mask of environment {row} forbids every option of branch {branch} (of {len(self.sizes)}): "
+                "action_masks() must leave at least one"
+            )
+        return masks
