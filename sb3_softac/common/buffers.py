@@ -116,7 +116,7 @@ class SoftReplayBuffer(ReplayBuffer):
         for store, value in pairs:
             for key, space in self._spaces.items():
                 store[key][self.pos] = np.reshape(value[key] if self._is_dict else value, (self.n_envs, *space.shape))
-        # type: ignore[index, call-overload] self.actions[self.pos] = np.reshape(action, (self.n_envs, self.action_dim))
+        self.actions[self.pos] = np.reshape(action, (self.n_envs, self.action_dim))
         self.rewards[self.pos] = reward
         self.dones[self.pos] = done
         if self.handle_timeout_termination:
