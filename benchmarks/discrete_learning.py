@@ -56,7 +56,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "sb3_soft": ("sdsac", {}),
 }
 # sb3-soft has no entries in the Zoo: its own defaults, with the learning rate and buffer of its documentation.
-SB3_SOFT = "policy: MlpPolicy\n  learning_rate: !!float 3e-4\n  buffer_size: 100000\n"
+SB3_SOFT = "n_timesteps: 0\n  policy: MlpPolicy\n  learning_rate: !!float 3e-4\n  buffer_size: 100000\n"
 
 
 class TimedEvaluation(BaseCallback):

@@ -29,6 +29,14 @@ def test_pendulum_example():
     assert -2000 < example["main"](timesteps=150) < 0
 
 
+@pytest.mark.parametrize(
+    ("name", "lowest", "highest"), [("cartpole", 1, 500), ("taxi_masks", -2000, 10), ("two_carts", 1, 500)]
+)
+def test_discrete_examples(name, lowest, highest):
+    example = runpy.run_path(str(ROOT / "docs" / "examples" / f"{name}.py"))
+    assert lowest <= example["main"](timesteps=200) <= highest
+
+
 def test_frozenlake_example(tmp_path):
     example = runpy.run_path(str(ROOT / "docs" / "examples" / "frozenlake.py"))
     solutions = example["solve"]()

@@ -20,6 +20,7 @@ Deviations from the paper, each with its reason:
 - Time limits bootstrap.
 """
 
+import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -207,7 +208,8 @@ class DiscreteSAC(SoftOffPolicyAlgorithm):
         diagnostics = {
             "ent_coef": alpha,
             "entropy": entropy.mean(),
-            "entropy_ratio": entropy.mean() / th.as_tensor(max_entropy).mean(),
+            # The clamp is for batches in which no state has a choice: 0 in place of 0 / 0
+            "entropy_ratio": entropy.mean() / th.as_tensor(max_entropy).mean().clamp(min=1e-8),
             "target_entropy_ratio": self._target.ratio,
             "q_mean": q_target.mean(),
         }
@@ -242,8 +244,11 @@ class DiscreteSAC(SoftOffPolicyAlgorithm):
         self.branches = Branches(self.action_space)
         if self.env is not None:
             self._has_masks = self._has_masks or is_masking_supported(self.env)
-        self._setup_replay_buffer()
-        super()._setup_model()
+        given = self.replay_buffer_kwargs
+        with warnings.catch_warnings():
+            self._setup_replay_buffer()
+            super()._setup_model()
+        self.replay_buffer_kwargs = given  # what the user said: load() adds ours again
         self.actor, self.critic = self.policy.actor, self.policy.critic
         self.critic_target = self.policy.critic_target
 
@@ -264,6 +269,8 @@ class DiscreteSAC(SoftOffPolicyAlgorithm):
             self.replay_buffer_class = SoftReplayBuffer
             given = {"n_steps": self.n_steps, "gamma": self.gamma, "extras": columns}
             self.replay_buffer_kwargs = {**given, **self.replay_buffer_kwargs}
+            # SB3 cannot know that a buffer that is not its own makes n-step targets
+            warnings.filterwarnings("ignore", message="`n_steps=")
 
     def _setup_target_entropy(self) -> None:
         self._target = make_target_entropy(self.target_entropy, self.branches.max_entropy, self.device)
@@ -306,7 +313,7 @@ class DiscreteSAC(SoftOffPolicyAlgorithm):
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         assert self.env is not None
         env_has_masks = is_masking_supported(self.env)
-        if env_has_masks and not self._has_masks:
+        if env_has_masks and "action_masks" not in getattr(self.replay_buffer, "extras", {}):
             raise ValueError(
                 "The environment has action masks, but this model was made for one without, and its replay buffer keeps none: "
                 "make a new model for this environment"
