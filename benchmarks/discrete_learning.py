@@ -15,6 +15,7 @@ episode, as the agent explores).
 """
 
 import argparse
+import csv
 import os
 import tempfile
 import time
@@ -25,6 +26,9 @@ import numpy as np
 import rl_zoo3
 import torch as th
 from rl_zoo3.exp_manager import ExperimentManager
+from rliable.library import get_interval_estimates
+from rliable.metrics import aggregate_iqm
+from scipy import stats
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -41,6 +45,13 @@ TASKS = {
     "Acrobot-v1": (50_000, 2_500),
     "MountainCar-v0": (100_000, 5_000),
     "LunarLander-v3": (200_000, 10_000),
+}
+# Environment steps after which the table compares
+MARKS = {
+    "CartPole-v1": (25_000, 50_000),
+    "Acrobot-v1": (50_000,),
+    "MountainCar-v0": (100_000,),
+    "LunarLander-v3": (80_000, 200_000),
 }
 # PPO is cheap per step: to have something to show for the same training time, it gets more of them.
 PPO_STEPS = 4
@@ -154,6 +165,105 @@ def run(name: str, env_id: str, seed: int) -> None:
     print(f"{env_id} {name} seed {seed}: last {means[-1]:.1f}, best {means.max():.1f}, {seconds:.0f} s", flush=True)
 
 
+def at_steps(run: dict[str, np.ndarray], steps: int) -> float:
+    """:return: Mean return of the last evaluation within a number of environment steps."""
+    return float(run["returns"].mean(axis=1)[run["timesteps"] <= steps][-1])
+
+
+def at_seconds(run: dict[str, np.ndarray], seconds: float) -> float:
+    """:return: Mean return of the last evaluation within a training time; NaN if there was none yet."""
+    returns = run["returns"].mean(axis=1)[run["seconds"] <= seconds]
+    return float(returns[-1]) if len(returns) else float("nan")
+
+
+def training_return(run: dict[str, np.ndarray], steps: int) -> float:
+    """:return: Mean return of the last 20 training episodes within a number of environment steps."""
+    return float(run["train_returns"][run["train_timesteps"] <= steps][-20:].mean())
+
+
+def interval(values: np.ndarray) -> str:
+    """
+    :param values: One number per seed.
+    :return: Interquartile mean with the 95 % interval of a stratified bootstrap (rliable).
+    """
+    if np.isnan(values).any():
+        return "none yet"
+    rng = np.random.RandomState(0)
+    scores = {"": values[:, None]}
+    point, bounds = get_interval_estimates(scores, lambda x: np.array([aggregate_iqm(x)]), reps=2_000, random_state=rng)
+    return f"{point[''][0]:.1f} ({bounds[''][0, 0]:.1f} to {bounds[''][1, 0]:.1f})"
+
+
+def coverage(n_seeds: int) -> float:
+    """
+    :param n_seeds: Number of seeds.
+    :return: The beta of the (0.95, beta) tolerance interval that reaches from the worst seed to the best: with confidence 0.95
+        at least this fraction of all seeds lies in it. The part of a distribution between the smallest and the largest of n
+        draws follows Beta(n - 1, 2).
+    """
+    return float(stats.beta.ppf(0.05, n_seeds - 1, 2)) if n_seeds > 1 else 0.0
+
+
+def rows_of(env_id: str, name: str, runs: list[dict[str, np.ndarray]], seconds: float) -> list[dict[str, str]]:
+    """:return: One row of the table per mark of the environment."""
+    rows = []
+    for steps in MARKS[env_id]:
+        values = np.array([at_steps(run, steps) for run in runs])
+        rows.append(
+            {
+                "environment": env_id,
+                "algorithm": name,
+                "steps": str(steps),
+                "seeds": str(len(runs)),
+                "return: IQM (95 %)": interval(values),
+                "worst to best (beta)": f"{values.min():.0f} to {values.max():.0f} ({coverage(len(runs)):.2f})",
+                "training return: IQM (95 %)": interval(np.array([training_return(run, steps) for run in runs])),
+                "seconds": f"{np.median([run['seconds'][run['timesteps'] <= steps][-1] for run in runs]):.0f}",
+                "return after the same seconds": interval(np.array([at_seconds(run, seconds) for run in runs])),
+                "every seed": " ".join(f"{value:.0f}" for value in sorted(values)),
+            }
+        )
+    return rows
+
+
+def report(env_ids: list[str]) -> None:
+    """Write and print the tables, and draw the curves of every seed over steps and over training time."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    for env_id in env_ids:
+        runs = {}
+        for name in VARIANTS:
+            paths = sorted((RESULTS / env_id).glob(f"{name}_[0-9]*.npz"))
+            if paths:
+                runs[name] = [dict(np.load(path)) for path in paths]
+        if "discretesac" not in runs:
+            continue
+        rows, (figure, axes) = [], plt.subplots(1, 2, figsize=(11, 4), sharey=True)
+        last = MARKS[env_id][-1]
+        seconds = float(np.median([run["seconds"][run["timesteps"] <= last][-1] for run in runs["discretesac"]]))
+        for colour, (name, of_name) in enumerate(runs.items()):
+            rows += rows_of(env_id, name, of_name, seconds)
+            for number, run in enumerate(of_name):
+                label = f"{name} ({len(of_name)})" if number == 0 else None
+                for axis, x in zip(axes, ("timesteps", "seconds"), strict=True):
+                    axis.plot(run[x], run["returns"].mean(axis=1), color=f"C{colour}", alpha=0.5, linewidth=1, label=label)
+        axes[0].set(xlabel="environment steps", ylabel="return (deterministic policy)", xlim=(0, TASKS[env_id][0]))
+        axes[1].set(xlabel="seconds of training (one thread)", xlim=(0, 1.5 * seconds))
+        axes[1].legend(fontsize="small")
+        figure.suptitle(f"{env_id}: every seed")
+        figure.tight_layout()
+        figure.savefig(RESULTS / f"{env_id}.png", dpi=100)
+        with open(RESULTS / f"{env_id}.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        for row in rows:
+            print("  ".join(row.values()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["run", "report"])
@@ -161,6 +271,8 @@ def main() -> None:
     parser.add_argument("--names", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(10)))
     args = parser.parse_args()
+    if args.command == "report":
+        return report(args.env)
     th.set_num_threads(1)
     register()
     for env_id in args.env:

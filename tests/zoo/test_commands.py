@@ -125,6 +125,18 @@ def test_discrete_actions_are_refused_with_a_hint(tmp_path):
     assert "DiscreteSAC" in train(tmp_path, task=("--algo", "softac_v1", "--env", "CartPole-v1"), expect=1)
 
 
+def test_discretesac_trains_enjoys_and_optimizes(tmp_path):
+    cartpole = ("--algo", "discretesac", "--env", "CartPole-v1")
+    train(tmp_path, *SMALL, task=cartpole)
+    config = yaml.unsafe_load((tmp_path / "logs/discretesac/CartPole-v1_1/CartPole-v1/config.yml").read_text())
+    assert "target_entropy" in config  # from our YAML
+    assert "Mean reward" in run(tmp_path, "rl_zoo3.enjoy", *cartpole, "-f", "logs", "--no-render", "-n", 100)
+    trials = ("--n-trials", 2, "--n-startup-trials", 1, "--n-evaluations", 1, "--pruner", "none", "--no-optim-plots")
+    train(tmp_path, "-optimize", *trials, *SMALL, task=cartpole, steps=120)
+    (report,) = (tmp_path / "logs/discretesac").glob("report_*.csv")
+    assert report.read_text().count("COMPLETE") == 2
+
+
 @pytest.mark.parametrize("script", ["push_to_hub", "load_from_hub", "record_training"])
 def test_the_other_scripts_know_the_algorithm(script, tmp_path):
     assert "softac_v1" in run(tmp_path, f"rl_zoo3.{script}", "--help")

@@ -20,6 +20,7 @@ exp_manager = __import__("rl_zoo3.exp_manager", fromlist=["ExperimentManager"])
 hyperparams_opt = __import__("rl_zoo3.hyperparams_opt", fromlist=["HYPERPARAMS_SAMPLER"])
 
 ALGOS = sorted(registration.ALGORITHMS)
+ENVS = {"softac_v1": "Pendulum-v1", "discretesac": "CartPole-v1"}
 ZOO_KEYS = {"n_timesteps", "policy", "n_envs", "normalize", "env_wrapper", "frame_stack", "callback"}
 
 
@@ -77,7 +78,7 @@ def test_yaml_entries(algo):
     assert "default" in entries(algo)
     for env_id, entry in entries(algo).items():
         assert entry.keys() <= arguments.keys() | ZOO_KEYS, env_id
-        assert env_id == "default" or env_id in gym.registry, env_id
+        assert env_id in ("default", "atari") or env_id in gym.registry or env_id.startswith("MiniGrid-"), env_id
 
 
 def test_temperatures_of_the_paper():
@@ -97,18 +98,26 @@ def test_temperatures_of_the_paper():
         assert env_id in softac
 
 
-@pytest.mark.parametrize("env_id", sorted(entries("softac_v1").keys() - {"default"}))
-def test_every_entry_is_accepted_by_algorithm_and_environment(env_id, monkeypatch):
+@pytest.mark.parametrize(
+    ("algo", "env_id"),
+    [
+        (algo, env_id)
+        for algo in ALGOS
+        for env_id in sorted(entries(algo).keys() - {"default", "atari"})
+        if "MiniGrid" not in env_id
+    ],
+)
+def test_every_entry_is_accepted_by_algorithm_and_environment(algo, env_id, monkeypatch):
     """Through the Zoo's own reading of the file, so that schedules, strings to evaluate and misspelled values are seen."""
     if env_id == "Pusher-v4" and int(mujoco.__version__.split(".")[0]) >= 3:
         pytest.skip("Gymnasium refuses Pusher-v4 with mujoco >= 3")
     arguments = argparse.Namespace(conf_file=None)
-    manager = exp_manager.ExperimentManager(arguments, "softac_v1", env_id, "logs", verbose=0)
+    manager = exp_manager.ExperimentManager(arguments, algo, env_id, "logs", verbose=0)
     hyperparams, _ = manager.read_hyperparameters()
     hyperparams, wrapper, _, _ = manager._preprocess_hyperparams(hyperparams)
     assert wrapper is None and manager.n_timesteps > 0
     small = {"buffer_size": 10, "policy": "MlpPolicy"}
-    rl_zoo3.ALGOS["softac_v1"](env=env_id, **{**hyperparams, **small})
+    rl_zoo3.ALGOS[algo](env=env_id, **{**hyperparams, **small})
 
 
 @pytest.mark.parametrize("algo", ALGOS)
@@ -126,7 +135,7 @@ def test_sampled_and_converted_hyperparameters_agree_and_are_accepted(algo, her)
         assert her == ("replay_buffer_kwargs" in sampled)
         sampled.pop("replay_buffer_kwargs", None)
         sampled["policy_kwargs"]["net_arch"] = [8]
-        rl_zoo3.ALGOS[algo]("MlpPolicy", "Pendulum-v1", buffer_size=10, **sampled)
+        rl_zoo3.ALGOS[algo]("MlpPolicy", ENVS[algo], buffer_size=10, **sampled)
 
 
 def test_search_space_of_softac_v1():
@@ -137,6 +146,15 @@ def test_search_space_of_softac_v1():
     assert {sampled["actor_q"] for sampled in samples} == {"min", "first"}
     assert all(100 <= sampled["learning_starts"] <= 10_000 for sampled in samples)
     assert all(sampled["gradient_steps"] == sampled["train_freq"] for sampled in samples)
+
+
+def test_search_space_of_discretesac():
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    sample = hyperparams_opt.HYPERPARAMS_SAMPLER["discretesac"]
+    samples = [sample(study.ask(), 1, 1, {"using_her_replay_buffer": False, "her_kwargs": {}}) for _ in range(30)]
+    assert {sampled["critic_ent_coef_scale"] for sampled in samples} == {0.0, 0.5, 1.0}
+    ratios = [float(sampled["target_entropy"].removeprefix("ratio_")) for sampled in samples]
+    assert min(ratios) < 0.3 < 0.8 < max(ratios) <= 0.98
 
 
 def test_a_failing_registration_warns_once_and_stops_watching(monkeypatch):
