@@ -15,8 +15,8 @@ Deviations from the paper, each with its reason:
 - All networks step together, with gradients at the same parameters, and the policy loss uses the Q-values that the Q loss has
   computed: one forward pass less, and one optimizer for all.
 - The loss of the temperature uses log alpha in place of alpha (as in SB3).
-- With several branches (MultiDiscrete, MultiBinary) policy and Q-value are decomposed, and the minimum over the critics is
-  taken for each option of each branch. For Discrete actions that is the paper's minimum.
+- With several branches (MultiDiscrete, MultiBinary) policy and Q-value are decomposed, and in each state the critic with the
+  smallest expected Q-value counts. For Discrete actions it is the smallest Q-value of each action, as in the paper.
 - Time limits bootstrap.
 """
 
@@ -194,12 +194,12 @@ class DiscreteSAC(SoftOffPolicyAlgorithm):
         with th.no_grad():
             log_pi_next = self.actor(batch.next_observations, next_masks)
             q_next = self.critic_target(batch.next_observations)
-            v_next = soft_state_value(self._aggregate(q_next), log_pi_next, self.critic_ent_coef_scale * alpha)
+            v_next = soft_state_value(self._aggregate(q_next, log_pi_next), log_pi_next, self.critic_ent_coef_scale * alpha)
             q_target = soft_bellman_target(batch.rewards.squeeze(1), batch.dones.squeeze(1), v_next, discounts)
 
         max_entropy = self.branches.max_entropy if masks is None else self.branches.max_entropies(masks)
         losses = {
-            "actor_loss": policy_loss(log_pi, self._aggregate(q.detach()), alpha),
+            "actor_loss": policy_loss(log_pi, self._aggregate(q.detach(), log_pi.detach()), alpha),
             "critic_loss": self._critic_loss(q, q_target, batch),
             **self._entropy_penalty(entropy, extras),
             **self.temperature.losses(-entropy, self._target.ratio * max_entropy),
@@ -219,9 +219,15 @@ class DiscreteSAC(SoftOffPolicyAlgorithm):
         """:return: What the actor reads: the critics' features, which the policy loss does not train, or those of its own."""
         return critic_features.detach() if self.policy.share_features_extractor else self.actor.features(obs)
 
-    def _aggregate(self, q: th.Tensor) -> th.Tensor:
+    def _aggregate(self, q: th.Tensor, log_pi: th.Tensor) -> th.Tensor:
         """:return: One Q-value per action ``[batch, n]`` from those of the critics ``[n_critics, batch, n]``."""
-        return q.amin(dim=0) if self.q_aggregation == "min" else q.mean(dim=0)
+        if self.q_aggregation == "mean":
+            return q.mean(dim=0)
+        if len(self.branches.sizes) == 1:
+            return q.amin(dim=0)
+        # Critics that agree on the Q-values may differ in their utilities, by constants that cancel between the branches
+        pessimist = soft_state_value(q, log_pi.expand_as(q), 0.0).argmin(dim=0)
+        return q[pessimist, th.arange(len(pessimist), device=q.device)]
 
     def _critic_loss(self, q: th.Tensor, q_target: th.Tensor, batch: Batch) -> th.Tensor:
         actions = batch.actions.long()
