@@ -1,0 +1,192 @@
+"""Branches against torch.distributions and plain loops, for each kind of discrete action space."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from torch.distributions import Categorical
+
+from sb3_softac.nets.branches import MASKED_LOGIT, Branches
+
+SPACES = [
+    spaces.Discrete(5),
+    spaces.MultiDiscrete([2, 4, 3]),
+    spaces.MultiDiscrete([3, 3]),
+    spaces.MultiBinary(3),
+    spaces.MultiDiscrete([1, 3]),
+]
+SIZES = [[5], [2, 4, 3], [3, 3], [2, 2, 2], [1, 3]]
+every_space = pytest.mark.parametrize(("space", "sizes"), list(zip(SPACES, SIZES, strict=True)), ids=str)
+
+
+def random_masks(sizes, batch):
+    """Masks that leave every branch at least one option."""
+    masks = th.rand(batch, sum(sizes)) < 0.5
+    for start, size in zip(np.cumsum([0, *sizes[:-1]]), sizes, strict=True):
+        masks[th.arange(batch), start + th.randint(size, (batch,))] = True
+    return masks
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    th.manual_seed(0)
+
+
+@every_space
+def test_sizes(space, sizes):
+    branches = Branches(space)
+    assert branches.sizes == sizes and branches.n == sum(sizes)
+    assert branches.max_entropy == pytest.approx(math.log(math.prod(sizes)))
+
+
+@every_space
+@pytest.mark.parametrize("leading", [(7,), (2, 7)])
+def test_log_softmax_is_that_of_each_branch(space, sizes, leading):
+    logits = 3 * th.randn(*leading, sum(sizes))
+    expected = th.cat([Categorical(logits=branch).logits for branch in logits.split(sizes, dim=-1)], dim=-1)
+    th.testing.assert_close(Branches(space).log_softmax(logits), expected)
+
+
+@every_space
+def test_forbidden_options_have_no_probability_and_no_gradient(space, sizes):
+    branches = Branches(space)
+    logits = (3 * th.randn(50, branches.n)).requires_grad_()
+    masks = random_masks(sizes, 50)
+    assert not masks.all()
+    log_pi = branches.log_softmax(logits, masks)
+    pi = log_pi.exp()
+    assert (pi[~masks] == 0.0).all()
+    infinite = logits.detach().masked_fill(~masks, -math.inf)
+    expected = th.cat([Categorical(logits=branch).probs for branch in infinite.split(sizes, dim=-1)], dim=-1)
+    th.testing.assert_close(pi, expected)
+    (pi * (log_pi - th.randn_like(log_pi))).sum().backward()
+    assert logits.grad.isfinite().all() and (logits.grad[~masks] == 0.0).all() and (logits.grad[masks] != 0.0).any()
+
+
+@every_space
+@pytest.mark.parametrize("masked", [False, True])
+def test_sampled_frequencies(space, sizes, masked):
+    branches = Branches(space)
+    masks = random_masks(sizes, 1) if masked else None
+    log_pi = branches.log_softmax(th.randn(1, branches.n), masks)
+    draws = branches.sample(log_pi.expand(20_000, -1))
+    assert draws.shape == (20_000, len(sizes)) and draws.dtype == th.int64
+    for actions, probabilities in zip(draws.T, log_pi[0].exp().split(sizes), strict=True):
+        frequencies = th.bincount(actions, minlength=len(probabilities)) / 20_000
+        assert (frequencies[probabilities == 0.0] == 0.0).all()
+        th.testing.assert_close(frequencies, probabilities, atol=0.015, rtol=0.0)
+
+
+def test_branches_are_drawn_independently():
+    draws = Branches(spaces.MultiDiscrete([2, 2])).sample(th.full((20_000, 4), math.log(0.5)))
+    assert np.corrcoef(draws.T.numpy())[0, 1] == pytest.approx(0.0, abs=0.03)
+
+
+@every_space
+def test_the_most_extreme_noise_cannot_draw_a_forbidden_option(space, sizes, monkeypatch):
+    monkeypatch.setattr(th.Tensor, "exponential_", th.Tensor.zero_)
+    branches = Branches(space)
+    masks = random_masks(sizes, 50)
+    draws = branches.sample(branches.log_softmax(th.randn(50, branches.n), masks))
+    assert (branches.select(masks.float(), draws) == len(sizes)).all()
+
+
+@every_space
+def test_argmax_and_select_against_a_loop(space, sizes):
+    branches = Branches(space)
+    scores = th.randn(3, 10, branches.n)
+    best, total = th.zeros(3, 10, len(sizes), dtype=th.int64), th.zeros(3, 10)
+    for critic, row in itertools.product(range(3), range(10)):
+        offset = 0
+        for branch, size in enumerate(sizes):
+            values = scores[critic, row, offset : offset + size].tolist()
+            best[critic, row, branch] = values.index(max(values))
+            total[critic, row] += max(values)
+            offset += size
+    assert th.equal(branches.argmax(scores), best)
+    th.testing.assert_close(branches.select(scores, best), total)
+    last = th.tensor(sizes) - 1
+    expected = scores[0, :, np.cumsum(sizes) - 1].sum(dim=1)
+    th.testing.assert_close(branches.select(scores[0], last.expand(10, -1)), expected)
+
+
+@every_space
+def test_max_entropies_are_those_of_the_uniform_policy(space, sizes):
+    branches = Branches(space)
+    masks = random_masks(sizes, 30)
+    expected = [sum(math.log(branch.sum()) for branch in row.split(sizes)) for row in masks]
+    th.testing.assert_close(branches.max_entropies(masks), th.tensor(expected))
+    everything = branches.max_entropies(th.ones(4, branches.n, dtype=th.bool))
+    th.testing.assert_close(everything, th.full((4,), branches.max_entropy))
+
+
+@pytest.mark.parametrize(
+    ("space", "indices", "expected"),
+    [
+        (spaces.Discrete(3, start=3), [[0], [2]], [3, 5]),
+        (spaces.MultiDiscrete([2, 3], start=[5, -1]), [[0, 0], [1, 2]], [[5, -1], [6, 1]]),
+        (spaces.MultiDiscrete([2, 3], dtype=np.int32), [[1, 2]], [[1, 2]]),
+        (spaces.MultiBinary(2), [[0, 1]], [[0, 1]]),
+        (spaces.MultiBinary([2]), [[1, 1]], [[1, 1]]),
+    ],
+)
+def test_actions_of_the_environment(space, indices, expected):
+    actions = Branches(space).to_env(th.tensor(indices))
+    np.testing.assert_array_equal(actions, expected)
+    assert actions.dtype == space.dtype and all(space.contains(action) for action in actions)
+
+
+@every_space
+def test_good_masks(space, sizes):
+    branches = Branches(space)
+    masks = random_masks(sizes, 4).numpy()
+    for given in (masks, masks.astype(np.int8), masks.tolist(), masks.reshape(4, 1, -1)):
+        checked = branches.check_masks(given, 4)
+        assert checked.dtype == bool
+        np.testing.assert_array_equal(checked, masks)
+    assert branches.check_masks(masks[0], 1).shape == (1, branches.n)
+
+
+def test_masks_that_forbid_everything():
+    branches = Branches(spaces.MultiDiscrete([2, 3]))
+    masks = np.ones((3, 5), dtype=bool)
+    masks[2, 2:] = False  # all of the second branch, in the third environment
+    with pytest.raises(ValueError, match=r"environment 2 forbids every option of branch 1 \(of 2\)"):
+        branches.check_masks(masks, 3)
+    with pytest.raises(ValueError, match=r"environment 0 forbids every option of branch 0 \(of 1\)"):
+        Branches(spaces.Discrete(4)).check_masks(np.zeros(4), 1)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (2, 5), (5,)])
+def test_masks_of_the_wrong_shape(shape):
+    with pytest.raises(ValueError, match=r"need shape \(3, 5\).*sizes \[2, 3\]"):
+        Branches(spaces.MultiDiscrete([2, 3])).check_masks(np.ones(shape), 3)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-1, 1, (2,)),
+        spaces.Dict(a=spaces.Discrete(2)),
+        spaces.Tuple([spaces.Discrete(2)]),
+        spaces.MultiDiscrete([[2, 3], [4, 2]]),
+        spaces.MultiBinary([2, 2]),
+    ],
+    ids=str,
+)
+def test_refused_spaces(space):
+    with pytest.raises(AssertionError, match=r"(?s)DiscreteSAC needs .* for a Box use SoftAC_v1 .*ActionWrapper"):
+        Branches(space)
+
+
+@pytest.mark.parametrize("space", [spaces.Discrete(1), spaces.MultiDiscrete([1, 1])], ids=str)
+def test_nothing_to_choose(space):
+    with pytest.raises(ValueError, match="one action only"):
+        Branches(space)
+
+
+def test_masked_logits_vanish_and_stay_finite():
+    assert math.exp(MASKED_LOGIT) == 0.0 and math.isfinite(0.0 * MASKED_LOGIT)
