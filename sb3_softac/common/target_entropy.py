@@ -84,12 +84,12 @@ class DroppingTarget(TargetEntropy):
     :param device: Device of the networks.
     :param start: Ratio at the start.
     :param end: Smallest ratio.
-    :param factor: Each drop multiplies the ratio by this, in (0, 1).
+    :param factor: Each drop multiplies the ratio by this, in (0, 0.9999].
     :param patience: Gradient steps that the policy must have settled for.
     :param timeout: Gradient steps after which the ratio drops in any case.
     :param tolerance: Largest distance of the average from the target, as a ratio.
     :param max_std: Largest standard deviation, as a ratio.
-    :param decay: Weight of the past in the moving averages, in (0, 1).
+    :param decay: Weight of the past in the moving averages, in (0, 0.9999].
     :raises ValueError: if a value is out of range.
     """
 
@@ -106,12 +106,12 @@ class DroppingTarget(TargetEntropy):
         decay: float = 0.999,
     ):
         super().__init__(start, device)
-        self.end, self.factor = check_ratio(end), check_range("factor", factor, 0.0, 1.0)
+        self.end, self.factor = check_ratio(end), check_range("factor", factor, 0.0, 0.9999)
         self.patience = check_range("patience", patience, 0, math.inf)
         self.timeout = check_range("timeout", timeout, 0, math.inf)
         self.tolerance = check_range("tolerance", tolerance, 0.0, 1.0)
         self.max_std = check_range("max_std", max_std, 0.0, 1.0)
-        self.decay = check_range("decay", decay, 0.0, 1.0)
+        self.decay = check_range("decay", decay, 0.0, 0.9999)
         self._target = start
         self._mean, self._square = start, start**2
         self._settled = self._age = 0

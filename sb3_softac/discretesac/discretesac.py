@@ -319,10 +319,16 @@ class DiscreteSAC(SoftOffPolicyAlgorithm):
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         assert self.env is not None
         env_has_masks = is_masking_supported(self.env)
-        if env_has_masks and "action_masks" not in getattr(self.replay_buffer, "extras", {}):
+        columns = getattr(self.replay_buffer, "extras", {}).keys()
+        if env_has_masks and "action_masks" not in columns:
             raise ValueError(
                 "The environment has action masks, but this model was made for one without, and its replay buffer keeps none: "
                 "make a new model for this environment"
+            )
+        if "entropy_penalty" in self.stable_kwargs and "old_entropy" not in columns:
+            raise ValueError(
+                "The entropy penalty needs the entropies of the policy that collected the data, but this replay buffer has none: "
+                "start with an empty one, or leave the penalty out"
             )
         self._last_masks = self._current_masks() if env_has_masks else None
         return result

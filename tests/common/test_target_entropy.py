@@ -69,12 +69,12 @@ def test_kinds(spec, kind, ratio):
         (dict(schedule="linear", fraction=0.0), r"fraction must be in \(0, 1\], got 0\.0"),
         (dict(schedule="drop", start=-0.5), r"in \[0, 1\]"),
         (dict(schedule="drop", end=1.5), r"in \[0, 1\]"),
-        (dict(schedule="drop", factor=1.5), r"factor must be in \(0, 1\]"),
+        (dict(schedule="drop", factor=1.5), r"factor must be in \(0, 0.9999\]"),
         (dict(schedule="drop", patience=0), r"patience must be in \(0, inf\]"),
         (dict(schedule="drop", timeout=0), r"timeout must be in \(0, inf\]"),
         (dict(schedule="drop", tolerance=0.0), r"tolerance must be in \(0, 1\]"),
         (dict(schedule="drop", max_std=2.0), r"max_std must be in \(0, 1\]"),
-        (dict(schedule="drop", decay=0.0), r"decay must be in \(0, 1\]"),
+        (dict(schedule="drop", decay=0.0), r"decay must be in \(0, 0.9999\]"),
     ],
 )
 def test_errors(spec, message):

@@ -474,3 +474,12 @@ def test_wrong_arguments(kwargs, message):
 )
 def test_the_edges_of_the_ranges_are_allowed(kwargs):
     make_model(**{"ent_coef": "auto", **kwargs})
+
+
+def test_a_replay_buffer_without_entropies_is_refused_with_the_penalty(tmp_path):
+    plain = DiscreteSAC("MlpPolicy", "CartPole-v1", buffer_size=100, device="cpu")
+    plain.save_replay_buffer(tmp_path / "buffer")
+    model = DiscreteSAC("MlpPolicy", "CartPole-v1", buffer_size=100, device="cpu", stable_kwargs=dict(entropy_penalty=0.5))
+    model.load_replay_buffer(tmp_path / "buffer")
+    with pytest.raises(ValueError, match="start with an empty one"):
+        model.learn(10)
