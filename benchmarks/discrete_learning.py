@@ -6,12 +6,12 @@ exists is skipped, so an interrupted sweep is continued by the same command::
 
     pip install sb3-soft==0.1.1     # the one peer that is not installed with sb3_softac
     python benchmarks/discrete_learning.py run --env CartPole-v1 --names discretesac dqn qrdqn ppo sb3_soft --seeds 0 1 2
+    python benchmarks/discrete_learning.py time     # seconds per step of everybody, in turns, on a quiet machine
     python benchmarks/discrete_learning.py report
 
-Each file holds ``timesteps [evaluations]``, ``seconds [evaluations]`` (processor time of the training
-until then, evaluations left out: what a clock would show if the one thread had a core to itself), ``returns [evaluations,
-10]`` (deterministic policy, environments of their own), ``train_returns`` and ``train_timesteps`` (one entry per training
-episode, as the agent explores).
+Each file holds ``timesteps [evaluations]``, ``returns [evaluations, 10]`` (deterministic policy, environments of their own),
+``train_returns`` and ``train_timesteps`` (one entry per training episode, as the agent explores). Runs may share the machine
+with others, so their own clock is not kept; the training time is the number of steps times what ``time`` has measured.
 """
 
 import argparse
@@ -53,6 +53,7 @@ MARKS = {
     "MountainCar-v0": (100_000,),
     "LunarLander-v3": (80_000, 200_000),
 }
+ROUNDS = 5
 # PPO is cheap per step: to have something to show for the same training time, it gets more of them.
 PPO_STEPS = 4
 
@@ -70,9 +71,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 SB3_SOFT = "n_timesteps: 0\n  policy: MlpPolicy\n  learning_rate: !!float 3e-4\n  buffer_size: 100000\n"
 
 
-class TimedEvaluation(BaseCallback):
+class Evaluation(BaseCallback):
     """
-    Evaluate at fixed steps and keep the clock of the training apart from it.
+    Evaluate at fixed steps, and note the return of every training episode.
 
     :param env: Environment to evaluate in.
     :param every: Environment steps between two evaluations.
@@ -82,13 +83,9 @@ class TimedEvaluation(BaseCallback):
         super().__init__()
         self.env, self.every = env, every
         self.timesteps: list[int] = []
-        self.seconds: list[float] = []
         self.returns: list[list[float]] = []
         self.train_timesteps: list[int] = []
         self.train_returns: list[float] = []
-
-    def _on_training_start(self) -> None:
-        self.start = time.process_time()
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
@@ -100,13 +97,10 @@ class TimedEvaluation(BaseCallback):
         return True
 
     def evaluate(self) -> None:
-        paused = time.process_time()
         sync_envs_normalization(self.training_env, self.env)
         returns, _ = evaluate_policy(self.model, self.env, EPISODES, deterministic=True, return_episode_rewards=True)
         self.timesteps.append(self.num_timesteps)
-        self.seconds.append(paused - self.start)
         self.returns.append(returns)  # type: ignore[arg-type]
-        self.start += time.process_time() - paused
 
 
 def make(name: str, env_id: str, seed: int, steps: int, folder: str) -> tuple[BaseAlgorithm, VecEnv]:
@@ -147,33 +141,50 @@ def run(name: str, env_id: str, seed: int) -> None:
     steps *= PPO_STEPS if name == "ppo" else 1
     with tempfile.TemporaryDirectory() as folder:
         model, env = make(name, env_id, seed, steps, folder)
-        evaluation = TimedEvaluation(env, every)
+        evaluation = Evaluation(env, every)
         model.learn(steps, callback=evaluation)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npz")
     np.savez_compressed(
         partial,
         timesteps=np.array(evaluation.timesteps),
-        seconds=np.array(evaluation.seconds, dtype=np.float32),
         returns=np.array(evaluation.returns, dtype=np.float32),
         train_timesteps=np.array(evaluation.train_timesteps),
         train_returns=np.array(evaluation.train_returns, dtype=np.float32),
     )
     os.replace(partial, path)
     means = np.mean(evaluation.returns, axis=1)
-    seconds = evaluation.seconds[-1]
-    print(f"{env_id} {name} seed {seed}: last {means[-1]:.1f}, best {means.max():.1f}, {seconds:.0f} s", flush=True)
+    print(f"{env_id} {name} seed {seed}: last {means[-1]:.1f}, best {means.max():.1f}", flush=True)
+
+
+def measure(env_id: str, names: list[str]) -> None:
+    """Write the seconds per 1000 environment steps of every algorithm: medians over rounds in which they take turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        models = {name: make(name, env_id, 0, TASKS[env_id][0], folder)[0] for name in names}
+        for model in models.values():
+            if hasattr(model, "learning_starts"):
+                model.learning_starts = 500
+        rounds = [{name: seconds_per_1000(model) for name, model in models.items()} for _ in range(ROUNDS + 1)][1:]
+    path = RESULTS / env_id / "seconds_per_1000_steps.csv"
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["algorithm", "median", *(f"round {number + 1}" for number in range(ROUNDS))])
+        for name in names:
+            times = [times[name] for times in rounds]
+            writer.writerow([name, *(f"{value:.3f}" for value in [np.median(times), *times])])
+    print(path.read_text())
+
+
+def seconds_per_1000(model: BaseAlgorithm) -> float:
+    """:return: Seconds of training per 1000 environment steps, at least 2000 of them."""
+    before, start = model.num_timesteps, time.perf_counter()
+    model.learn(2_000, reset_num_timesteps=before == 0)
+    return 1_000 * (time.perf_counter() - start) / (model.num_timesteps - before)
 
 
 def at_steps(run: dict[str, np.ndarray], steps: int) -> float:
     """:return: Mean return of the last evaluation within a number of environment steps."""
     return float(run["returns"].mean(axis=1)[run["timesteps"] <= steps][-1])
-
-
-def at_seconds(run: dict[str, np.ndarray], seconds: float) -> float:
-    """:return: Mean return of the last evaluation within a training time; NaN if there was none yet."""
-    returns = run["returns"].mean(axis=1)[run["seconds"] <= seconds]
-    return float(returns[-1]) if len(returns) else float("nan")
 
 
 def training_return(run: dict[str, np.ndarray], steps: int) -> float:
@@ -186,8 +197,6 @@ def interval(values: np.ndarray) -> str:
     :param values: One number per seed.
     :return: Interquartile mean with the 95 % interval of a stratified bootstrap (rliable).
     """
-    if np.isnan(values).any():
-        return "none yet"
     rng = np.random.RandomState(0)
     scores = {"": values[:, None]}
     point, bounds = get_interval_estimates(scores, lambda x: np.array([aggregate_iqm(x)]), reps=2_000, random_state=rng)
@@ -204,9 +213,12 @@ def coverage(n_seeds: int) -> float:
     return float(stats.beta.ppf(0.05, n_seeds - 1, 2)) if n_seeds > 1 else 0.0
 
 
-def rows_of(env_id: str, name: str, runs: list[dict[str, np.ndarray]], seconds: float) -> list[dict[str, str]]:
-    """:return: One row of the table per mark of the environment."""
+def rows_of(
+    env_id: str, name: str, runs: list[dict[str, np.ndarray]], seconds_per_step: float, budget: float
+) -> list[dict[str, str]]:
+    """:return: One row of the table per mark of the environment; ``budget`` are the seconds that all may use."""
     rows = []
+    affordable = int(budget / seconds_per_step)
     for steps in MARKS[env_id]:
         values = np.array([at_steps(run, steps) for run in runs])
         rows.append(
@@ -218,8 +230,9 @@ def rows_of(env_id: str, name: str, runs: list[dict[str, np.ndarray]], seconds: 
                 "return: IQM (95 %)": interval(values),
                 "worst to best (beta)": f"{values.min():.0f} to {values.max():.0f} ({coverage(len(runs)):.2f})",
                 "training return: IQM (95 %)": interval(np.array([training_return(run, steps) for run in runs])),
-                "seconds": f"{np.median([run['seconds'][run['timesteps'] <= steps][-1] for run in runs]):.0f}",
-                "return after the same seconds": interval(np.array([at_seconds(run, seconds) for run in runs])),
+                "seconds": f"{seconds_per_step * steps:.0f}",
+                "steps in the same seconds": f"{min(affordable, int(runs[0]['timesteps'][-1]))}",
+                "return after the same seconds": interval(np.array([at_steps(run, affordable) for run in runs])),
                 "every seed": " ".join(f"{value:.0f}" for value in sorted(values)),
             }
         )
@@ -243,15 +256,25 @@ def report(env_ids: list[str]) -> None:
             continue
         rows, (figure, axes) = [], plt.subplots(1, 2, figsize=(11, 4), sharey=True)
         last = MARKS[env_id][-1]
-        seconds = float(np.median([run["seconds"][run["timesteps"] <= last][-1] for run in runs["discretesac"]]))
+        with open(RESULTS / env_id / "seconds_per_1000_steps.csv", newline="") as file:
+            per_step = {row["algorithm"]: float(row["median"]) / 1_000 for row in csv.DictReader(file)}
+        per_step.setdefault("discretesac_098", per_step["discretesac"])
+        budget = per_step["discretesac"] * last
         for colour, (name, of_name) in enumerate(runs.items()):
-            rows += rows_of(env_id, name, of_name, seconds)
+            rows += rows_of(env_id, name, of_name, per_step[name], budget)
             for number, run in enumerate(of_name):
                 label = f"{name} ({len(of_name)})" if number == 0 else None
-                for axis, x in zip(axes, ("timesteps", "seconds"), strict=True):
-                    axis.plot(run[x], run["returns"].mean(axis=1), color=f"C{colour}", alpha=0.5, linewidth=1, label=label)
+                for axis, scale in zip(axes, (1.0, per_step[name]), strict=True):
+                    axis.plot(
+                        scale * run["timesteps"],
+                        run["returns"].mean(axis=1),
+                        color=f"C{colour}",
+                        alpha=0.5,
+                        linewidth=1,
+                        label=label,
+                    )
         axes[0].set(xlabel="environment steps", ylabel="return (deterministic policy)", xlim=(0, TASKS[env_id][0]))
-        axes[1].set(xlabel="seconds of training (one thread)", xlim=(0, 1.5 * seconds))
+        axes[1].set(xlabel="seconds of training (one thread)", xlim=(0, 1.5 * budget))
         axes[1].legend(fontsize="small")
         figure.suptitle(f"{env_id}: every seed")
         figure.tight_layout()
@@ -266,7 +289,7 @@ def report(env_ids: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["run", "report"])
+    parser.add_argument("command", choices=["run", "time", "report"])
     parser.add_argument("--env", choices=list(TASKS), nargs="+", default=list(TASKS))
     parser.add_argument("--names", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(10)))
@@ -276,6 +299,9 @@ def main() -> None:
     th.set_num_threads(1)
     register()
     for env_id in args.env:
+        if args.command == "time":
+            measure(env_id, [name for name in args.names if name != "discretesac_098"])
+            continue
         for seed in args.seeds:
             for name in args.names:
                 run(name, env_id, seed)
