@@ -135,6 +135,19 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     def _setup_target_entropy(self) -> None:
         """Resolve ``self.target_entropy``, which keeps what the user said: :meth:`load` resolves it again."""
 
+    def _target_in_nats(self, auto: float) -> float:
+        """
+        :param auto: What ``target_entropy="auto"`` stands for, in nats.
+        :return: The target entropy in nats.
+        :raises ValueError: if ``target_entropy`` is neither ``"auto"`` nor a number.
+        """
+        if self.target_entropy == "auto":
+            return auto
+        try:
+            return float(self.target_entropy)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise ValueError(f"target_entropy must be a number of nats or 'auto', got {self.target_entropy!r}") from None
+
     @property
     def log_ent_coef(self) -> th.Tensor | None:
         """Logarithm of a learned temperature, one element; None if the temperature is not learned."""

@@ -13,11 +13,11 @@ def check_bounded_box(action_space: spaces.Space) -> None:
     """
     if not isinstance(action_space, spaces.Box):
         raise AssertionError(
-            f"SoftAC_v1 needs continuous actions (a Box), got {action_space}: for Discrete, MultiDiscrete and MultiBinary "
-            "actions use DiscreteSAC, or SB3's DQN or PPO"
+            f"SoftAC_v1 and SQL need continuous actions (a Box), got {action_space}: for Discrete, MultiDiscrete and "
+            "MultiBinary actions use DiscreteSAC, or SB3's DQN or PPO"
         )
     if not np.isfinite([action_space.low, action_space.high]).all():
         raise AssertionError(
-            f"SoftAC_v1 squashes its actions into the bounds of the Box, but {action_space} has an infinite one: give the "
+            f"The policy squashes its actions into the bounds of the Box, but {action_space} has an infinite one: give the "
             "environment's action space finite bounds, e.g. with gymnasium.wrappers.RescaleAction or TransformAction"
         )

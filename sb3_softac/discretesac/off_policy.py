@@ -91,7 +91,7 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
             )
         if "entropy_penalty" in self.stable_kwargs and "old_entropy" not in columns:
             raise ValueError(
-                "The entropy penalty needs the entropies of the policy that collected the data; this replay buffer lacks them: "
+                "The entropy penalty needs the entropies of the policy that collected the data; the replay buffer lacks them: "
                 "start with an empty one, or leave the penalty out"
             )
         self._last_masks = self._current_masks() if env_has_masks else None

@@ -1,9 +1,10 @@
-"""The actors: squashed Gaussian and categorical."""
+"""The actors: squashed Gaussian, categorical, and a sampler that maps noise to actions."""
 
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
 from stable_baselines3.common.policies import BaseModel
+from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, create_mlp
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.sac.policies import Actor
@@ -11,6 +12,7 @@ from torch import nn
 
 from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob
 from sb3_softac.nets.branches import Branches
+from sb3_softac.nets.stacked import StackedLinear, StackedMLP
 
 
 class SquashedGaussianActor(Actor):
@@ -116,3 +118,65 @@ class CategoricalActor(BaseModel):
         :return: Log-probabilities of the options of all branches ``[batch, n]``, in nats.
         """
         return self.log_probs(self.features(obs), masks)
+
+
+class ActionSampler(BaseModel):
+    """
+    A network that turns a state and Gaussian noise into an action: any density, but none that could be evaluated.
+
+    :param observation_space: Observation space.
+    :param action_space: Action space.
+    :param net_arch: Sizes of the hidden layers.
+    :param features_extractor: Network that extracts features from observations.
+    :param features_dim: Number of features.
+    :param activation_fn: Activation function.
+    :param normalize_images: Whether to divide images by 255.
+    """
+
+    features_extractor: BaseFeaturesExtractor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        net_arch: list[int],
+        features_extractor: BaseFeaturesExtractor,
+        features_dim: int,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        normalize_images: bool = True,
+    ):
+        super().__init__(
+            observation_space, action_space, features_extractor=features_extractor, normalize_images=normalize_images
+        )
+        self.action_dim = get_action_dim(action_space)
+        self.network = StackedMLP(1, features_dim + self.action_dim, self.action_dim, net_arch, activation_fn)
+        # The noise has a fan-in of its own: among the weights of many features it would hardly be heard at first, and all
+        # particles of a state would start in one place.
+        bound = self.action_dim**-0.5
+        first = self.network.layers[0]
+        assert isinstance(first, StackedLinear)
+        with th.no_grad():
+            first.weight[:, features_dim:].uniform_(-bound, bound)
+
+    def features(self, obs: PyTorchObs) -> th.Tensor:
+        """
+        :param obs: Observations, a tensor or a dictionary of tensors with a batch dimension.
+        :return: Features ``[batch, features_dim]``.
+        """
+        return self.extract_features(obs, self.features_extractor)
+
+    def particles(self, features: th.Tensor, n_particles: int) -> th.Tensor:
+        """
+        :param features: What :meth:`features` returned ``[batch, features_dim]``.
+        :param n_particles: Number of actions per state.
+        :return: Actions before the squash by tanh, drawn independently ``[batch, n_particles, action_dim]``.
+        """
+        noise = th.randn(len(features), n_particles, self.action_dim, device=features.device)
+        return self.network.particles(features, noise).squeeze(0)
+
+    def forward(self, obs: PyTorchObs) -> th.Tensor:
+        """
+        :param obs: Observations.
+        :return: One sampled action per observation, scaled to [-1, 1] ``[batch, action_dim]``.
+        """
+        return th.tanh(self.particles(self.features(obs), 1).squeeze(1))

@@ -65,6 +65,15 @@ class StackedContinuousCritic(BaseModel):
         """
         return self.q_networks(th.cat([features, actions], dim=1), frozen)
 
+    def q_particles(self, features: th.Tensor, actions: th.Tensor, frozen: bool = False) -> th.Tensor:
+        """
+        :param features: What :meth:`features` returned ``[batch, features_dim]``.
+        :param actions: K actions per row, scaled to [-1, 1] ``[batch, K, action_dim]``.
+        :param frozen: Let gradients pass to the inputs but not to the parameters.
+        :return: Soft Q-values in units of reward ``[n_critics, batch, K]``.
+        """
+        return self.q_networks.particles(features, actions, frozen).squeeze(-1)
+
     def forward(self, obs: PyTorchObs, actions: th.Tensor) -> tuple[th.Tensor, ...]:
         """
         :param obs: Observations.

@@ -75,3 +75,26 @@ class StackedMLP(nn.Module):
         for layer in self.layers[:-1]:
             x = self.activation(layer(x, frozen))
         return self.layers[-1](x, frozen)
+
+    def particles(self, common: th.Tensor, particles: th.Tensor, frozen: bool = False) -> th.Tensor:
+        """
+        The same MLPs on inputs that share their first part: K particles per row of the batch.
+
+        The first layer is linear, so the shared part goes through it once per row instead of once per particle.
+
+        :param common: First part of the inputs ``[batch, common_dim]``.
+        :param particles: Second part ``[batch, K, input_dim - common_dim]``.
+        :param frozen: Let gradients pass to the inputs but not to the parameters.
+        :return: Outputs ``[n_members, batch, K, output_dim]``.
+        """
+        batch, k, _ = particles.shape
+        first = self.layers[0]
+        assert isinstance(first, StackedLinear)
+        weight, bias = (first.weight.detach(), first.bias.detach()) if frozen else (first.weight, first.bias)
+        n_common = common.shape[1]
+        rows = th.baddbmm(bias, common.expand(self.n_members, *common.shape), weight[:, :n_common])
+        own = particles.flatten(0, 1).expand(self.n_members, batch * k, -1) @ weight[:, n_common:]
+        x = (rows.unsqueeze(2) + own.unflatten(1, (batch, k))).flatten(1, 2)
+        for layer in self.layers[1:]:
+            x = layer(self.activation(x), frozen)
+        return x.unflatten(1, (batch, k))

@@ -213,13 +213,7 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
         return [(self.policy.value_net, self.policy.value_net_target)]
 
     def _setup_target_entropy(self) -> None:
-        if self.target_entropy == "auto":
-            self._target_nats = continuous_target_entropy(self.action_space.shape)  # type: ignore[arg-type]
-            return
-        try:
-            self._target_nats = float(self.target_entropy)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            raise ValueError(f"target_entropy must be a number of nats or 'auto', got {self.target_entropy!r}") from None
+        self._target_nats = self._target_in_nats(continuous_target_entropy(self.action_space.shape))  # type: ignore[arg-type]
 
     @staticmethod
     def _check_action_space(action_space: spaces.Space) -> None:

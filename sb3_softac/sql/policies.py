@@ -1,0 +1,147 @@
+"""Policies of SQL: stacked soft Q-functions, their target, and the sampler."""
+
+from typing import Any, ClassVar
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    FlattenExtractor,
+    NatureCNN,
+    get_actor_critic_arch,
+)
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import nn
+
+from sb3_softac.common.optimizers import make_optimizer
+from sb3_softac.nets.actors import ActionSampler
+from sb3_softac.nets.critics import StackedContinuousCritic
+
+
+class SQLPolicy(BasePolicy):
+    """
+    Soft Q-functions, their target and the sampler.
+
+    One optimizer, ``policy.optimizer``, holds the parameters of Q-functions and sampler; their losses share no parameter.
+
+    :param observation_space: Observation space.
+    :param action_space: Action space, a bounded Box.
+    :param lr_schedule: Learning rate schedule.
+    :param net_arch: Sizes of the hidden layers, ``[256, 256]`` by default (none for images, whose extractor has its own), or a
+        dictionary with the keys ``pi`` and ``qf``.
+    :param activation_fn: Activation function.
+    :param features_extractor_class: Features extractor; by default the one that fits the policy's name.
+    :param features_extractor_kwargs: Its keyword arguments.
+    :param normalize_images: Whether to divide images by 255.
+    :param optimizer_class: Optimizer, ``th.optim.Adam`` by default.
+    :param optimizer_kwargs: Its keyword arguments, without the learning rate.
+    :param n_critics: Number of soft Q-functions, at least 1.
+    :param n_candidates: Number of samples among which the deterministic policy takes the one with the largest Q-value.
+    """
+
+    default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        normalize_images: bool = True,
+        optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        n_critics: int = 2,
+        n_candidates: int = 32,
+    ):
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor_class or self.default_features_extractor_class,
+            features_extractor_kwargs,
+            normalize_images=normalize_images,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+            squash_output=True,
+        )
+        if net_arch is None:
+            net_arch = [] if self.features_extractor_class is NatureCNN else [256, 256]
+        self.net_arch, self.activation_fn = net_arch, activation_fn
+        self.n_critics, self.n_candidates = n_critics, n_candidates
+        actor_arch, critic_arch = get_actor_critic_arch(net_arch)
+        shared = {
+            "observation_space": observation_space,
+            "action_space": action_space,
+            "activation_fn": activation_fn,
+            "normalize_images": normalize_images,
+        }
+        critic_kwargs = {**shared, "net_arch": critic_arch, "n_critics": n_critics}
+        self.actor = ActionSampler(**self._update_features_extractor({**shared, "net_arch": actor_arch}))
+        self.critic = StackedContinuousCritic(**self._update_features_extractor(critic_kwargs))
+        self.critic_target = StackedContinuousCritic(**self._update_features_extractor(critic_kwargs))
+        self.critic_target.load_state_dict(self.critic.state_dict())
+        self.critic_target.requires_grad_(False)
+        self.critic_target.set_training_mode(False)
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        self.optimizer = make_optimizer(self.optimizer_class, trained, lr_schedule(1), self.optimizer_kwargs)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data = super()._get_constructor_parameters()
+        data.update(
+            net_arch=self.net_arch,
+            activation_fn=self.activation_fn,
+            n_critics=self.n_critics,
+            n_candidates=self.n_candidates,
+            lr_schedule=self._dummy_schedule,  # not needed to act
+            optimizer_class=self.optimizer_class,
+            optimizer_kwargs=self.optimizer_kwargs,
+            features_extractor_class=self.features_extractor_class,
+            features_extractor_kwargs=self.features_extractor_kwargs,
+        )
+        return data
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        """
+        :param obs: Observations.
+        :param deterministic: Whether to take the best of ``n_candidates`` samples by the smallest of the Q-values, in place
+            of one sample. (The sampler has no mean; more candidates come closer to the mode.)
+        :return: Actions scaled to [-1, 1] ``[batch, action_dim]``.
+        """
+        if not deterministic:
+            return self.actor(obs)
+        candidates = th.tanh(self.actor.particles(self.actor.features(obs), self.n_candidates))
+        q = self.critic.q_particles(self.critic.features(obs), candidates).amin(dim=0)
+        return candidates[th.arange(len(q), device=q.device), q.argmax(dim=1)]
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        return self(observation, deterministic)
+
+    def set_training_mode(self, mode: bool) -> None:
+        """
+        Switch dropout and batch normalisation of the trained networks; the target stays in evaluation mode.
+
+        :param mode: True to train, False to evaluate.
+        """
+        self.actor.set_training_mode(mode)
+        self.critic.set_training_mode(mode)
+        self.training = mode
+
+
+class MlpPolicy(SQLPolicy):
+    """Policy for vector observations."""
+
+
+class CnnPolicy(SQLPolicy):
+    """Policy for images; each network has SB3's ``NatureCNN`` in front."""
+
+    default_features_extractor_class = NatureCNN
+
+
+class MultiInputPolicy(SQLPolicy):
+    """Policy for dictionary observations; each network has SB3's ``CombinedExtractor`` in front."""
+
+    default_features_extractor_class = CombinedExtractor

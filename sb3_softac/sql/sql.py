@@ -1,0 +1,267 @@
+"""
+Soft Q-learning: Haarnoja et al. 2017, arXiv:1702.08165v2.
+
+===========================  =================================================================================
+Eq. 10                       soft state value by importance sampling: :mod:`sb3_softac.equations.soft_q`
+Eq. 11                       soft Bellman residual: :mod:`sb3_softac.equations.bellman`, ``.softac_v1.q_loss``
+Eq. 13, 14                   Stein variational gradient of the sampler: :mod:`sb3_softac.equations.stein`
+Eq. 18 of 1812.05905v2       learned temperature (``ent_coef="auto"``): :mod:`sb3_softac.equations.temperature`
+===========================  =================================================================================
+
+Deviations from the paper and from the authors' code, each with its reason:
+
+- SVGD runs before the squash, with the Jacobian in the score; the authors run it behind, and converge to another density.
+- Half of the value particles come from a tanh-Gaussian fitted to the sampler's particles; uniform ones alone (paper,
+  ``proposal="uniform"``) miss the mode from three dimensions on.
+- Every state has value particles of its own. The authors share them in a batch, and with them the error.
+- The score uses the smaller Q-value, as the Bellman target does (the soft Q-learning baseline of arXiv:1801.01290).
+- The temperature multiplies the entropy instead of dividing the rewards.
+- Time limits bootstrap. The authors remove the time limit from the environments, to the same effect.
+"""
+
+from typing import Any, ClassVar
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
+
+from sb3_softac.common.off_policy import Batch, SoftOffPolicyAlgorithm
+from sb3_softac.common.spaces import check_bounded_box
+from sb3_softac.equations.bellman import soft_bellman_target
+from sb3_softac.equations.soft_q import (
+    effective_sample_size,
+    importance_sampled_soft_value,
+    mixture_log_density,
+    soft_policy_entropy,
+    uniform_log_density,
+)
+from sb3_softac.equations.softac_v1 import q_loss
+from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob
+from sb3_softac.equations.stein import sampler_loss, svgd_direction, unsquashed_score
+from sb3_softac.equations.temperature import continuous_target_entropy
+from sb3_softac.nets.actors import ActionSampler
+from sb3_softac.nets.critics import StackedContinuousCritic
+from sb3_softac.sql.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, SQLPolicy
+
+# The Gaussian of the proposal is fitted to this many particles and widened: a proposal that is too wide wastes particles, one
+# that is too narrow misses part of the integral. The floor keeps a collapsed sampler from proposing one action only.
+FITTED_PARTICLES, WIDENING, MIN_STD = 16, 1.2, 0.05
+
+
+class SQL(SoftOffPolicyAlgorithm):
+    """
+    Soft Q-learning: soft Q-functions by the soft Bellman equation, and a sampler trained to draw from exp(Q / alpha)
+    (arXiv:1702.08165).
+
+    Everything that SB3's SAC accepts means the same here, except for gSDE, which a sampler does not have. Logged under
+    ``train/``: ``actor_loss`` (its gradient is meant, not its value), ``critic_loss``, ``ent_coef``, ``ent_coef_loss`` (if
+    learned), ``entropy`` (nats, of exp(Q / alpha)), ``effective_sample_size`` (of the value particles), ``particle_spread``
+    (standard deviation of the sampler's actions), ``q_mean``, ``v_mean`` (units of reward), ``n_updates``, ``learning_rate``.
+
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, or a policy class.
+    :param env: Environment with a bounded Box action space, or its registered name.
+    :param learning_rate: Learning rate of all networks and of a learned temperature, or a schedule of the remaining progress.
+    :param buffer_size: Number of transitions in the replay buffer.
+    :param learning_starts: Environment steps before the first gradient step.
+    :param batch_size: Number of transitions per gradient step.
+    :param tau: Weight in (0, 1] of the Q-functions in each update of their target.
+    :param gamma: Discount factor.
+    :param train_freq: Environment steps between two rounds of gradient steps, or a tuple such as ``(1, "episode")``.
+    :param gradient_steps: Gradient steps per round; -1 for as many as environment steps were done.
+    :param action_noise: Noise added to the actions during training.
+    :param replay_buffer_class: Replay buffer, e.g. ``HerReplayBuffer``.
+    :param replay_buffer_kwargs: Its keyword arguments.
+    :param optimize_memory_usage: SB3's memory-efficient variant of the replay buffer.
+    :param n_steps: Number of rewards in the Q target before it bootstraps. The entropies of the steps in between are left out.
+    :param ent_coef: Temperature alpha: a number greater than 0 (the inverse of the paper's reward scale), ``"auto"`` or
+        ``"auto_0.1"`` (learned, starting at 1 or 0.1), or a schedule of the remaining progress.
+    :param target_update_interval: Gradient steps between two updates of the target, counted over the whole training; 1000 with
+        ``tau=1`` are the paper's hard copies.
+    :param target_entropy: Entropy in nats that a learned temperature holds the policy at; ``"auto"`` is minus the number of
+        action dimensions.
+    :param kernel_particles: Actions per state for the Stein variational gradient, at least 4; one half stands for the
+        sampler's density, the other half is moved.
+    :param value_particles: Actions per state for the soft value, at least 2.
+    :param proposal: Where they come from: ``"mixture"``, half uniform, half around the sampler's actions, or ``"uniform"``.
+    :param stats_window_size: Episodes over which the rollout statistics are averaged.
+    :param tensorboard_log: Folder of the TensorBoard logs.
+    :param policy_kwargs: Keyword arguments of the policy.
+    :param verbose: 0 for no output, 1 for information, 2 for debugging.
+    :param seed: Seed of all random number generators.
+    :param device: Device of the networks.
+    :param random_steps: Environment steps with uniform actions at the start; None for ``learning_starts``.
+    :param _init_setup_model: Whether to build the networks at once.
+    :raises ValueError: if an argument is out of its range.
+    :raises AssertionError: if the action space is not a bounded Box.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+    policy: SQLPolicy
+    actor: ActionSampler
+    critic: StackedContinuousCritic
+    critic_target: StackedContinuousCritic
+
+    def __init__(
+        self,
+        policy: str | type[SQLPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 100,
+        batch_size: int = 128,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        n_steps: int = 1,
+        ent_coef: str | float | Schedule = 1.0,
+        target_update_interval: int = 1,
+        target_entropy: str | float = "auto",
+        kernel_particles: int = 32,
+        value_particles: int = 64,
+        proposal: str = "mixture",
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        random_steps: int | None = None,
+        _init_setup_model: bool = True,
+    ):
+        self.kernel_particles = kernel_particles
+        self.value_particles = value_particles
+        self.proposal = proposal
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size=buffer_size,
+            learning_starts=learning_starts,
+            batch_size=batch_size,
+            tau=tau,
+            gamma=gamma,
+            train_freq=train_freq,
+            gradient_steps=gradient_steps,
+            action_noise=action_noise,
+            replay_buffer_class=replay_buffer_class,
+            replay_buffer_kwargs=replay_buffer_kwargs,
+            optimize_memory_usage=optimize_memory_usage,
+            n_steps=n_steps,
+            ent_coef=ent_coef,
+            target_update_interval=target_update_interval,
+            target_entropy=target_entropy,
+            sde_support=False,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            random_steps=random_steps,
+            _init_setup_model=_init_setup_model,
+        )
+
+    def _update(self, batch: Batch) -> dict[str, th.Tensor]:
+        """Algorithm 1, arXiv:1702.08165v2: the gradients of Q-functions and sampler at the same parameters, then one step."""
+        obs, alpha = batch.observations, self.temperature.alpha
+        discounts = self.gamma if batch.discounts is None else batch.discounts.squeeze(1)
+
+        with th.no_grad():
+            actions_next, log_proposal = self._propose(batch.next_observations)
+            next_features = self.critic_target.features(batch.next_observations)
+            q_next = self.critic_target.q_particles(next_features, actions_next).amin(dim=0)
+            v_next = importance_sampled_soft_value(q_next, log_proposal, alpha)
+            entropy = soft_policy_entropy(q_next, v_next, log_proposal, alpha)
+            q_target = soft_bellman_target(batch.rewards.squeeze(1), batch.dones.squeeze(1), v_next, discounts)
+        features = self.critic.features(obs)
+        q = self.critic.q_values(features, batch.actions).squeeze(2)
+
+        actor_loss, spread = self._sampler_loss(obs, features.detach(), alpha)
+        losses = {
+            "actor_loss": actor_loss,
+            "critic_loss": q_loss(q, q_target),
+            **self.temperature.losses(-entropy, self._target_nats),
+        }
+        self._minimize(losses)
+        diagnostics = {
+            "ent_coef": alpha,
+            "entropy": entropy.mean(),
+            "effective_sample_size": effective_sample_size(q_next, log_proposal, alpha).mean(),
+            "particle_spread": spread,
+            "q_mean": q.mean(),
+            "v_mean": v_next.mean(),
+        }
+        return {name: value.detach() for name, value in {**losses, **diagnostics}.items()}
+
+    def _propose(self, obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor]:
+        """:return: Value particles ``[batch, m, action_dim]`` in [-1, 1] and their log-densities ``[batch, m]``, in nats."""
+        dim = self.actor.action_dim
+        sampled = self.actor.particles(self.actor.features(obs), FITTED_PARTICLES)
+        batch, m = len(sampled), self.value_particles
+        n_uniform = m if self.proposal == "uniform" else m // 2
+        # uniform in (-1, 1): atanh of the ends is infinite
+        uniform = (th.rand(batch, n_uniform, dim, device=self.device) * 2.0 - 1.0).clamp(-1.0 + 1e-6, 1.0 - 1e-6)
+        if self.proposal == "uniform":
+            return uniform, th.full((batch, m), uniform_log_density(dim), device=self.device)
+        mean = sampled.mean(dim=1, keepdim=True)
+        std = (WIDENING * sampled.std(dim=1, keepdim=True)).clamp(min=MIN_STD)
+        gaussian = mean + std * th.randn(batch, m - n_uniform, dim, device=self.device)
+        u = th.cat([uniform.atanh(), gaussian], dim=1)
+        log_gaussian = squashed_log_prob(gaussian_log_prob((u - mean) / std, std.expand_as(u)), u)
+        log_densities = th.stack([th.full_like(log_gaussian, uniform_log_density(dim)), log_gaussian])
+        weights = th.tensor([n_uniform / m, 1.0 - n_uniform / m], device=self.device)
+        return u.tanh(), mixture_log_density(log_densities, weights)
+
+    def _sampler_loss(self, obs: PyTorchObs, features: th.Tensor, alpha: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """:return: The loss of the sampler, and the standard deviation of its actions."""
+        own_features = self.actor.features(obs)
+        n_fixed = self.kernel_particles // 2
+        with th.no_grad():
+            fixed = self.actor.particles(own_features, n_fixed)
+        updated = self.actor.particles(own_features, self.kernel_particles - n_fixed)
+        actions = fixed.tanh().requires_grad_(True)
+        q = self.critic.q_particles(features, actions, frozen=True).amin(dim=0)
+        (q_gradient,) = th.autograd.grad(q.sum(), actions)
+        direction = svgd_direction(fixed, updated, unsquashed_score(q_gradient, fixed, alpha))
+        return sampler_loss(updated, direction), actions.detach().std(dim=1).mean()
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self.actor, self.critic = self.policy.actor, self.policy.critic
+        self.critic_target = self.policy.critic_target
+
+    def _setup_target_entropy(self) -> None:
+        self._target_nats = self._target_in_nats(continuous_target_entropy(self.action_space.shape))  # type: ignore[arg-type]
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        if self.kernel_particles < 4:
+            raise ValueError(
+                f"kernel_particles must be at least 4 (half of them carry the median heuristic), got {self.kernel_particles}"
+            )
+        if self.value_particles < 2:
+            raise ValueError(f"value_particles must be at least 2, got {self.value_particles}")
+        if self.proposal not in ("mixture", "uniform"):
+            raise ValueError(f"proposal must be 'mixture' or 'uniform' (the paper), got {self.proposal!r}")
+
+    def _target_pairs(self) -> list[tuple[th.nn.Module, th.nn.Module]]:
+        return [(self.policy.critic, self.policy.critic_target)]
+
+    @staticmethod
+    def _check_action_space(action_space: spaces.Space) -> None:
+        check_bounded_box(action_space)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "actor", "critic", "critic_target"]
