@@ -29,6 +29,11 @@ ALGORITHMS = {
         "sb3_softac.zoo.samplers:sample_softac_v1_params",
         "sb3_softac.zoo.samplers:convert_softac_v1_params",
     ),
+    "sql": Entry(
+        "sb3_softac:SQL",
+        "sb3_softac.zoo.samplers:sample_sql_params",
+        "sb3_softac.zoo.samplers:convert_sql_params",
+    ),
     "discretesac": Entry(
         "sb3_softac:DiscreteSAC",
         "sb3_softac.zoo.samplers:sample_discretesac_params",

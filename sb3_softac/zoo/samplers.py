@@ -97,6 +97,50 @@ def convert_discretesac_params(sampled_params: dict[str, Any]) -> dict[str, Any]
     return _convert(params)
 
 
+def sample_sql_params(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
+    """
+    Search space of SQL: that of the Zoo's SAC, the temperature and the particles.
+
+    :param trial: Optuna's trial.
+    :param n_actions: Number of action dimensions (not used; part of the Zoo's interface).
+    :param n_envs: Number of environments (not used; part of the Zoo's interface).
+    :param additional_args: The Zoo's further arguments; says whether HER is used.
+    :return: Keyword arguments of SQL.
+    """
+    sampled = {
+        "one_minus_gamma": trial.suggest_float("one_minus_gamma", 1e-4, 0.03, log=True),
+        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 2e-3, log=True),
+        "batch_size_pow": trial.suggest_int("batch_size_pow", 5, 8),
+        "train_freq": trial.suggest_int("train_freq", 1, 10),
+        "learning_starts": trial.suggest_int("learning_starts", 100, 10_000, log=True),
+        "tau": trial.suggest_float("tau", 1e-3, 0.08, log=True),
+        "net_arch": trial.suggest_categorical("net_arch", ["small", "medium", "big"]),
+        "ent_coef": trial.suggest_float("ent_coef", 1e-3, 10.0, log=True),
+        "learn_ent_coef": trial.suggest_categorical("learn_ent_coef", [False, True]),
+        "kernel_particles": trial.suggest_categorical("kernel_particles", [16, 32, 64]),
+        "value_particles": trial.suggest_categorical("value_particles", [16, 32, 64]),
+    }
+    hyperparams = convert_sql_params(sampled)
+    trial.set_user_attr("gamma", hyperparams["gamma"])
+    trial.set_user_attr("batch_size", hyperparams["batch_size"])
+    if additional_args["using_her_replay_buffer"]:
+        hyperparams = sample_her_params(trial, hyperparams, additional_args["her_kwargs"])
+    return hyperparams
+
+
+def convert_sql_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
+    """
+    Turn sampled values (also those of a stored trial) into keyword arguments of SQL.
+
+    :param sampled_params: Values by the names they were sampled under.
+    :return: Keyword arguments of SQL; one gradient step per environment step, as the Zoo's converter sets it.
+    """
+    params = dict(sampled_params)
+    if params.pop("learn_ent_coef"):
+        params["ent_coef"] = f"auto_{params['ent_coef']}"
+    return _convert(params)
+
+
 def _convert(params: dict[str, Any]) -> dict[str, Any]:
     # The Zoo's converter would pass these on to the algorithm
     her = {name: params.pop(name) for name in ("n_sampled_goal", "goal_selection_strategy") if name in params}

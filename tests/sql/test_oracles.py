@@ -57,12 +57,15 @@ def sample(model, n):
     return model.predict(np.zeros(n, dtype=np.int64))[0]
 
 
-@pytest.mark.parametrize("name", REWARDS)
+@pytest.mark.parametrize(
+    "name", ["two modes", "at the edge", *(pytest.param(n, marks=pytest.mark.slow) for n in ("constant", "one mode"))]
+)
 def test_the_sampler_draws_from_the_boltzmann_density(name):
     model = solve_bandit(REWARDS[name], 1)
     assert ks_distance(BoltzmannOracle(REWARDS[name], 1.0), sample(model, 2_000)[:, 0]) < 0.1
 
 
+@pytest.mark.slow
 def test_two_correlated_dimensions():
     def reward(a):
         return -8.0 * (a[:, 0] - 0.8 * a[:, 1]) ** 2 - (a[:, 0] + a[:, 1] - 0.3) ** 2
@@ -79,7 +82,7 @@ def test_deterministic_actions_are_the_best_of_many():
     assert np.abs(actions - 0.4).mean() < 0.1 < np.abs(sample(model, 200) - 0.4).mean()
 
 
-@pytest.mark.parametrize("proposal", ["mixture", "uniform"])
+@pytest.mark.parametrize("proposal", ["mixture", pytest.param("uniform", marks=pytest.mark.slow)])
 def test_soft_values_over_several_steps(proposal):
     """Two states, discounted: the soft values of both against soft value iteration with exact integrals."""
     env = Chain()
