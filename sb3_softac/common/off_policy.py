@@ -1,5 +1,6 @@
 """The train loop that all algorithms of the package share."""
 
+import warnings
 from abc import abstractmethod
 from typing import Any, TypeVar
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
@@ -118,7 +120,11 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         self._check_arguments()
-        super()._setup_model()
+        with warnings.catch_warnings():
+            if self.replay_buffer_class is NStepReplayBuffer:
+                # SB3's own choice, found again when a model is loaded: no reason to say that n_steps is ignored
+                warnings.filterwarnings("ignore", message="`n_steps=")
+            super()._setup_model()
         self._setup_target_entropy()
         self.temperature = make_temperature(self.ent_coef, self.device, self.lr_schedule(1), self.ent_coef_bounds)
         self._optimizers = [self.policy.optimizer]

@@ -61,3 +61,15 @@ def test_initialised_as_nn_linear():
 def test_members_start_different():
     stacked = StackedMLP(2, 4, 1, [8])
     assert not th.equal(stacked.layers[0].weight[0], stacked.layers[0].weight[1])
+
+
+def test_particles_are_the_concatenated_inputs_of_the_same_networks():
+    mlp = StackedMLP(3, 5, 2, [8, 7])
+    common, particles = th.randn(4, 3), th.randn(4, 6, 2, requires_grad=True)
+    together = th.cat([common.unsqueeze(1).expand(4, 6, 3), particles], dim=2)
+    expected = mlp(together.flatten(0, 1)).unflatten(1, (4, 6))
+    assert th.allclose(mlp.particles(common, particles), expected, atol=1e-6)
+    mlp.particles(common, particles, frozen=True).sum().backward()
+    assert particles.grad is not None and all(parameter.grad is None for parameter in mlp.parameters())
+    linear = StackedMLP(2, 5, 2, [])
+    assert linear.particles(common, particles).shape == (2, 4, 6, 2)
