@@ -34,21 +34,15 @@ from sb3_softac.equations.bellman import soft_bellman_target
 from sb3_softac.equations.soft_q import (
     effective_sample_size,
     importance_sampled_soft_value,
-    mixture_log_density,
     soft_policy_entropy,
-    uniform_log_density,
 )
 from sb3_softac.equations.softac_v1 import q_loss
-from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob
 from sb3_softac.equations.stein import sampler_loss, svgd_direction, unsquashed_score
 from sb3_softac.equations.temperature import continuous_target_entropy
 from sb3_softac.nets.actors import ActionSampler
 from sb3_softac.nets.critics import StackedContinuousCritic
 from sb3_softac.sql.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, SQLPolicy
-
-# The Gaussian of the proposal is fitted to this many particles and widened: a proposal that is too wide wastes particles, one
-# that is too narrow misses part of the integral. The floor keeps a collapsed sampler from proposing one action only.
-FITTED_PARTICLES, WIDENING, MIN_STD = 16, 1.2, 0.05
+from sb3_softac.sql.proposal import FITTED_PARTICLES, mixture_proposal, uniform_proposal
 
 
 class SQL(SoftOffPolicyAlgorithm):
@@ -206,23 +200,11 @@ class SQL(SoftOffPolicyAlgorithm):
         return {name: value.detach() for name, value in {**losses, **diagnostics}.items()}
 
     def _propose(self, obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor]:
-        """:return: Value particles ``[batch, m, action_dim]`` in [-1, 1] and their log-densities ``[batch, m]``, in nats."""
-        dim = self.actor.action_dim
-        sampled = self.actor.particles(self.actor.features(obs), FITTED_PARTICLES)
-        batch, m = len(sampled), self.value_particles
-        n_uniform = m if self.proposal == "uniform" else m // 2
-        # uniform in (-1, 1): atanh of the ends is infinite
-        uniform = (th.rand(batch, n_uniform, dim, device=self.device) * 2.0 - 1.0).clamp(-1.0 + 1e-6, 1.0 - 1e-6)
+        """:return: Value particles ``[batch, m, action_dim]`` in (-1, 1) and their log-densities ``[batch, m]``, in nats."""
+        features = self.actor.features(obs)
         if self.proposal == "uniform":
-            return uniform, th.full((batch, m), uniform_log_density(dim), device=self.device)
-        mean = sampled.mean(dim=1, keepdim=True)
-        std = (WIDENING * sampled.std(dim=1, keepdim=True)).clamp(min=MIN_STD)
-        gaussian = mean + std * th.randn(batch, m - n_uniform, dim, device=self.device)
-        u = th.cat([uniform.atanh(), gaussian], dim=1)
-        log_gaussian = squashed_log_prob(gaussian_log_prob((u - mean) / std, std.expand_as(u)), u)
-        log_densities = th.stack([th.full_like(log_gaussian, uniform_log_density(dim)), log_gaussian])
-        weights = th.tensor([n_uniform / m, 1.0 - n_uniform / m], device=self.device)
-        return u.tanh(), mixture_log_density(log_densities, weights)
+            return uniform_proposal(len(features), self.value_particles, self.actor.action_dim, self.device)
+        return mixture_proposal([self.actor.particles(features, FITTED_PARTICLES)], self.value_particles)
 
     def _sampler_loss(self, obs: PyTorchObs, features: th.Tensor, alpha: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """:return: The loss of the sampler, and the standard deviation of its actions."""
