@@ -86,8 +86,12 @@ class SQLPolicy(BasePolicy):
         self.critic_target.load_state_dict(self.critic.state_dict())
         self.critic_target.requires_grad_(False)
         self.critic_target.set_training_mode(False)
+        self.optimizer = self._make_optimizer(lr_schedule)
+
+    def _make_optimizer(self, lr_schedule: Schedule) -> th.optim.Optimizer:
+        """:return: The optimizer of everything that is trained."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        self.optimizer = make_optimizer(self.optimizer_class, trained, lr_schedule(1), self.optimizer_kwargs)
+        return make_optimizer(self.optimizer_class, trained, lr_schedule(1), self.optimizer_kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()

@@ -19,8 +19,10 @@ Deviations from the paper and from the authors' code, each with its reason:
 - Time limits bootstrap. The authors remove the time limit from the environments, to the same effect.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -41,6 +43,7 @@ from sb3_softac.equations.stein import sampler_loss, svgd_direction, unsquashed_
 from sb3_softac.equations.temperature import continuous_target_entropy
 from sb3_softac.nets.actors import ActionSampler
 from sb3_softac.nets.critics import StackedContinuousCritic
+from sb3_softac.sql.composition import ComposedPolicy, concatenate, read_weights
 from sb3_softac.sql.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, SQLPolicy
 from sb3_softac.sql.proposal import FITTED_PARTICLES, mixture_proposal, uniform_proposal
 
@@ -218,6 +221,79 @@ class SQL(SoftOffPolicyAlgorithm):
         (q_gradient,) = th.autograd.grad(q.sum(), actions)
         direction = svgd_direction(fixed, updated, unsquashed_score(q_gradient, fixed, alpha))
         return sampler_loss(updated, direction), actions.detach().std(dim=1).mean()
+
+    @classmethod
+    def compose(
+        cls,
+        models: "Sequence[SQL]",
+        weights: str | Sequence[float] = "mean",
+        ent_coef: float | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> "SQL":
+        """
+        Make a model of a weighted sum of soft Q-functions (arXiv:1803.06773). It acts at once; :meth:`distil` makes it faster.
+
+        :param models: Trained models with equal observation and action spaces.
+        :param weights: ``"mean"``, ``"sum"``, or one number per model.
+        :param ent_coef: Temperature of the composed policy, greater than 0; None for that of the first model.
+        :param policy_kwargs: Keyword arguments of the policy, for the sampler that can be distilled.
+        :param kwargs: Further arguments of the constructor.
+        :return: The composed model, without an environment.
+        :raises ValueError: if there are no models, their spaces differ, or the weights do not fit.
+        """
+        weights = read_weights(models, weights)
+        temperature = float(models[0].temperature.alpha) if ent_coef is None else ent_coef
+        members = [model.policy._get_constructor_parameters() for model in models]
+        for member in members:
+            for known in ("observation_space", "action_space", "lr_schedule"):
+                member.pop(known, None)
+        first = models[0]
+        composed = cls(
+            ComposedPolicy,
+            None,  # type: ignore[arg-type]
+            ent_coef=temperature,
+            policy_kwargs={**(policy_kwargs or {}), "members": members, "weights": weights, "temperature": temperature},
+            buffer_size=1,
+            device=first.device,
+            _init_setup_model=False,
+            **kwargs,
+        )
+        composed.observation_space, composed.action_space = first.observation_space, first.action_space
+        composed.n_envs = 1
+        composed._setup_model()
+        policy = composed.policy
+        assert isinstance(policy, ComposedPolicy)
+        for own, model in zip(policy.critic.critics, models, strict=True):  # type: ignore[arg-type]
+            own.load_state_dict(model.policy.critic.state_dict())
+        for actor, model in zip(policy.skill_actors, models, strict=True):
+            actor.load_state_dict(model.policy.actor.state_dict())
+        return composed
+
+    def distil(self, replay_buffers: Sequence[ReplayBuffer], gradient_steps: int, batch_size: int = 128) -> None:
+        """
+        Train the sampler of a composed model on stored observations, without an environment; it acts by it from then on.
+
+        :param replay_buffers: Replay buffers of the skills; each is drawn from in proportion to its size.
+        :param gradient_steps: Number of gradient steps.
+        :param batch_size: Number of observations per step.
+        :raises ValueError: if this is no composed model, or a loss is not finite.
+        """
+        if not isinstance(self.policy, ComposedPolicy):
+            raise ValueError("distil() trains the sampler of a composed model: make one with SQL.compose()")
+        self.policy.set_training_mode(True)
+        self._ok = th.ones((), device=self.device)
+        sizes = np.array([buffer.size() for buffer in replay_buffers])
+        for _ in range(gradient_steps):
+            counts = np.random.multinomial(batch_size, sizes / sizes.sum())
+            drawn = [buffer.sample(int(n)).observations for buffer, n in zip(replay_buffers, counts, strict=True) if n]
+            obs = concatenate(drawn)
+            loss, _ = self._sampler_loss(obs, self.critic.features(obs), self.temperature.alpha)
+            self._minimize({"actor_loss": loss})
+        if not self._ok:
+            raise ValueError("A loss was not finite while distilling: look for NaN in the replay buffers' observations")
+        self.policy.distilled.fill_(True)
+        self.policy.set_training_mode(False)
 
     def _setup_model(self) -> None:
         super()._setup_model()
