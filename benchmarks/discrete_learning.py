@@ -53,7 +53,7 @@ MARKS = {
     "MountainCar-v0": (100_000,),
     "LunarLander-v3": (80_000, 200_000),
 }
-ROUNDS = 5
+ROUNDS = 3
 # PPO is cheap per step: to have something to show for the same training time, it gets more of them.
 PPO_STEPS = 4
 

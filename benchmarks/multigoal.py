@@ -1,0 +1,126 @@
+"""
+SQL on MultiGoal next to the exact solution: soft value iteration on a fine grid at the same temperature.
+
+    python benchmarks/multigoal.py --seeds 0 1 2
+
+writes one row per seed to ``benchmarks/results/multigoal.csv``, a row for the exact policy, and the picture of the first seed.
+A seed that has its row is not trained again.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch as th
+from scipy.interpolate import RegularGridInterpolator
+from scipy.special import logsumexp
+
+from sb3_softac import SQL
+from sb3_softac.envs import MultiGoal
+from sb3_softac.envs.pictures import draw_multigoal
+
+RESULTS = Path(__file__).parent / "results"
+ALPHA, GAMMA, STEPS, EPISODES = 10.0, 0.99, 30_000, 100
+SETTINGS = dict(
+    ent_coef=ALPHA,
+    gamma=GAMMA,
+    batch_size=64,
+    learning_rate=1e-3,
+    learning_starts=500,
+    tau=0.01,
+    train_freq=2,
+    gradient_steps=1,
+    kernel_particles=32,
+    value_particles=32,
+    policy_kwargs=dict(net_arch=[128, 128]),
+)
+HEADER = ["policy", "mean return", "standard error", "best return", "deterministic return", "east", "west", "north", "south"]
+GRID = np.linspace(-7, 7, 113)  # spacing 1/8
+ACTIONS = np.stack(np.meshgrid(*[np.linspace(-1, 1, 41)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
+EDGE = np.where(np.abs(np.linspace(-1, 1, 41)) == 1, 0.5, 1.0) * 2 / 40  # trapezoid rule
+LOG_WEIGHTS = np.log(np.outer(EDGE, EDGE)).ravel()
+
+
+def q_values(positions: np.ndarray, v: RegularGridInterpolator) -> np.ndarray:
+    """:return: Soft Q-values of all actions of the grid ``[n_positions, n_actions]``."""
+    targets = (positions[:, None] + ACTIONS).clip(-7, 7)
+    distances = ((targets[:, :, None] - MultiGoal.goals) ** 2).sum(axis=-1).min(axis=-1)
+    reached = distances < MultiGoal.goal_radius**2
+    rewards = -MultiGoal.action_cost * (ACTIONS**2).sum(axis=1) - distances + MultiGoal.goal_reward * reached
+    return rewards + GAMMA * np.where(reached, 0.0, v(targets))
+
+
+def solve() -> RegularGridInterpolator:
+    """Soft value iteration; the value between the points of the grid is linear in each coordinate."""
+    positions = np.stack(np.meshgrid(GRID, GRID, indexing="ij"), axis=-1).reshape(-1, 2)
+    v, change = np.zeros(len(positions)), np.inf
+    while change > 1e-3:
+        old = RegularGridInterpolator((GRID, GRID), v.reshape(len(GRID), -1))
+        new = np.concatenate(
+            [ALPHA * logsumexp(q_values(part, old) / ALPHA + LOG_WEIGHTS, axis=1) for part in np.array_split(positions, 40)]
+        )
+        change, v = np.abs(new - v).max(), new
+    return RegularGridInterpolator((GRID, GRID), v.reshape(len(GRID), -1))
+
+
+def act_exactly(v: RegularGridInterpolator, positions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """:return: Actions drawn from the exact policy, spread over their cells of the grid."""
+    log_p = q_values(positions.astype(np.float64), v) / ALPHA + LOG_WEIGHTS
+    chosen = (log_p + rng.gumbel(size=log_p.shape)).argmax(axis=1)
+    return (ACTIONS[chosen] + rng.uniform(-1 / 40, 1 / 40, (len(chosen), 2))).clip(-1, 1)
+
+
+def play(act, episodes: int = EPISODES) -> tuple[np.ndarray, list[int]]:
+    """:return: Returns of the episodes and how many reached each goal."""
+    envs = [MultiGoal() for _ in range(episodes)]
+    obs = np.stack([env.reset(seed=1_000 + number)[0] for number, env in enumerate(envs)])
+    returns, goals = np.zeros(episodes), np.full(episodes, -1)
+    for _ in range(30):
+        running = np.flatnonzero(goals < 0)
+        if not len(running):
+            break
+        for number, action in zip(running, act(obs[running]), strict=True):
+            obs[number], reward, _, _, info = envs[number].step(action)
+            returns[number] += reward
+            goals[number] = info["goal"]
+    return returns, [int((goals == goal).sum()) for goal in range(4)]
+
+
+def row(name: str, stochastic: tuple[np.ndarray, list[int]], deterministic: str) -> list[str]:
+    returns, goals = stochastic
+    error = returns.std(ddof=1) / np.sqrt(len(returns))
+    return [name, f"{returns.mean():.1f}", f"{error:.1f}", f"{returns.max():.1f}", deterministic, *map(str, goals)]
+
+
+def train(seed: int) -> list[str]:
+    model = SQL("MlpPolicy", "MultiGoal-v0", seed=seed, device="cpu", **SETTINGS)
+    model.learn(STEPS)
+    if seed == 0:
+        draw_multigoal(model).savefig(RESULTS / "multigoal.png", dpi=100)
+    best, _ = play(lambda obs: model.predict(obs, deterministic=True)[0])
+    return row(f"SQL seed {seed}", play(lambda obs: model.predict(obs)[0]), f"{best.mean():.1f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    seeds = parser.parse_args().seeds
+    th.set_num_threads(1)
+    path = RESULTS / "multigoal.csv"
+    rows = list(csv.reader(open(path, newline=""))) if path.exists() else [HEADER]
+    known = {cells[0] for cells in rows}
+    if "exact" not in known:
+        v, rng = solve(), np.random.default_rng(0)
+        rows.append(row("exact", play(lambda obs: act_exactly(v, obs, rng), 1_000), ""))
+    for seed in seeds:
+        if f"SQL seed {seed}" not in known:
+            rows.append(train(seed))
+        with open(path, "w", newline="") as file:
+            csv.writer(file).writerows(rows)
+    for cells in rows:
+        print("  ".join(f"{cell:>20}" for cell in cells))
+
+
+if __name__ == "__main__":
+    main()
