@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch as th
-from scipy.interpolate import RegularGridInterpolator
+from scipy.sparse import csr_matrix
 from scipy.special import logsumexp
 
 from sb3_softac import SQL
@@ -36,37 +36,52 @@ SETTINGS = dict(
     policy_kwargs=dict(net_arch=[128, 128]),
 )
 HEADER = ["policy", "mean return", "standard error", "best return", "deterministic return", "east", "west", "north", "south"]
-GRID = np.linspace(-7, 7, 113)  # spacing 1/8
+SPACING = 0.25
+GRID = np.linspace(-7, 7, 57)
 ACTIONS = np.stack(np.meshgrid(*[np.linspace(-1, 1, 41)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
 EDGE = np.where(np.abs(np.linspace(-1, 1, 41)) == 1, 0.5, 1.0) * 2 / 40  # trapezoid rule
 LOG_WEIGHTS = np.log(np.outer(EDGE, EDGE)).ravel()
 
 
-def q_values(positions: np.ndarray, v: RegularGridInterpolator) -> np.ndarray:
-    """:return: Soft Q-values of all actions of the grid ``[n_positions, n_actions]``."""
+def rewards_and_targets(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """:return: For all actions of the grid: rewards, whether a goal is reached ``[n, n_actions]``, next positions."""
     targets = (positions[:, None] + ACTIONS).clip(-7, 7)
     distances = ((targets[:, :, None] - MultiGoal.goals) ** 2).sum(axis=-1).min(axis=-1)
     reached = distances < MultiGoal.goal_radius**2
     rewards = -MultiGoal.action_cost * (ACTIONS**2).sum(axis=1) - distances + MultiGoal.goal_reward * reached
-    return rewards + GAMMA * np.where(reached, 0.0, v(targets))
+    return rewards, reached, targets
 
 
-def solve() -> RegularGridInterpolator:
+def interpolation(points: np.ndarray) -> csr_matrix:
+    """:return: The matrix that turns values on the grid into bilinear ones at the points ``[n, n_grid^2]``."""
+    cell = np.clip(((points - GRID[0]) / SPACING).astype(int), 0, len(GRID) - 2)
+    part = (points - GRID[cell]) / SPACING
+    columns, weights = [], []
+    for dx, dy in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        columns.append((cell[:, 0] + dx) * len(GRID) + cell[:, 1] + dy)
+        weights.append(np.where(dx, part[:, 0], 1 - part[:, 0]) * np.where(dy, part[:, 1], 1 - part[:, 1]))
+    rows = np.tile(np.arange(len(points)), 4)
+    return csr_matrix((np.concatenate(weights), (rows, np.concatenate(columns))), shape=(len(points), len(GRID) ** 2))
+
+
+def solve() -> np.ndarray:
     """Soft value iteration; the value between the points of the grid is linear in each coordinate."""
     positions = np.stack(np.meshgrid(GRID, GRID, indexing="ij"), axis=-1).reshape(-1, 2)
+    rewards, reached, targets = rewards_and_targets(positions)
+    matrix = interpolation(targets.reshape(-1, 2))
     v, change = np.zeros(len(positions)), np.inf
     while change > 1e-3:
-        old = RegularGridInterpolator((GRID, GRID), v.reshape(len(GRID), -1))
-        new = np.concatenate(
-            [ALPHA * logsumexp(q_values(part, old) / ALPHA + LOG_WEIGHTS, axis=1) for part in np.array_split(positions, 40)]
-        )
+        q = rewards + GAMMA * np.where(reached, 0.0, (matrix @ v).reshape(rewards.shape))
+        new = ALPHA * logsumexp(q / ALPHA + LOG_WEIGHTS, axis=1)
         change, v = np.abs(new - v).max(), new
-    return RegularGridInterpolator((GRID, GRID), v.reshape(len(GRID), -1))
+    return v
 
 
-def act_exactly(v: RegularGridInterpolator, positions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def act_exactly(v: np.ndarray, positions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """:return: Actions drawn from the exact policy, spread over their cells of the grid."""
-    log_p = q_values(positions.astype(np.float64), v) / ALPHA + LOG_WEIGHTS
+    rewards, reached, targets = rewards_and_targets(positions.astype(np.float64))
+    q = rewards + GAMMA * np.where(reached, 0.0, (interpolation(targets.reshape(-1, 2)) @ v).reshape(rewards.shape))
+    log_p = q / ALPHA + LOG_WEIGHTS
     chosen = (log_p + rng.gumbel(size=log_p.shape)).argmax(axis=1)
     return (ACTIONS[chosen] + rng.uniform(-1 / 40, 1 / 40, (len(chosen), 2))).clip(-1, 1)
 
