@@ -19,25 +19,13 @@ def sample_softac_v1_params(
     :return: Keyword arguments of SoftAC_v1.
     """
     sampled = {
-        "one_minus_gamma": trial.suggest_float("one_minus_gamma", 1e-4, 0.03, log=True),
-        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 2e-3, log=True),
-        "batch_size_pow": trial.suggest_int("batch_size_pow", 5, 10),
-        "train_freq": trial.suggest_int("train_freq", 1, 10),
-        "learning_starts": trial.suggest_int("learning_starts", 100, 10_000, log=True),
-        "tau": trial.suggest_float("tau", 1e-3, 0.08, log=True),
-        "net_arch": trial.suggest_categorical("net_arch", ["small", "medium", "big"]),
+        **_sample_common(trial, learning_rate=2e-3, batch_size_pow=10, train_freq=10),
         # The temperature itself, or where a learned one starts
         "ent_coef": trial.suggest_float("ent_coef", 1e-3, 1.0, log=True),
         "learn_ent_coef": trial.suggest_categorical("learn_ent_coef", [False, True]),
         "actor_q": trial.suggest_categorical("actor_q", ["min", "first"]),
     }
-    hyperparams = convert_softac_v1_params(sampled)
-    # The Zoo prints these beside the sampled values
-    trial.set_user_attr("gamma", hyperparams["gamma"])
-    trial.set_user_attr("batch_size", hyperparams["batch_size"])
-    if additional_args["using_her_replay_buffer"]:
-        hyperparams = sample_her_params(trial, hyperparams, additional_args["her_kwargs"])
-    return hyperparams
+    return _finish(trial, convert_softac_v1_params(sampled), additional_args)
 
 
 def convert_softac_v1_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
@@ -66,23 +54,12 @@ def sample_discretesac_params(
     :return: Keyword arguments of DiscreteSAC.
     """
     sampled = {
-        "one_minus_gamma": trial.suggest_float("one_minus_gamma", 1e-4, 0.03, log=True),
-        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 4e-3, log=True),
-        "batch_size_pow": trial.suggest_int("batch_size_pow", 5, 9),
-        "train_freq": trial.suggest_int("train_freq", 1, 16),
-        "learning_starts": trial.suggest_int("learning_starts", 100, 10_000, log=True),
-        "tau": trial.suggest_float("tau", 1e-3, 0.08, log=True),
-        "net_arch": trial.suggest_categorical("net_arch", ["small", "medium", "big"]),
+        **_sample_common(trial, learning_rate=4e-3, batch_size_pow=9, train_freq=16),
         "entropy_ratio": trial.suggest_float("entropy_ratio", 0.05, 0.98),
         "critic_ent_coef_scale": trial.suggest_categorical("critic_ent_coef_scale", [0.0, 0.5, 1.0]),
         "q_aggregation": trial.suggest_categorical("q_aggregation", ["min", "mean"]),
     }
-    hyperparams = convert_discretesac_params(sampled)
-    trial.set_user_attr("gamma", hyperparams["gamma"])
-    trial.set_user_attr("batch_size", hyperparams["batch_size"])
-    if additional_args["using_her_replay_buffer"]:
-        hyperparams = sample_her_params(trial, hyperparams, additional_args["her_kwargs"])
-    return hyperparams
+    return _finish(trial, convert_discretesac_params(sampled), additional_args)
 
 
 def convert_discretesac_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
@@ -108,24 +85,13 @@ def sample_sql_params(trial: optuna.Trial, n_actions: int, n_envs: int, addition
     :return: Keyword arguments of SQL.
     """
     sampled = {
-        "one_minus_gamma": trial.suggest_float("one_minus_gamma", 1e-4, 0.03, log=True),
-        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 2e-3, log=True),
-        "batch_size_pow": trial.suggest_int("batch_size_pow", 5, 8),
-        "train_freq": trial.suggest_int("train_freq", 1, 10),
-        "learning_starts": trial.suggest_int("learning_starts", 100, 10_000, log=True),
-        "tau": trial.suggest_float("tau", 1e-3, 0.08, log=True),
-        "net_arch": trial.suggest_categorical("net_arch", ["small", "medium", "big"]),
+        **_sample_common(trial, learning_rate=2e-3, batch_size_pow=8, train_freq=10),
         "ent_coef": trial.suggest_float("ent_coef", 1e-3, 10.0, log=True),
         "learn_ent_coef": trial.suggest_categorical("learn_ent_coef", [False, True]),
         "kernel_particles": trial.suggest_categorical("kernel_particles", [16, 32, 64]),
         "value_particles": trial.suggest_categorical("value_particles", [16, 32, 64]),
     }
-    hyperparams = convert_sql_params(sampled)
-    trial.set_user_attr("gamma", hyperparams["gamma"])
-    trial.set_user_attr("batch_size", hyperparams["batch_size"])
-    if additional_args["using_her_replay_buffer"]:
-        hyperparams = sample_her_params(trial, hyperparams, additional_args["her_kwargs"])
-    return hyperparams
+    return _finish(trial, convert_sql_params(sampled), additional_args)
 
 
 def convert_sql_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
@@ -139,6 +105,28 @@ def convert_sql_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
     if params.pop("learn_ent_coef"):
         params["ent_coef"] = f"auto_{params['ent_coef']}"
     return _convert(params)
+
+
+def _sample_common(trial: optuna.Trial, learning_rate: float, batch_size_pow: int, train_freq: int) -> dict[str, Any]:
+    """:return: What all off-policy algorithms have, within the Zoo's ranges; the arguments are the upper ends that differ."""
+    return {
+        "one_minus_gamma": trial.suggest_float("one_minus_gamma", 1e-4, 0.03, log=True),
+        "learning_rate": trial.suggest_float("learning_rate", 1e-5, learning_rate, log=True),
+        "batch_size_pow": trial.suggest_int("batch_size_pow", 5, batch_size_pow),
+        "train_freq": trial.suggest_int("train_freq", 1, train_freq),
+        "learning_starts": trial.suggest_int("learning_starts", 100, 10_000, log=True),
+        "tau": trial.suggest_float("tau", 1e-3, 0.08, log=True),
+        "net_arch": trial.suggest_categorical("net_arch", ["small", "medium", "big"]),
+    }
+
+
+def _finish(trial: optuna.Trial, hyperparams: dict[str, Any], additional_args: dict[str, Any]) -> dict[str, Any]:
+    """:return: The hyperparameters, with those of HER if it is used; the Zoo prints two of them beside the sampled values."""
+    trial.set_user_attr("gamma", hyperparams["gamma"])
+    trial.set_user_attr("batch_size", hyperparams["batch_size"])
+    if additional_args["using_her_replay_buffer"]:
+        hyperparams = sample_her_params(trial, hyperparams, additional_args["her_kwargs"])
+    return hyperparams
 
 
 def _convert(params: dict[str, Any]) -> dict[str, Any]:
