@@ -1,29 +1,27 @@
 """Policies of DiscreteSAC: a categorical actor, stacked critics and their target."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from sb3_contrib.common.maskable.distributions import MaskableDistribution, make_masked_proba_distribution
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
-    FlattenExtractor,
     NatureCNN,
     get_actor_critic_arch,
 )
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
-from sb3_softac.common.optimizers import make_optimizer
+from sb3_softac.common.policies import SoftPolicy
 from sb3_softac.nets.actors import CategoricalActor
 from sb3_softac.nets.branches import Branches
 from sb3_softac.nets.critics import StackedDiscreteCritic
 
 
-class DiscreteSACPolicy(BasePolicy):
+class DiscreteSACPolicy(SoftPolicy):
     """
     Categorical actor, soft Q-functions and their target.
 
@@ -46,7 +44,9 @@ class DiscreteSACPolicy(BasePolicy):
         shared.)
     """
 
-    default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
+    actor: CategoricalActor
+    critic: StackedDiscreteCritic
+    critic_target: StackedDiscreteCritic
 
     def __init__(
         self,
@@ -66,15 +66,16 @@ class DiscreteSACPolicy(BasePolicy):
         super().__init__(
             observation_space,
             action_space,
-            features_extractor_class or self.default_features_extractor_class,
+            net_arch,
+            activation_fn,
+            features_extractor_class,
             features_extractor_kwargs,
-            normalize_images=normalize_images,
-            optimizer_class=optimizer_class,
-            optimizer_kwargs=optimizer_kwargs,
+            normalize_images,
+            optimizer_class,
+            optimizer_kwargs,
+            n_critics,
+            squash_output=False,
         )
-        if net_arch is None:
-            net_arch = [] if self.features_extractor_class is NatureCNN else [256, 256]
-        self.net_arch, self.activation_fn, self.n_critics = net_arch, activation_fn, n_critics
         self.share_features_extractor = share_features_extractor
         self.branches = Branches(action_space)
         self._build(lr_schedule)
@@ -93,26 +94,11 @@ class DiscreteSACPolicy(BasePolicy):
         encoder = self.critic.features_extractor if self.share_features_extractor else None
         self.actor = CategoricalActor(**self._update_features_extractor({**shared, "net_arch": actor_arch}, encoder))
         self.critic_target = StackedDiscreteCritic(**self._update_features_extractor(critic_kwargs))
-        self.critic_target.load_state_dict(self.critic.state_dict())
-        self.critic_target.requires_grad_(False)
-        self.critic_target.set_training_mode(False)
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        self.optimizer = make_optimizer(self.optimizer_class, trained, lr_schedule(1), self.optimizer_kwargs)
+        self._start_target()
+        self.optimizer = self._make_optimizer(lr_schedule)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        data = super()._get_constructor_parameters()
-        data.update(
-            net_arch=self.net_arch,
-            activation_fn=self.activation_fn,
-            n_critics=self.n_critics,
-            share_features_extractor=self.share_features_extractor,
-            lr_schedule=self._dummy_schedule,  # not needed to act
-            optimizer_class=self.optimizer_class,
-            optimizer_kwargs=self.optimizer_kwargs,
-            features_extractor_class=self.features_extractor_class,
-            features_extractor_kwargs=self.features_extractor_kwargs,
-        )
-        return data
+        return {**super()._get_constructor_parameters(), "share_features_extractor": self.share_features_extractor}
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False, action_masks: np.ndarray | None = None) -> th.Tensor:
         """
@@ -183,16 +169,6 @@ class DiscreteSACPolicy(BasePolicy):
         """
         distribution = make_masked_proba_distribution(self.action_space)
         return distribution.proba_distribution(self.log_probs(obs, action_masks))
-
-    def set_training_mode(self, mode: bool) -> None:
-        """
-        Switch dropout and batch normalisation of the trained networks; the target stays in evaluation mode.
-
-        :param mode: True to train, False to evaluate.
-        """
-        self.actor.set_training_mode(mode)
-        self.critic.set_training_mode(mode)
-        self.training = mode
 
 
 class MlpPolicy(DiscreteSACPolicy):

@@ -1,26 +1,24 @@
 """Policies of SQL: stacked soft Q-functions, their target, and the sampler."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
-    FlattenExtractor,
     NatureCNN,
     get_actor_critic_arch,
 )
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
-from sb3_softac.common.optimizers import make_optimizer
+from sb3_softac.common.policies import SoftPolicy
 from sb3_softac.nets.actors import ActionSampler
 from sb3_softac.nets.critics import StackedContinuousCritic
 
 
-class SQLPolicy(BasePolicy):
+class SQLPolicy(SoftPolicy):
     """
     Soft Q-functions, their target and the sampler.
 
@@ -41,7 +39,9 @@ class SQLPolicy(BasePolicy):
     :param n_candidates: Number of samples among which the deterministic policy takes the one with the largest Q-value.
     """
 
-    default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
+    actor: ActionSampler
+    critic: StackedContinuousCritic
+    critic_target: StackedContinuousCritic
 
     def __init__(
         self,
@@ -61,18 +61,18 @@ class SQLPolicy(BasePolicy):
         super().__init__(
             observation_space,
             action_space,
-            features_extractor_class or self.default_features_extractor_class,
+            net_arch,
+            activation_fn,
+            features_extractor_class,
             features_extractor_kwargs,
-            normalize_images=normalize_images,
-            optimizer_class=optimizer_class,
-            optimizer_kwargs=optimizer_kwargs,
+            normalize_images,
+            optimizer_class,
+            optimizer_kwargs,
+            n_critics,
             squash_output=True,
         )
-        if net_arch is None:
-            net_arch = [] if self.features_extractor_class is NatureCNN else [256, 256]
-        self.net_arch, self.activation_fn = net_arch, activation_fn
-        self.n_critics, self.n_candidates = n_critics, n_candidates
-        actor_arch, critic_arch = get_actor_critic_arch(net_arch)
+        self.n_candidates = n_candidates
+        actor_arch, critic_arch = get_actor_critic_arch(self.net_arch)
         shared = {
             "observation_space": observation_space,
             "action_space": action_space,
@@ -83,30 +83,11 @@ class SQLPolicy(BasePolicy):
         self.actor = ActionSampler(**self._update_features_extractor({**shared, "net_arch": actor_arch}))
         self.critic = StackedContinuousCritic(**self._update_features_extractor(critic_kwargs))
         self.critic_target = StackedContinuousCritic(**self._update_features_extractor(critic_kwargs))
-        self.critic_target.load_state_dict(self.critic.state_dict())
-        self.critic_target.requires_grad_(False)
-        self.critic_target.set_training_mode(False)
+        self._start_target()
         self.optimizer = self._make_optimizer(lr_schedule)
 
-    def _make_optimizer(self, lr_schedule: Schedule) -> th.optim.Optimizer:
-        """:return: The optimizer of everything that is trained."""
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return make_optimizer(self.optimizer_class, trained, lr_schedule(1), self.optimizer_kwargs)
-
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        data = super()._get_constructor_parameters()
-        data.update(
-            net_arch=self.net_arch,
-            activation_fn=self.activation_fn,
-            n_critics=self.n_critics,
-            n_candidates=self.n_candidates,
-            lr_schedule=self._dummy_schedule,  # not needed to act
-            optimizer_class=self.optimizer_class,
-            optimizer_kwargs=self.optimizer_kwargs,
-            features_extractor_class=self.features_extractor_class,
-            features_extractor_kwargs=self.features_extractor_kwargs,
-        )
-        return data
+        return {**super()._get_constructor_parameters(), "n_candidates": self.n_candidates}
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         """
@@ -123,16 +104,6 @@ class SQLPolicy(BasePolicy):
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         return self(observation, deterministic)
-
-    def set_training_mode(self, mode: bool) -> None:
-        """
-        Switch dropout and batch normalisation of the trained networks; the target stays in evaluation mode.
-
-        :param mode: True to train, False to evaluate.
-        """
-        self.actor.set_training_mode(mode)
-        self.critic.set_training_mode(mode)
-        self.training = mode
 
 
 class MlpPolicy(SQLPolicy):
