@@ -8,7 +8,6 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import maybe_make_env
-from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
@@ -121,8 +120,8 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     def _setup_model(self) -> None:
         self._check_arguments()
         with warnings.catch_warnings():
-            if self.replay_buffer_class is NStepReplayBuffer:
-                # SB3's own choice, found again when a model is loaded: no reason to say that n_steps is ignored
+            if self.replay_buffer_kwargs.get("n_steps") == self.n_steps:
+                # SB3 says that n_steps is ignored whenever the buffer's class is given, also for a buffer that heeds it
                 warnings.filterwarnings("ignore", message="`n_steps=")
             super()._setup_model()
         self._setup_target_entropy()

@@ -1,6 +1,5 @@
 """Acting, storing and continuing with discrete actions: branches, action masks and what the replay buffer keeps of them."""
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -47,9 +46,8 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         if self.env is not None:
             self._has_masks = self._has_masks or is_masking_supported(self.env)
         given = self.replay_buffer_kwargs
-        with warnings.catch_warnings():
-            self._setup_replay_buffer()
-            super()._setup_model()
+        self._setup_replay_buffer()
+        super()._setup_model()
         self.replay_buffer_kwargs = given  # what the user said: load() adds ours again
 
     def _setup_replay_buffer(self) -> None:
@@ -69,8 +67,6 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
             self.replay_buffer_class = SoftReplayBuffer
             given = {"n_steps": self.n_steps, "gamma": self.gamma, "extras": columns}
             self.replay_buffer_kwargs = {**given, **self.replay_buffer_kwargs}
-            # SB3 cannot know that a buffer that is not its own makes n-step targets
-            warnings.filterwarnings("ignore", message="`n_steps=")
 
     def _setup_learn(
         self,

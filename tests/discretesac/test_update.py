@@ -473,7 +473,8 @@ def test_wrong_arguments(kwargs, message):
     [dict(critic_ent_coef_scale=0.0), dict(target_entropy="ratio_1.0"), dict(target_entropy=0.0), dict(tau=1.0)],
 )
 def test_the_edges_of_the_ranges_are_allowed(kwargs):
-    make_model(**{"ent_coef": "auto", **kwargs})
+    model = make_model(**{"ent_coef": "auto", **kwargs})
+    assert all(getattr(model, name) == value for name, value in kwargs.items())
 
 
 def test_a_replay_buffer_without_entropies_is_refused_with_the_penalty(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import HerReplayBuffer
+from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.envs import BitFlippingEnv, FakeImageEnv, SimpleMultiObsEnv
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -46,8 +47,18 @@ def test_several_environments_with_normalization():
 
 def test_images_and_dictionaries():
     image = FakeImageEnv(screen_height=36, screen_width=36, n_channels=1, discrete=False)
-    make_model(image, "CnnPolicy", buffer_size=50, batch_size=4).learn(14)
-    make_model(SimpleMultiObsEnv(discrete_actions=False), "MultiInputPolicy", buffer_size=50, batch_size=4).learn(14)
+    multi = SimpleMultiObsEnv(discrete_actions=False)
+    for env, policy in ((image, "CnnPolicy"), (multi, "MultiInputPolicy")):
+        model = make_model(env, policy, buffer_size=50, batch_size=4)
+        encoder = flat(model.critic.features_extractor.parameters())
+        model.learn(14)
+        assert model._n_updates == 4 and env.action_space.contains(model.predict(env.reset()[0])[0])
+        assert (flat(model.critic.features_extractor.parameters()) != encoder).any()
+
+
+def test_a_buffer_that_ignores_n_steps_is_still_pointed_out():
+    with pytest.warns(UserWarning, match="`n_steps=5` is ignored"):
+        make_model(n_steps=5, replay_buffer_class=NStepReplayBuffer)
 
 
 def test_hindsight():
