@@ -5,6 +5,7 @@ One run is one process and one file ``benchmarks/results/learning/<env>/<algo>_<
 exists is skipped, so an interrupted sweep is continued by the same command::
 
     python benchmarks/learning.py run --env Pendulum-v1 --algos sac softac_v1 --seeds 0 1 2 3 4
+    python benchmarks/learning.py run --env Hopper-v4 --algos softac_v1 sql sql_paper --seeds 0 1 2
     python benchmarks/learning.py report --env Pendulum-v1
 
 Each file holds ``timesteps [evaluations]``, ``returns [evaluations, episodes]`` (deterministic policy on a separate
@@ -28,27 +29,48 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.monitor import Monitor
 
+from sb3_softac import SQL, SoftAC_v1
+
 RESULTS = Path(__file__).parent / "results" / "learning"
 
-# Both algorithms get exactly these arguments. The temperature is fixed at the paper's 0.2 (reward scale 5) for both, so
-# that the comparison is between the two updates and not between a learned and a fixed temperature; "sac_auto" is SB3's
-# default, the learned temperature, shown for orientation.
+# Every algorithm gets these arguments. The temperature is fixed at the paper's 0.2 (reward scale 5), so that SAC and SoftAC_v1
+# differ in their updates and not in a fixed or learned temperature.
+MUJOCO: dict[str, Any] = dict(
+    steps=100_000, eval_freq=10_000, eval_episodes=10, kwargs=dict(learning_starts=1_000, ent_coef=0.2, train_freq=2)
+)
 TASKS: dict[str, dict[str, Any]] = {
     # RL Zoo's settings for SAC on Pendulum: 20k steps at learning rate 1e-3.
     "Pendulum-v1": dict(steps=20_000, eval_freq=1_000, eval_episodes=10, kwargs=dict(learning_rate=1e-3, ent_coef=0.2)),
     # arXiv:1801.01290, table 1; 1000 uniform steps as in the authors' code.
     "Walker2d-v4": dict(steps=50_000, eval_freq=5_000, eval_episodes=10, kwargs=dict(learning_starts=1_000, ent_coef=0.2)),
+    # A gradient step every second environment step: SQL's are dear.
+    "Hopper-v4": MUJOCO,
+    "HalfCheetah-v4": MUJOCO,
 }
-
-
-def make_model(algo: str, env: gym.Env, seed: int, kwargs: dict[str, Any]) -> BaseAlgorithm:
-    if algo == "sac":
-        return SAC("MlpPolicy", env, seed=seed, device="cpu", **kwargs)
-    if algo == "sac_auto":
-        return SAC("MlpPolicy", env, seed=seed, device="cpu", **{**kwargs, "ent_coef": "auto"})
-    from sb3_softac import SoftAC_v1
-
-    return SoftAC_v1("MlpPolicy", env, seed=seed, device="cpu", **kwargs)
+# Networks, batches, particles and the reward scale 30 of arXiv:1702.08165 and its code.
+SQL_KWARGS: dict[str, Any] = dict(
+    batch_size=128, ent_coef=0.0333, kernel_particles=16, policy_kwargs=dict(net_arch=[128, 128])
+)
+# Class, and what it changes in the arguments of the task.
+ALGOS: dict[str, tuple[type[BaseAlgorithm], dict[str, Any]]] = {
+    "sac": (SAC, {}),
+    # SB3's default, the learned temperature, for orientation
+    "sac_auto": (SAC, dict(ent_coef="auto")),
+    "softac_v1": (SoftAC_v1, {}),
+    "sql": (SQL, dict(SQL_KWARGS, value_particles=32)),
+    # The paper's estimator: 16 uniform actions, one Q-function, hard copies of the target
+    "sql_paper": (
+        SQL,
+        dict(
+            SQL_KWARGS,
+            proposal="uniform",
+            value_particles=16,
+            tau=1.0,
+            target_update_interval=1_000,
+            policy_kwargs=dict(net_arch=[128, 128], n_critics=1),
+        ),
+    ),
+}
 
 
 def run(env_id: str, algo: str, seed: int) -> None:
@@ -60,7 +82,8 @@ def run(env_id: str, algo: str, seed: int) -> None:
     task = TASKS[env_id]
     env, eval_env = Monitor(gym.make(env_id)), Monitor(gym.make(env_id))
     eval_env.reset(seed=10_000 + seed)
-    model = make_model(algo, env, seed, task["kwargs"])
+    algorithm, changes = ALGOS[algo]
+    model = algorithm("MlpPolicy", env, seed=seed, device="cpu", **{**task["kwargs"], **changes})
     with tempfile.TemporaryDirectory() as folder:
         evaluation = EvalCallback(
             eval_env, n_eval_episodes=task["eval_episodes"], eval_freq=task["eval_freq"], log_path=folder, verbose=0
@@ -93,7 +116,7 @@ def report(env_id: str) -> None:
     import matplotlib.pyplot as plt
 
     rows, figure = [], plt.figure(figsize=(6, 4))
-    for colour, algo in enumerate(("sac", "sac_auto", "softac_v1")):
+    for colour, algo in enumerate(ALGOS):
         paths = sorted((RESULTS / env_id).glob(f"{algo}_[0-9]*.npz"))
         runs = [dict(np.load(path)) for path in paths]
         if not runs:
@@ -128,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["run", "report"])
     parser.add_argument("--env", choices=list(TASKS), required=True)
-    parser.add_argument("--algos", nargs="+", choices=["sac", "sac_auto", "softac_v1"], default=["sac", "softac_v1"])
+    parser.add_argument("--algos", nargs="+", choices=list(ALGOS), default=["sac", "softac_v1"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     args = parser.parse_args()
     if args.command == "report":

@@ -15,6 +15,7 @@ import numpy as np
 import torch as th
 from scipy.sparse import csr_matrix
 from scipy.special import logsumexp
+from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_softac import SQL
 from sb3_softac.envs import MultiGoal
@@ -22,12 +23,16 @@ from sb3_softac.envs.pictures import draw_multigoal
 
 RESULTS = Path(__file__).parent / "results"
 ALPHA, GAMMA, STEPS, EPISODES = 10.0, 0.99, 30_000, 100
+# The entry of hyperparams/sql.yml
 SETTINGS = dict(
     ent_coef=ALPHA,
     gamma=GAMMA,
-    batch_size=64,
-    learning_rate=1e-3,
+    batch_size=128,
+    # A Q-value off by one temperature makes a goal e times as likely: the last steps are small.
+    learning_rate=LinearSchedule(1e-3, 0.0, 1.0),
     learning_starts=500,
+    # Uniform actions at first, so that no goal is given up before it has been seen
+    random_steps=2_000,
     tau=0.01,
     train_freq=2,
     gradient_steps=1,

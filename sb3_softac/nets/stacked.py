@@ -11,6 +11,9 @@ from itertools import pairwise
 import torch as th
 from torch import nn
 
+# Numbers in a hidden layer of one chunk of particles: half a megabyte (benchmarks/sql_update.py).
+CHUNK = 1 << 17
+
 
 class StackedLinear(nn.Module):
     """
@@ -27,13 +30,17 @@ class StackedLinear(nn.Module):
         self.weight = nn.Parameter(th.empty(n_members, in_features, out_features).uniform_(-bound, bound))
         self.bias = nn.Parameter(th.empty(n_members, 1, out_features).uniform_(-bound, bound))
 
+    def weight_and_bias(self, frozen: bool) -> tuple[th.Tensor, th.Tensor]:
+        """:return: ``[n_members, in_features, out_features]`` and ``[n_members, 1, out_features]``; no gradient if frozen."""
+        return (self.weight.detach(), self.bias.detach()) if frozen else (self.weight, self.bias)
+
     def forward(self, x: th.Tensor, frozen: bool = False) -> th.Tensor:
         """
         :param x: Inputs ``[n_members, batch, in_features]``.
         :param frozen: Let gradients pass to ``x`` but not to the parameters.
         :return: Outputs ``[n_members, batch, out_features]``.
         """
-        weight, bias = (self.weight.detach(), self.bias.detach()) if frozen else (self.weight, self.bias)
+        weight, bias = self.weight_and_bias(frozen)
         if weight.shape[2] == 1:
             # A batched product with a single column takes five times as long as the same sum written out.
             return (x * weight.transpose(1, 2)).sum(dim=2, keepdim=True) + bias
@@ -62,6 +69,7 @@ class StackedMLP(nn.Module):
         super().__init__()
         self.n_members = n_members
         sizes = [input_dim, *net_arch, output_dim]
+        self.widest = max(sizes[1:])
         self.layers = nn.ModuleList(StackedLinear(n_members, *shape) for shape in pairwise(sizes))
         self.activation = activation_fn()
 
@@ -80,21 +88,30 @@ class StackedMLP(nn.Module):
         """
         The same MLPs on inputs that share their first part: K particles per row of the batch.
 
-        The first layer is linear, so the shared part goes through it once per row instead of once per particle.
+        The first layer is linear, so the shared part goes through it once per row instead of once per particle. Without
+        gradient a CPU goes through the rows in chunks whose hidden layers stay in its cache.
 
         :param common: First part of the inputs ``[batch, common_dim]``.
         :param particles: Second part ``[batch, K, input_dim - common_dim]``.
         :param frozen: Let gradients pass to the inputs but not to the parameters.
         :return: Outputs ``[n_members, batch, K, output_dim]``.
         """
+        rows = max(CHUNK // (particles.shape[1] * self.widest), 1)
+        if th.is_grad_enabled() or common.device.type != "cpu" or rows >= len(common):
+            return self._particles(common, particles, frozen)
+        chunks = zip(common.split(rows), particles.split(rows), strict=True)
+        return th.cat([self._particles(*chunk, frozen) for chunk in chunks], dim=1)
+
+    def _particles(self, common: th.Tensor, particles: th.Tensor, frozen: bool) -> th.Tensor:
+        """:meth:`particles`, member by member: a product with so many rows gains nothing from a batch of two weights."""
         batch, k, _ = particles.shape
-        first = self.layers[0]
-        assert isinstance(first, StackedLinear)
-        weight, bias = (first.weight.detach(), first.bias.detach()) if frozen else (first.weight, first.bias)
-        n_common = common.shape[1]
-        rows = th.baddbmm(bias, common.expand(self.n_members, *common.shape), weight[:, :n_common])
-        own = particles.flatten(0, 1).expand(self.n_members, batch * k, -1) @ weight[:, n_common:]
-        x = (rows.unsqueeze(2) + own.unflatten(1, (batch, k))).flatten(1, 2)
-        for layer in self.layers[1:]:
-            x = layer(self.activation(x), frozen)
-        return x.unflatten(1, (batch, k))
+        n_common, flat, outputs = common.shape[1], particles.flatten(0, 1), []
+        layers = [layer.weight_and_bias(frozen) for layer in self.layers]  # type: ignore[operator]
+        for member in range(self.n_members):
+            (weight, bias), *others = [(weights[member], biases[member, 0]) for weights, biases in layers]
+            rows = th.addmm(bias, common, weight[:n_common])
+            x = (rows.unsqueeze(1) + (flat @ weight[n_common:]).unflatten(0, (batch, k))).flatten(0, 1)
+            for weight, bias in others:
+                x = th.addmm(bias, self.activation(x), weight)
+            outputs.append(x)
+        return th.stack(outputs).unflatten(1, (batch, k))

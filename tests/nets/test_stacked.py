@@ -2,6 +2,7 @@ import pytest
 import torch as th
 from torch import nn
 
+from sb3_softac.nets import stacked as module
 from sb3_softac.nets.stacked import StackedLinear, StackedMLP
 
 
@@ -73,3 +74,17 @@ def test_particles_are_the_concatenated_inputs_of_the_same_networks():
     assert particles.grad is not None and all(parameter.grad is None for parameter in mlp.parameters())
     linear = StackedMLP(2, 5, 2, [])
     assert linear.particles(common, particles).shape == (2, 4, 6, 2)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4])
+def test_particles_in_chunks_of_rows_are_the_same(rows, monkeypatch):
+    mlp = StackedMLP(2, 5, 2, [8, 7])
+    common, particles = th.randn(4, 3), th.randn(4, 6, 2)
+    calls, whole = [], mlp._particles
+    monkeypatch.setattr(module, "CHUNK", rows * 6 * 8)
+    monkeypatch.setattr(mlp, "_particles", lambda *args: calls.append(len(args[0])) or whole(*args))
+    expected = mlp.particles(common, particles).detach()
+    assert calls == [4]  # gradients keep every chunk, so that there is nothing to gain
+    with th.no_grad():
+        assert th.allclose(mlp.particles(common, particles), expected, atol=1e-6)
+    assert calls[1:] == {1: [1, 1, 1, 1], 3: [3, 1], 4: [4]}[rows]
