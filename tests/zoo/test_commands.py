@@ -125,15 +125,26 @@ def test_discrete_actions_are_refused_with_a_hint(tmp_path):
     assert "DiscreteSAC" in train(tmp_path, task=("--algo", "softac_v1", "--env", "CartPole-v1"), expect=1)
 
 
-def test_discretesac_trains_enjoys_and_optimizes(tmp_path):
-    cartpole = ("--algo", "discretesac", "--env", "CartPole-v1")
-    train(tmp_path, *SMALL, task=cartpole)
-    config = yaml.unsafe_load((tmp_path / "logs/discretesac/CartPole-v1_1/CartPole-v1/config.yml").read_text())
-    assert "target_entropy" in config  # from our YAML
-    assert "Mean reward" in run(tmp_path, "rl_zoo3.enjoy", *cartpole, "-f", "logs", "--no-render", "-n", 100)
+@pytest.mark.parametrize(
+    ("algo", "env_id", "ours"),
+    [("discretesac", "CartPole-v1", "target_entropy"), ("sql", "Pendulum-v1", "kernel_particles")],
+)
+def test_the_other_algorithms_train_enjoy_optimize_and_plot(algo, env_id, ours, tmp_path):
+    task = ("--algo", algo, "--env", env_id)
+    for _ in range(2):  # a comparison needs two runs
+        train(tmp_path, *SMALL, task=task)
+    assert ours in yaml.unsafe_load((tmp_path / f"logs/{algo}/{env_id}_1/{env_id}/config.yml").read_text())
+    assert "Mean reward" in run(tmp_path, "rl_zoo3.enjoy", *task, "-f", "logs", "--no-render", "-n", 210)
+    run(tmp_path, "rl_zoo3.plots.plot_train", *task, "--exp-folder", "logs", "-w", 1)
+    all_plots = ("--algos", algo, "--env", env_id, "--exp-folders", "logs", "--no-display", "-o", "table")
+    run(tmp_path, "rl_zoo3.plots.all_plots", *all_plots)
+    assert pickle.loads((tmp_path / "table.pkl").read_bytes())[env_id][f"{algo.upper()}-logs"]["timesteps"].tolist() == [
+        100,
+        200,
+    ]
     trials = ("--n-trials", 2, "--n-startup-trials", 1, "--n-evaluations", 1, "--pruner", "none", "--no-optim-plots")
-    train(tmp_path, "-optimize", *trials, *SMALL, task=cartpole, steps=120)
-    (report,) = (tmp_path / "logs/discretesac").glob("report_*.csv")
+    train(tmp_path, "-optimize", *trials, *SMALL, task=task, steps=120)
+    (report,) = (tmp_path / f"logs/{algo}").glob("report_*.csv")
     assert report.read_text().count("COMPLETE") == 2
 
 
