@@ -11,6 +11,7 @@ from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples, GymEnv, MaybeCallback, ReplayBufferSamples, Schedule
 from stable_baselines3.common.utils import get_parameters_by_name
 
@@ -154,9 +155,9 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
             raise ValueError(f"target_entropy must be a number of nats or 'auto', got {self.target_entropy!r}") from None
 
     @property
-    def log_ent_coef(self) -> th.Tensor | None:
-        """Logarithm of a learned temperature, one element; None if the temperature is not learned."""
-        return self.temperature.log_ent_coef if isinstance(self.temperature, AutoTemperature) else None
+    def log_ent_coef(self) -> th.Tensor:
+        """Logarithm of the temperature, one element: the parameter if it is learned, a copy if not."""
+        return self.temperature.log_ent_coef if isinstance(self.temperature, AutoTemperature) else self.temperature.alpha.log()
 
     @property
     def ent_coef_optimizer(self) -> th.optim.Optimizer | None:
@@ -280,6 +281,28 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
             reset_num_timesteps=reset_num_timesteps,
             progress_bar=progress_bar,
         )
+
+    def set_parameters(
+        self, load_path_or_dict: str | dict[str, Any], exact_match: bool = True, device: th.device | str = "auto"
+    ) -> None:
+        """
+        SB3's ``set_parameters``, but for the temperature: whether it is learned is this model's affair, so that a model with a
+        learned temperature can be loaded with a fixed or annealed one, and the other way round.
+
+        :param load_path_or_dict: Path of a saved model, or what ``get_parameters`` returned.
+        :param exact_match: Whether the parameters of all networks must be there.
+        :param device: Device to load to.
+        :raises ValueError: if a name is unknown or missing.
+        """
+        if isinstance(load_path_or_dict, dict):
+            params = dict(load_path_or_dict)
+        else:
+            _, params, _ = load_from_zip_file(load_path_or_dict, device=device, load_data=False)
+        if self.ent_coef_optimizer is None:
+            params.pop("ent_coef_optimizer", None)
+        elif exact_match:
+            params.setdefault("ent_coef_optimizer", self.ent_coef_optimizer.state_dict())
+        super().set_parameters(params, exact_match, device)
 
     def _excluded_save_params(self) -> list[str]:
         rebuilt = ["temperature", "_optimizers", "_sources", "_targets", "_source_stats", "_target_stats", "_ok"]

@@ -56,6 +56,21 @@ def test_load_restores_everything(kwargs, tmp_path):
     assert not same_parameters(model, loaded)
 
 
+@pytest.mark.parametrize(
+    ("saved", "loaded_with", "alpha"), [("auto_0.1", 0.3, 0.3), ("auto_0.1", lambda p: 0.1 + p, 1.1), (0.2, "auto_0.4", 0.4)]
+)
+def test_load_with_another_kind_of_temperature(saved, loaded_with, alpha, tmp_path):
+    model = make_model(ent_coef=saved)
+    model.learn(40)
+    model.save(tmp_path / "model")
+    loaded = SoftAC_v1.load(tmp_path / "model", env=gym.make("Pendulum-v1"), ent_coef=loaded_with)
+    assert all(th.equal(value, loaded.policy.state_dict()[key]) for key, value in model.policy.state_dict().items())
+    assert loaded.temperature.alpha.item() == pytest.approx(alpha)
+    assert loaded.log_ent_coef.exp().item() == pytest.approx(alpha)
+    loaded.learn(20)
+    assert (loaded.temperature.alpha.item() == pytest.approx(alpha)) is (loaded_with == 0.3)
+
+
 def test_load_without_environment_and_with_changed_arguments(tmp_path):
     model = make_model()
     model.learn(20)
