@@ -1,4 +1,7 @@
-"""A replay buffer for what SB3's leave out: n-step targets with dictionaries, and extra columns such as action masks."""
+"""
+The replay buffer of all algorithms: SB3's in less memory, with n-step targets for dictionaries too, and extra columns such as
+action masks.
+"""
 
 from typing import Any, NamedTuple
 
@@ -8,6 +11,8 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import TensorDict
 from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_softac.common.observation_store import ObservationStore
 
 
 class SoftReplayBufferSamples(NamedTuple):
@@ -26,7 +31,8 @@ class SoftReplayBuffer(ReplayBuffer):
     """
     SB3's ReplayBuffer, DictReplayBuffer and NStepReplayBuffer in one, with extra columns.
 
-    Time limits, n-step targets, several environments and VecNormalize mean what they mean there.
+    Time limits, n-step targets, several environments and VecNormalize mean what they mean there, and the same random numbers
+    draw the same samples. Observations are stored once, in the precision that the networks use.
 
     :param buffer_size: Number of transitions.
     :param observation_space: Observation space.
@@ -65,20 +71,31 @@ class SoftReplayBuffer(ReplayBuffer):
         self.n_steps, self.gamma = n_steps, gamma
         self._is_dict = isinstance(observation_space, spaces.Dict)
         parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"": observation_space}
-        self._spaces: dict[str, Any] = dict(parts)
-
-        def columns(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-            return np.zeros((size, n_envs, *shape), dtype=self._maybe_cast_dtype(dtype))
-
-        self.observations, self.next_observations = (  # type: ignore[assignment]
-            {key: columns(space.shape, space.dtype) for key, space in self._spaces.items()} for _ in range(2)
-        )
-        self.actions = columns((self.action_dim,), action_space.dtype)
+        self._stores = {key: ObservationStore(space, size, n_envs) for key, space in parts.items()}
+        self.actions = np.zeros((size, n_envs, self.action_dim), dtype=self._maybe_cast_dtype(action_space.dtype))
         self.rewards = np.zeros((size, n_envs), dtype=np.float32)
         self.dones = np.zeros((size, n_envs), dtype=bool)
         self.timeouts = np.zeros((size, n_envs), dtype=bool)
         self.extras = {name: np.zeros((size, n_envs, *shape), dtype) for name, (shape, dtype) in (extras or {}).items()}
         self._staged: dict[str, np.ndarray] = {}
+
+    @property
+    def observations(self) -> np.ndarray | dict[str, np.ndarray]:  # type: ignore[override]
+        """All observations as SB3 keeps them ``[buffer_size, n_envs, ...]``: a copy, to look at."""
+        return self._whole(next_obs=False)
+
+    @property
+    def next_observations(self) -> np.ndarray | dict[str, np.ndarray]:  # type: ignore[override]
+        """All next observations as SB3 keeps them ``[buffer_size, n_envs, ...]``: a copy, to look at."""
+        return self._whole(next_obs=True)
+
+    def _whole(self, next_obs: bool) -> np.ndarray | dict[str, np.ndarray]:
+        rows, columns = np.indices((self.buffer_size, self.n_envs))
+        parts = {
+            key: store.get(next_obs, (rows.flatten(), columns.flatten())).reshape(self.buffer_size, self.n_envs, *store.shape)
+            for key, store in self._stores.items()
+        }
+        return parts if self._is_dict else parts[""]
 
     def stage(self, **extras: np.ndarray) -> None:
         """
@@ -112,10 +129,9 @@ class SoftReplayBuffer(ReplayBuffer):
             raise ValueError(
                 f"The extra columns {sorted(missing)} of the replay buffer have no values: call stage() before add()"
             )
-        pairs: tuple[tuple[Any, Any], ...] = ((self.observations, obs), (self.next_observations, next_obs))
-        for store, value in pairs:
-            for key, space in self._spaces.items():
-                store[key][self.pos] = np.reshape(value[key] if self._is_dict else value, (self.n_envs, *space.shape))
+        for key, store in self._stores.items():
+            pair: Any = (obs[key], next_obs[key]) if self._is_dict else (obs, next_obs)
+            store.add(self.pos, self.full, *pair)
         self.actions[self.pos] = np.reshape(action, (self.n_envs, self.action_dim))
         self.rewards[self.pos] = reward
         self.dones[self.pos] = done
@@ -142,8 +158,7 @@ class SoftReplayBuffer(ReplayBuffer):
     def _get_samples(  # type: ignore[override]
         self, batch_inds: np.ndarray, env: VecNormalize | None = None
     ) -> SoftReplayBufferSamples:
-        several = self.n_envs > 1
-        columns = np.random.randint(0, self.n_envs, size=len(batch_inds)) if several else np.zeros_like(batch_inds)
+        columns = np.random.randint(0, self.n_envs, size=len(batch_inds))  # also for one: the same random stream as SB3's
         first = (batch_inds, columns)
         last, rewards, discounts = self._n_step(batch_inds, columns, env)
         dones = self.dones[last] & ~self.timeouts[last]
@@ -151,9 +166,9 @@ class SoftReplayBuffer(ReplayBuffer):
             name: self._tensor(column[last if name.startswith("next_") else first]) for name, column in self.extras.items()
         }
         return SoftReplayBufferSamples(
-            observations=self._observations(self.observations, first, env),  # type: ignore[arg-type]
+            observations=self._observations(False, first, env),
             actions=self._tensor(self.actions[first]),
-            next_observations=self._observations(self.next_observations, last, env),  # type: ignore[arg-type]
+            next_observations=self._observations(True, last, env),
             dones=self._tensor(dones.astype(np.float32)[:, None]),
             rewards=self._tensor(rewards[:, None]),
             discounts=discounts,
@@ -181,12 +196,12 @@ class SoftReplayBuffer(ReplayBuffer):
         return (indices[np.arange(len(rows)), lengths], columns), returns, self._tensor(discounts)
 
     def _observations(
-        self, store: dict[str, np.ndarray], where: tuple[np.ndarray, np.ndarray], env: VecNormalize | None
+        self, next_obs: bool, where: tuple[np.ndarray, np.ndarray], env: VecNormalize | None
     ) -> th.Tensor | TensorDict:
+        parts = {key: store.get(next_obs, where) for key, store in self._stores.items()}
         if not self._is_dict:
-            return self._tensor(self._normalize_obs(store[""][where], env))  # type: ignore[arg-type]
-        obs = self._normalize_obs({key: values[where] for key, values in store.items()}, env)
-        return {key: self._tensor(values) for key, values in obs.items()}  # type: ignore[union-attr]
+            return self._tensor(self._normalize_obs(parts[""], env))  # type: ignore[arg-type]
+        return {key: self._tensor(values) for key, values in self._normalize_obs(parts, env).items()}  # type: ignore[union-attr]
 
     def _tensor(self, array: np.ndarray) -> th.Tensor:
         # Indexing by arrays has made a copy already

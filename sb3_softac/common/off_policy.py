@@ -15,6 +15,7 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples, GymEnv, MaybeCallback, ReplayBufferSamples, Schedule
 from stable_baselines3.common.utils import get_parameters_by_name
 
+from sb3_softac.common.buffers import SoftReplayBuffer
 from sb3_softac.common.optimizers import step_if
 from sb3_softac.common.temperature import AutoTemperature, Temperature, make_temperature
 
@@ -118,13 +119,33 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
             raise ValueError(f"Policy {policy_name!r} unknown: use one of {sorted(self.policy_aliases)} or a policy class")
         return self.policy_aliases[policy_name]
 
+    def _buffer_columns(self) -> dict[str, tuple[tuple[int, ...], type]]:
+        """:return: What the replay buffer has to keep of a transition beyond SB3's columns: shape and dtype by name."""
+        return {}
+
+    def _setup_replay_buffer(self) -> None:
+        """Choose our replay buffer unless the user has chosen one; SB3 makes it."""
+        columns = self._buffer_columns()
+        if self.replay_buffer_class in (None, SoftReplayBuffer) and not self.optimize_memory_usage:
+            self.replay_buffer_class = SoftReplayBuffer
+            ours = {"n_steps": self.n_steps, "gamma": self.gamma, "extras": columns}
+            self.replay_buffer_kwargs = {**ours, **self.replay_buffer_kwargs}
+        elif columns:
+            raise ValueError(
+                f"The replay buffer has to keep {sorted(columns)}: leave replay_buffer_class and optimize_memory_usage at "
+                "their defaults, or do without action masks and the entropy penalty"
+            )
+
     def _setup_model(self) -> None:
         self._check_arguments()
+        given = self.replay_buffer_kwargs
+        self._setup_replay_buffer()
         with warnings.catch_warnings():
             if self.replay_buffer_kwargs.get("n_steps") == self.n_steps:
                 # SB3 says that n_steps is ignored whenever the buffer's class is given, also for a buffer that heeds it
                 warnings.filterwarnings("ignore", message="`n_steps=")
             super()._setup_model()
+        self.replay_buffer_kwargs = given  # what the user said: load() adds ours again
         self._setup_target_entropy()
         self.temperature = make_temperature(self.ent_coef, self.device, self.lr_schedule(1), self.ent_coef_bounds)
         self._optimizers = [self.policy.optimizer]

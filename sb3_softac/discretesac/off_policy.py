@@ -45,28 +45,15 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         self.branches = Branches(self.action_space)
         if self.env is not None:
             self._has_masks = self._has_masks or is_masking_supported(self.env)
-        given = self.replay_buffer_kwargs
-        self._setup_replay_buffer()
         super()._setup_model()
-        self.replay_buffer_kwargs = given  # what the user said: load() adds ours again
 
-    def _setup_replay_buffer(self) -> None:
-        """Choose our replay buffer unless the user has chosen one; the base class makes it."""
+    def _buffer_columns(self) -> dict[str, tuple[tuple[int, ...], type]]:
         columns: dict[str, tuple[tuple[int, ...], type]] = {}
         if self._has_masks:
             columns |= {name: ((self.branches.n,), bool) for name in ("action_masks", "next_action_masks")}
         if "entropy_penalty" in self.stable_kwargs:
             columns["old_entropy"] = ((), np.float32)
-        ours = self.replay_buffer_class in (None, SoftReplayBuffer) and not self.optimize_memory_usage
-        if columns and not ours:
-            raise ValueError(
-                f"The replay buffer has to keep {sorted(columns)}: leave replay_buffer_class and optimize_memory_usage at "
-                "their defaults, or do without action masks and the entropy penalty"
-            )
-        if ours:
-            self.replay_buffer_class = SoftReplayBuffer
-            given = {"n_steps": self.n_steps, "gamma": self.gamma, "extras": columns}
-            self.replay_buffer_kwargs = {**given, **self.replay_buffer_kwargs}
+        return columns
 
     def _setup_learn(
         self,

@@ -220,7 +220,7 @@ def test_stored_transitions_are_copies():
     buffer, stream = make(SoftReplayBuffer, BOX, 1), transitions(BOX, 1, 1)
     fill(buffer, stream)
     stream[0][0][:] = 7.0
-    assert (buffer.observations[""][0] <= 1.0).all()
+    assert (buffer.observations[0] <= 1.0).all()
 
 
 def test_numbers_of_double_precision_become_single():
