@@ -264,6 +264,17 @@ def test_extra_columns_must_be_given_each_time():
     assert buffer.pos == 1
 
 
+def test_bytes_per_transition():
+    def size(obj):
+        return sum(value.nbytes for value in vars(obj).values() if isinstance(value, np.ndarray))
+
+    limits = {(17,): 0.4, (376,): 0.3, (4, 84, 84): 0.15}
+    for shape, limit in limits.items():
+        space = spaces.Box(0, 255, shape, np.uint8 if len(shape) == 3 else np.float64)
+        sb3, ours = (cls(5_000, space, spaces.Box(-1, 1, (6,)), device="cpu") for cls in (ReplayBuffer, SoftReplayBuffer))
+        assert size(ours) + sum(map(size, ours._stores.values())) < limit * size(sb3)
+
+
 def test_memory_optimisation_is_sb3s():
     with pytest.raises(ValueError, match="replay_buffer_class=ReplayBuffer"):
         make(SoftReplayBuffer, BOX, 1, optimize_memory_usage=True)
