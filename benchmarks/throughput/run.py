@@ -1,0 +1,157 @@
+"""
+Environment steps and updates per second of sb3_softac and its peers: fresh processes in turns, one table, one plot.
+
+    python3 -m venv peers/sbx && peers/sbx/bin/pip install torch==2.13.0 sbx-rl "gymnasium[mujoco]"
+    python3 -m venv peers/tianshou && peers/tianshou/bin/pip install torch==2.13.0 tianshou==2.0.1
+    python3 -m venv peers/torchrl && peers/torchrl/bin/pip install torch==2.13.0 torchrl==0.14.1 gymnasium
+    python benchmarks/throughput/run.py --peers peers --rounds 3
+
+``worker.py`` says what is measured. A round runs everybody once, so that a change of the machine's speed hits all, and ratios
+are taken within a round. Each run leaves ``results/throughput/<threads>_threads/<name>_<round>.json``; a run whose file exists
+is skipped, so an interrupted sweep is continued by the same command. A peer whose environment is not there is left out.
+
+The fraction of the limit is the time of the matrix products that an update cannot do without, measured in the same round with
+the same threads, over the time of the update.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+RESULTS = Path(__file__).parents[1] / "results" / "throughput"
+# Whose interpreter runs it, what the ratios refer to, and whose matrix products are its limit.
+PEERS: dict[str, tuple[str, str, str]] = {
+    "softac_v1": ("", "sac", "softac_v1"),
+    "sac": ("", "sac", "sac"),
+    "sac_fused": ("", "sac", "sac"),
+    "sbx_sac": ("sbx", "sac", "sac"),
+    "discrete_sac": ("", "dqn", "discrete_sac"),
+    "dqn": ("", "dqn", ""),
+    "tianshou": ("tianshou", "dqn", "discrete_sac"),
+    "tianshou_fused": ("tianshou", "dqn", "discrete_sac"),
+    "torchrl": ("torchrl", "dqn", "discrete_sac"),
+    "torchrl_fused": ("torchrl", "dqn", "discrete_sac"),
+    "limit": ("", "", ""),
+}
+PARTS = ("train", "act", "env", "store")
+
+
+def python_of(package: str, peers: Path) -> str | None:
+    """:return: Interpreter of a peer; None if its environment is not there."""
+    path = peers / package / "bin" / "python" if package else Path(sys.executable)
+    return str(path) if path.exists() else None
+
+
+def run(name: str, number: int, threads: int, peers: Path, folder: Path) -> None:
+    path, python = folder / f"{name}_{number}.json", python_of(PEERS[name][0], peers)
+    if path.exists() or python is None:
+        print(f"{name}, round {number}: {'there already' if python else 'no environment'}", flush=True)
+        return
+    limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
+    xla = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}"
+    command = [python, str(Path(__file__).with_name("worker.py")), name, "--threads", str(threads), "--born", str(time.time())]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, **limits, "XLA_FLAGS": xla, "RL_LOGGING_LEVEL": "ERROR"}
+    )
+    if done.returncode:
+        print(f"{name}, round {number}: failed, see its error above", flush=True)
+        return
+    partial = path.with_suffix(".partial")
+    partial.write_text(done.stdout)
+    os.replace(partial, path)
+    print(f"{name}, round {number}: {done.stdout.strip()}", flush=True)
+
+
+def spread(values: list[float], digits: int = 2) -> str:
+    """:return: Median and range of one number per round."""
+    if not values:
+        return "-"
+    return f"{np.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    """:return: One row per peer that has run."""
+    rounds: dict[int, dict[str, dict[str, float]]] = {}
+    for path in sorted(folder.glob("*.json")):
+        name, number = path.stem.rsplit("_", 1)
+        rounds.setdefault(int(number), {})[name] = json.loads(path.read_text())
+    rows = []
+    for name, (_, reference, limit) in PEERS.items():
+        runs = [(runs[name], runs) for runs in rounds.values() if name in runs]
+        if name == "limit" or not runs:
+            continue
+
+        def column(key: str, digits: int, runs=runs) -> str:
+            return spread([run[key] for run, _ in runs if key in run], digits)
+
+        def ratio(key: str, reference: str = reference, runs=runs) -> str:
+            return spread([others[reference][key] / run[key] for run, others in runs if reference in others])
+
+        rows.append(
+            {
+                "name": name,
+                "steps/s": spread([1e3 / run["loop"] for run, _ in runs], 0),
+                "loop: times as fast as": f"{reference}: {ratio('loop')}",
+                "updates/s": spread([1e3 / run["train"] for run, _ in runs], 0),
+                "ms per update": column("train", 2),
+                "update: times as fast as": f"{reference}: {ratio('train')}",
+                "fraction of the limit": spread([o["limit"][limit] / r["train"] for r, o in runs if limit and "limit" in o]),
+                "ms to sample": column("sample", 3),
+                "ms to act": column("act", 3),
+                "ms of the environment": column("env", 3),
+                "ms to store": column("store", 3),
+                "parts / loop": spread([sum(r[part] for part in PARTS) / r["loop"] for r, _ in runs if "act" in r]),
+                "s to 1000 steps": column("1k", 1),
+                "s to 10000 steps": column("10k", 1),
+                "peak MiB": column("memory", 0),
+            }
+        )
+    return rows
+
+
+def draw(rows: list[dict[str, str]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 0.4 * len(rows) + 1.2), sharey=True)
+    for axis, key in zip(axes, ("steps/s", "ms per update"), strict=True):
+        axis.barh([row["name"] for row in rows], [float(row[key].split()[0]) for row in rows], color="C0")
+        axis.set_xlabel(f"{key} (median)")
+    axes[0].invert_yaxis()
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", type=Path, default=Path("peers"), help="folder with the peers' environments")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--names", nargs="+", choices=list(PEERS), default=list(PEERS))
+    args = parser.parse_args()
+    folder = RESULTS / f"{args.threads}_threads"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(args.rounds):
+        for name in args.names:
+            run(name, number, args.threads, args.peers, folder)
+    rows = table(folder)
+    with open(f"{folder}.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    draw(rows, Path(f"{folder}.png"))
+    for row in rows:
+        print("\n".join(f"{key:>26}: {value}" for key, value in row.items()), end="\n\n")
+
+
+if __name__ == "__main__":
+    main()
