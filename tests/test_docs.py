@@ -37,6 +37,14 @@ def test_discrete_examples(name, lowest, highest):
     assert lowest <= example["main"](timesteps=200) <= highest
 
 
+def test_skills_are_composed(tmp_path):
+    example = runpy.run_path(str(ROOT / "docs" / "examples" / "compose_skills.py"))
+    distances = example["main"](timesteps=200, picture=str(tmp_path / "compose_skills.png"))
+    assert set(distances) == {"skill A", "skill B", "A + B at once", "A + B distilled"}
+    assert all(distance.shape == (2,) and (0 <= distance).all() for distance in distances.values())
+    assert (tmp_path / "compose_skills.png").stat().st_size > 10_000
+
+
 def test_frozenlake_example(tmp_path):
     example = runpy.run_path(str(ROOT / "docs" / "examples" / "frozenlake.py"))
     solutions = example["solve"]()
