@@ -33,7 +33,7 @@ def check_stored_masks(model):
     buffer, n = model.replay_buffer, model.branches.n
     assert buffer.size() > 0
     rows = slice(buffer.size())
-    states, next_states = (store[""][rows].argmax(axis=-1) for store in (buffer.observations, buffer.next_observations))
+    states, next_states = (store[rows].argmax(axis=-1) for store in (buffer.observations, buffer.next_observations))
     dones, timeouts = buffer.dones[rows], buffer.timeouts[rows]
     masks, next_masks = (buffer.extras[name][rows] for name in ("action_masks", "next_action_masks"))
     for where in np.ndindex(states.shape):
