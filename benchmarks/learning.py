@@ -40,7 +40,7 @@ MUJOCO: dict[str, Any] = dict(
     steps=100_000,
     eval_freq=10_000,
     eval_episodes=10,
-    kwargs=dict(learning_starts=1_000, ent_coef=0.2, train_freq=2),  # a gradient step of SQL is dear
+    kwargs=dict(learning_starts=1_000, ent_coef=0.2, train_freq=4),  # 25,000 updates: one of SQL is dear
     sql=dict(
         batch_size=128, ent_coef=0.0333, kernel_particles=16, value_particles=16, policy_kwargs=dict(net_arch=[128, 128])
     ),

@@ -13,7 +13,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples, GymEnv, MaybeCallback, ReplayBufferSamples, Schedule
-from stable_baselines3.common.utils import get_parameters_by_name
+from stable_baselines3.common.utils import get_parameters_by_name, obs_as_tensor
 
 from sb3_softac.common.buffers import SoftReplayBuffer
 from sb3_softac.common.optimizers import step_if
@@ -190,7 +190,17 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     ) -> tuple[np.ndarray, np.ndarray]:
         # SB3 ties the uniform actions to the first update; the papers do not.
         random_steps = learning_starts if self.random_steps is None else self.random_steps
-        return super()._sample_action(random_steps, action_noise, n_envs)
+        if self.num_timesteps < random_steps and not (self.use_sde and self.use_sde_at_warmup):
+            return super()._sample_action(random_steps, action_noise, n_envs)
+        # SB3 asks predict(), which checks the observation and switches the networks to evaluation as collect_rollouts() has
+        # done already, and scales the action to the environment's range, from where it is scaled back
+        assert self._last_obs is not None
+        with th.inference_mode():
+            scaled = self.policy._predict(obs_as_tensor(self._last_obs, self.device)).cpu().numpy()  # type: ignore[arg-type]
+        scaled = scaled.reshape(-1, *self.action_space.shape)  # type: ignore[misc]
+        if action_noise is not None:
+            scaled = np.clip(scaled + action_noise(), -1, 1)
+        return self.policy.unscale_action(scaled), scaled
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """

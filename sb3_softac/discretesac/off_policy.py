@@ -10,6 +10,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_softac.common.buffers import SoftReplayBuffer
@@ -85,7 +86,7 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         assert self.env is not None
         return self.branches.check_masks(get_action_masks(self.env), self.env.num_envs)
 
-    @th.no_grad()
+    @th.inference_mode()
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +95,7 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
             logits = th.zeros(n_envs, self.branches.n)
             log_pi = self.branches.log_softmax(logits, None if self._last_masks is None else th.as_tensor(self._last_masks))
         else:
-            obs, _ = self.policy.obs_to_tensor(self._last_obs)  # type: ignore[arg-type]
+            obs = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
             log_pi = self.policy.log_probs(obs, self._last_masks)
         if "entropy_penalty" in self.stable_kwargs:
             self._last_entropy = policy_entropy(log_pi).cpu().numpy()

