@@ -45,6 +45,12 @@ def test_skills_are_composed(tmp_path):
     assert (tmp_path / "compose_skills.png").stat().st_size > 10_000
 
 
+def test_pretrained_models_are_fine_tuned():
+    passed = runpy.run_path(str(ROOT / "docs" / "examples" / "fine_tune.py"))["main"](timesteps=240, seeds=[0])
+    assert set(passed) == {"from scratch", "pretrained hot", "pretrained cold"}
+    assert all(shares.shape == (1,) and 0 <= shares[0] <= 1 for shares in passed.values())
+
+
 def test_frozenlake_example(tmp_path):
     example = runpy.run_path(str(ROOT / "docs" / "examples" / "frozenlake.py"))
     solutions = example["solve"]()
