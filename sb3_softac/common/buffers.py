@@ -27,6 +27,21 @@ class SoftReplayBufferSamples(NamedTuple):
     extras: TensorDict
 
 
+class Draw(NamedTuple):
+    """What a batch consists of: where its transitions are in the replay buffer, and what is decided on the host."""
+
+    first: tuple[np.ndarray, np.ndarray]
+    """Rows and environments of the first transition of each target ``[batch]``."""
+    last: tuple[np.ndarray, np.ndarray]
+    """Those of the last transition; for 1-step targets the same."""
+    rewards: np.ndarray
+    """Discounted sums of rewards ``[batch, 1]``."""
+    dones: np.ndarray
+    """1 where the last transition led to a terminal state ``[batch, 1]``."""
+    discounts: np.ndarray | None
+    """Discounts of the values behind the last transitions ``[batch, 1]``; None for the algorithm's gamma."""
+
+
 class SoftReplayBuffer(ReplayBuffer):
     """
     SB3's ReplayBuffer, DictReplayBuffer and NStepReplayBuffer in one, with extra columns.
@@ -78,6 +93,8 @@ class SoftReplayBuffer(ReplayBuffer):
         self.timeouts = np.zeros((size, n_envs), dtype=bool)
         self.extras = {name: np.zeros((size, n_envs, *shape), dtype) for name, (shape, dtype) in (extras or {}).items()}
         self._staged: dict[str, np.ndarray] = {}
+        self.n_added = 0
+        """Rows added since the start, also those that have been overwritten."""
 
     @property
     def observations(self) -> np.ndarray | dict[str, np.ndarray]:  # type: ignore[override]
@@ -140,6 +157,7 @@ class SoftReplayBuffer(ReplayBuffer):
         for name, column in self.extras.items():
             column[self.pos] = self._staged[name]
         self._staged = {}
+        self.n_added += 1
         self.pos += 1
         if self.pos == self.buffer_size:
             self.full, self.pos = True, 0
@@ -152,32 +170,47 @@ class SoftReplayBuffer(ReplayBuffer):
         :param env: Normalization of observations and rewards, if any.
         :return: The transitions on the device.
         """
-        rows = np.random.randint(0, self.size(), size=batch_size)
-        return self._get_samples(rows, env)
+        return self._get_samples(self._draw_rows(batch_size), env)
+
+    def draw(self, batch_size: int) -> Draw:
+        """
+        Draw transitions as :meth:`sample` does, but leave them where they are.
+
+        :param batch_size: Number of transitions.
+        :return: Which ones, with their rewards.
+        """
+        return self._draw(self._draw_rows(batch_size), None)
+
+    def _draw_rows(self, batch_size: int) -> np.ndarray:
+        return np.random.randint(0, self.size(), size=batch_size)
+
+    def _draw(self, rows: np.ndarray, env: VecNormalize | None) -> Draw:
+        columns = np.random.randint(0, self.n_envs, size=len(rows))  # also for one: the same random stream as SB3's
+        last, rewards, discounts = self._n_step(rows, columns, env)
+        dones = (self.dones[last] & ~self.timeouts[last]).astype(np.float32)[:, None]
+        return Draw((rows, columns), last, rewards[:, None], dones, discounts)
 
     def _get_samples(  # type: ignore[override]
         self, batch_inds: np.ndarray, env: VecNormalize | None = None
     ) -> SoftReplayBufferSamples:
-        columns = np.random.randint(0, self.n_envs, size=len(batch_inds))  # also for one: the same random stream as SB3's
-        first = (batch_inds, columns)
-        last, rewards, discounts = self._n_step(batch_inds, columns, env)
-        dones = self.dones[last] & ~self.timeouts[last]
+        draw = self._draw(batch_inds, env)
         extras = {
-            name: self._tensor(column[last if name.startswith("next_") else first]) for name, column in self.extras.items()
+            name: self._tensor(column[draw.last if name.startswith("next_") else draw.first])
+            for name, column in self.extras.items()
         }
         return SoftReplayBufferSamples(
-            observations=self._observations(False, first, env),
-            actions=self._tensor(self.actions[first]),
-            next_observations=self._observations(True, last, env),
-            dones=self._tensor(dones.astype(np.float32)[:, None]),
-            rewards=self._tensor(rewards[:, None]),
-            discounts=discounts,
+            observations=self._observations(False, draw.first, env),
+            actions=self._tensor(self.actions[draw.first]),
+            next_observations=self._observations(True, draw.last, env),
+            dones=self._tensor(draw.dones),
+            rewards=self._tensor(draw.rewards),
+            discounts=None if draw.discounts is None else self._tensor(draw.discounts),
             extras=extras,
         )
 
     def _n_step(
         self, rows: np.ndarray, columns: np.ndarray, env: VecNormalize | None
-    ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, th.Tensor | None]:
+    ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray | None]:
         """
         :return: Where the last transition of each target stands, the discounted sum of its rewards ``[batch]`` and the
             discount of the value behind it ``[batch, 1]`` (None for 1-step targets: the algorithm's gamma).
@@ -193,7 +226,7 @@ class SoftReplayBuffer(ReplayBuffer):
         weights = np.where(steps <= lengths[:, None], self.gamma**steps, 0.0)
         returns = (rewards * weights).sum(axis=1).astype(np.float32)
         discounts = (self.gamma ** (lengths + 1.0)).astype(np.float32)[:, None]
-        return (indices[np.arange(len(rows)), lengths], columns), returns, self._tensor(discounts)
+        return (indices[np.arange(len(rows)), lengths], columns), returns, discounts
 
     def _observations(
         self, next_obs: bool, where: tuple[np.ndarray, np.ndarray], env: VecNormalize | None

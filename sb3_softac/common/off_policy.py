@@ -15,12 +15,17 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples, GymEnv, MaybeCallback, ReplayBufferSamples, Schedule
 from stable_baselines3.common.utils import get_parameters_by_name, obs_as_tensor
 
-from sb3_softac.common.buffers import SoftReplayBuffer
+from sb3_softac.common.buffers import SoftReplayBuffer, SoftReplayBufferSamples
+from sb3_softac.common.graph_steps import GraphSteps
+from sb3_softac.common.graphs import CudaEngine
 from sb3_softac.common.optimizers import step_if
 from sb3_softac.common.temperature import AutoTemperature, Temperature, make_temperature
 
+# Launches of gradient steps whose logs may wait on the device
+MAX_DEFERRED = 1_000
+
 SelfSoftOffPolicy = TypeVar("SelfSoftOffPolicy", bound="SoftOffPolicyAlgorithm")
-Batch = ReplayBufferSamples | DictReplayBufferSamples
+Batch = ReplayBufferSamples | DictReplayBufferSamples | SoftReplayBufferSamples
 
 
 class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
@@ -148,6 +153,10 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         self.replay_buffer_kwargs = given  # what the user said: load() adds ours again
         self._setup_target_entropy()
         self.temperature = make_temperature(self.ent_coef, self.device, self.lr_schedule(1), self.ent_coef_bounds)
+        self._ok = th.ones((), device=self.device)
+        self._log_names: list[str] = []
+        self._history: list[th.Tensor] = []
+        self._graph_steps = GraphSteps(self, CudaEngine()) if self.device.type == "cuda" else None
         self._optimizers = [self.policy.optimizer]
         if self.temperature.optimizer is not None:
             self._optimizers.append(self.temperature.optimizer)
@@ -214,18 +223,28 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self._optimizers)
         self._follow_schedules(self._current_progress_remaining)
-        self._ok = th.ones((), device=self.device)
-        history = []
-        for _ in range(gradient_steps):
-            batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
-            logs = self._update(batch)
-            self._n_updates += 1
-            # Counted over the whole training: SB3's SAC restarts the count at every call, which at one gradient step
-            # per call turns every interval into 1.
-            if self._n_updates % self.target_update_interval == 0:
-                self._update_targets()
-            history.append(th.stack(list(logs.values())))
-        self._log_updates(self._to_host(list(logs), th.stack(history)))
+        if self._graph_steps is not None and self._graph_steps.can_run():
+            self._history += self._graph_steps.run(gradient_steps, batch_size)
+        else:
+            self._history += [self._eager_step(batch_size) for _ in range(gradient_steps)]
+        if not self._defer_logs() or len(self._history) >= MAX_DEFERRED:
+            self._flush_logs()
+
+    def _eager_step(self, batch_size: int) -> th.Tensor:
+        """:return: What a gradient step logs ``[1, n_names]``."""
+        assert self.replay_buffer is not None
+        logs = self._update(self.replay_buffer.sample(batch_size, env=self._vec_normalize_env))
+        self._n_updates += 1
+        # Counted over the whole training: SB3's SAC restarts the count at every call, which at one gradient step
+        # per call turns every interval into 1.
+        if self._n_updates % self.target_update_interval == 0:
+            self._update_targets()
+        self._log_names = list(logs)
+        return th.stack(list(logs.values())).unsqueeze(0)
+
+    def _graph_constants(self) -> tuple[Any, ...]:
+        """:return: What :meth:`_update` reads from the host, besides ``gamma``: a graph is captured anew when it changes."""
+        return (self.temperature,)
 
     def _follow_schedules(self, progress_remaining: float) -> None:
         """
@@ -245,36 +264,46 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         for optimizer in self._optimizers:
             optimizer.zero_grad()
         values.sum().backward()
-        self._ok = self._ok * values.isfinite().all()
+        self._ok.mul_(values.isfinite().all())
         for optimizer in self._optimizers:
             step_if(optimizer, self._ok)
         self.temperature.bound()
 
     @th.no_grad()
-    def _update_targets(self) -> None:
+    def _update_targets(self, weight: th.Tensor | float = 1.0) -> None:
+        """
+        :param weight: 0 to leave the targets as they are.
+        """
         # A step that was withheld must not move the targets either.
-        weight = self.tau * self._ok
+        weight = weight * self.tau * self._ok
         th._foreach_lerp_(self._targets, self._sources, [weight] * len(self._targets))  # type: ignore[list-item]
         for target, source in zip(self._target_stats, self._source_stats, strict=True):
             target.copy_(source)
 
-    def _to_host(self, names: list[str], history: th.Tensor) -> dict[str, np.ndarray]:
+    def _defer_logs(self) -> bool:
+        """:return: Whether logs stay on the device until they are dumped, so that nobody waits for it."""
+        return self.device.type != "cpu"
+
+    def _flush_logs(self) -> None:
         """
-        :param names: Names of the logged scalars.
-        :param history: Their values ``[gradient_steps, n_names]``.
-        :return: Their values by name ``[gradient_steps]``.
-        :raises ValueError: if one of them is not finite.
+        Log the means over all gradient steps since the last time.
+
+        :raises ValueError: if one of the values is not finite.
         """
-        values = history.cpu().numpy()  # the only time that the host waits for the device
+        if not self._history:
+            return
+        values = th.cat(self._history).cpu().numpy()  # the only time that the host waits for the device
+        self._history = []
+        self._ok.fill_(1.0)
         if not np.isfinite(values).all():
             step, column = np.argwhere(~np.isfinite(values))[0]
             self._n_updates += int(step) - len(values)  # that step and those after it were withheld
             raise ValueError(
-                f"{names[column]} is {values[step, column]} at gradient step {self._n_updates + 1}. "
+                f"{self._log_names[column]} is {values[step, column]} at gradient step {self._n_updates + 1}. "
                 "Training stopped; the parameters are those of before this step. Look for NaN or infinite observations and "
                 "rewards (SB3's VecCheckNan finds them), then for a learning rate or reward scale that is too large"
             )
-        return dict(zip(names, values.T, strict=True))
+        self._log_updates(dict(zip(self._log_names, values.T, strict=True)))
 
     def _log_updates(self, logs: dict[str, np.ndarray]) -> None:
         """
@@ -283,6 +312,11 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for name, values in logs.items():
             self.logger.record(f"train/{name}", float(values.mean()))
+
+    def dump_logs(self) -> None:
+        """Write the log; SB3's ``dump_logs``."""
+        self._flush_logs()
+        super().dump_logs()
 
     def learn(
         self: SelfSoftOffPolicy,
@@ -304,7 +338,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         :param progress_bar: Whether to show a progress bar.
         :return: The trained model.
         """
-        return super().learn(
+        super().learn(
             total_timesteps=total_timesteps,
             callback=callback,
             log_interval=log_interval,
@@ -312,6 +346,8 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
             reset_num_timesteps=reset_num_timesteps,
             progress_bar=progress_bar,
         )
+        self._flush_logs()
+        return self
 
     def set_parameters(
         self, load_path_or_dict: str | dict[str, Any], exact_match: bool = True, device: th.device | str = "auto"
@@ -337,6 +373,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         rebuilt = ["temperature", "_optimizers", "_sources", "_targets", "_source_stats", "_target_stats", "_ok"]
+        rebuilt += ["_log_names", "_history", "_graph_steps"]
         return [*super()._excluded_save_params(), *rebuilt]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

@@ -29,7 +29,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_softac.common.off_policy import Batch
-from sb3_softac.common.target_entropy import make_target_entropy
+from sb3_softac.common.target_entropy import DroppingTarget, make_target_entropy
 from sb3_softac.discretesac.off_policy import DiscreteOffPolicyAlgorithm
 from sb3_softac.discretesac.policies import CnnPolicy, DiscreteSACPolicy, MlpPolicy, MultiInputPolicy
 from sb3_softac.equations.bellman import soft_bellman_target
@@ -186,7 +186,12 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
             v_next = soft_state_value(self._aggregate(q_next, log_pi_next), log_pi_next, self.critic_ent_coef_scale * alpha)
             q_target = soft_bellman_target(batch.rewards.squeeze(1), batch.dones.squeeze(1), v_next, discounts)
 
-        max_entropy = self.branches.max_entropy if masks is None else self.branches.max_entropies(masks)
+        max_entropy: th.Tensor | float = self.branches.max_entropy
+        mean_max_entropy = max_entropy
+        if masks is not None:
+            max_entropy = self.branches.max_entropies(masks)
+            # The clamp is for batches in which no state has a choice: 0 in place of 0 / 0
+            mean_max_entropy = max_entropy.mean().clamp(min=1e-8)
         losses = {
             "actor_loss": policy_loss(log_pi, self._aggregate(q.detach(), log_pi.detach()), alpha),
             "critic_loss": self._critic_loss(q, q_target, batch),
@@ -197,8 +202,7 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
         diagnostics = {
             "ent_coef": alpha,
             "entropy": entropy.mean(),
-            # The clamp is for batches in which no state has a choice: 0 in place of 0 / 0
-            "entropy_ratio": entropy.mean() / th.as_tensor(max_entropy).mean().clamp(min=1e-8),
+            "entropy_ratio": entropy.mean() / mean_max_entropy,
             "target_entropy_ratio": self._target.ratio,
             "q_mean": q_target.mean(),
         }
@@ -258,6 +262,14 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
                 raise ValueError(f"stable_kwargs has an unknown option {name!r}: use 'q_clip' and 'entropy_penalty'")
             if not value > 0.0:
                 raise ValueError(f"stable_kwargs: {name} must be greater than 0, got {value}: leave it out to switch it off")
+
+    def _graph_constants(self) -> tuple[Any, ...]:
+        constants = (self._target, self.critic_ent_coef_scale, self.q_aggregation, *self.stable_kwargs.items())
+        return (*super()._graph_constants(), *constants)
+
+    def _defer_logs(self) -> bool:
+        # The scheduled target looks at the entropies after each round
+        return super()._defer_logs() and not isinstance(self._target, DroppingTarget)
 
     def _target_pairs(self) -> list[tuple[th.nn.Module, th.nn.Module]]:
         return [(self.policy.critic, self.policy.critic_target)]

@@ -42,7 +42,8 @@ class Branches:
         self.max_entropy = sum(math.log(size) for size in sizes)
         """Entropy of the uniform policy in nats."""
         self._shape, self._dtype = action_space.shape, action_space.dtype
-        self._offsets = th.tensor([0, *sizes[:-1]]).cumsum(0)
+        self._starts = np.cumsum([0, *sizes[:-1]])
+        self._offsets = th.from_numpy(self._starts)
         # Branches of one size are the rows of a matrix; others are taken one by one
         self._uniform_size = sizes[0] if len(set(sizes)) == 1 else None
 
@@ -88,7 +89,8 @@ class Branches:
         """
         if len(self.sizes) == 1:
             return utilities.gather(-1, actions).squeeze(-1)
-        return utilities.gather(-1, actions + self._offsets.to(actions.device)).sum(dim=-1)
+        self._offsets = self._offsets.to(actions.device)  # moves once
+        return utilities.gather(-1, actions + self._offsets).sum(dim=-1)
 
     def max_entropies(self, masks: th.Tensor) -> th.Tensor:
         """
@@ -119,7 +121,7 @@ class Branches:
                 f"each environment, got {masks.shape}"
             )
         masks = masks.reshape(batch, self.n)
-        allowed = np.logical_or.reduceat(masks, self._offsets.numpy(), axis=1)
+        allowed = np.logical_or.reduceat(masks, self._starts, axis=1)
         if not allowed.all():
             row, branch = np.argwhere(~allowed)[0]
             raise ValueError(

@@ -209,6 +209,9 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
         if self.policy_kwargs["n_critics"] < 1:
             raise ValueError(f"n_critics must be at least 1 (the paper uses 2), got {self.policy_kwargs['n_critics']}")
 
+    def _graph_constants(self) -> tuple[Any, ...]:
+        return (*super()._graph_constants(), self.actor_q, self._target_nats)
+
     def _target_pairs(self) -> list[tuple[th.nn.Module, th.nn.Module]]:
         return [(self.policy.value_net, self.policy.value_net_target)]
 

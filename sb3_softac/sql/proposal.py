@@ -43,5 +43,6 @@ def mixture_proposal(particles: list[th.Tensor], m: int) -> tuple[th.Tensor, th.
     log_densities = [th.full_like(u[..., 0], uniform_log_density(dim))]
     for mean, std in zip(means, stds, strict=True):
         log_densities.append(squashed_log_prob(gaussian_log_prob((u - mean) / std, std.expand_as(u)), u))
-    fractions = th.tensor([uniform.shape[1], *[share] * len(particles)], device=u.device) / m
+    fractions = th.full((1 + len(particles),), share / m, device=u.device)
+    fractions[:1] += (uniform.shape[1] - share) / m
     return u.tanh(), mixture_log_density(th.stack(log_densities), fractions)

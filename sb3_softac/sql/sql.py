@@ -282,7 +282,7 @@ class SQL(SoftOffPolicyAlgorithm):
         if not isinstance(self.policy, ComposedPolicy):
             raise ValueError("distil() trains the sampler of a composed model: make one with SQL.compose()")
         self.policy.set_training_mode(True)
-        self._ok = th.ones((), device=self.device)
+        self._ok.fill_(1.0)
         sizes = np.array([buffer.size() for buffer in replay_buffers])
         for _ in range(gradient_steps):
             counts = np.random.multinomial(batch_size, sizes / sizes.sum())
@@ -313,6 +313,10 @@ class SQL(SoftOffPolicyAlgorithm):
             raise ValueError(f"value_particles must be at least 2, got {self.value_particles}")
         if self.proposal not in ("mixture", "uniform"):
             raise ValueError(f"proposal must be 'mixture' or 'uniform' (the paper), got {self.proposal!r}")
+
+    def _graph_constants(self) -> tuple[Any, ...]:
+        constants = (self.kernel_particles, self.value_particles, self.proposal, self._target_nats)
+        return (*super()._graph_constants(), *constants)
 
     def _target_pairs(self) -> list[tuple[th.nn.Module, th.nn.Module]]:
         return [(self.policy.critic, self.policy.critic_target)]

@@ -1,5 +1,7 @@
 """Inside training, actions are chosen without SB3's predict(), but none differs from what it would have chosen."""
 
+from copy import deepcopy
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -26,11 +28,11 @@ POLICIES = {"dict": "MultiInputPolicy", "image": "CnnPolicy"}
 
 class RandomObservations(gym.Env):
     def __init__(self, observation_space, action_space):
-        self.observation_space, self.action_space = observation_space, action_space
+        self.observation_space, self.action_space = deepcopy(observation_space), deepcopy(action_space)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.observation_space.seed(seed)
+        self.observation_space.seed(int(self.np_random.integers(1 << 31)))
         return self.observation_space.sample(), {}
 
     def step(self, action):

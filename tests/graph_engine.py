@@ -1,0 +1,65 @@
+"""CUDA graphs on a CPU: records the operations of a function, and repeats them on the same memory with the same numbers."""
+
+import torch as th
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+# What a capture does not allow: to read a tensor's value, and to send a number from the host.
+FORBIDDEN = (th.ops.aten._local_scalar_dense.default, th.ops.aten.lift_fresh.default, th.ops.aten.nonzero.default)
+
+
+class Recording(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.operations = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function in FORBIDDEN:
+            raise RuntimeError(f"operation not permitted when stream is capturing: {function}")
+        result = function(*args, **(kwargs or {}))
+        # Aliases keep the memory of now, even if a tensor is given other memory later
+        self.operations.append((function, *alias((args, kwargs or {}, result))))
+        return result
+
+    @th.no_grad()
+    def replay(self):
+        for function, args, kwargs, result in self.operations:
+            known = {tensor.untyped_storage().data_ptr() for tensor in tensors_in((args, kwargs))}
+            again = function(*args, **kwargs)
+            for old, new in zip(tensors_in(result), tensors_in(again), strict=True):
+                if old.untyped_storage().data_ptr() not in known:  # else a view, or changed in place
+                    old.copy_(new)
+
+
+def alias(tree):
+    return tree_map_only(th.Tensor, lambda tensor: tensor.detach(), tree)
+
+
+def tensors_in(tree):
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, th.Tensor)]
+
+
+class RecordingEngine:
+    """Where CUDA only captures, this runs the function as well; the first replay is therefore left out."""
+
+    def __init__(self):
+        self.captures = self.replays = 0
+
+    def warm_up(self, function):
+        return function()
+
+    def capture(self, function):
+        self.captures += 1
+        recording = Recording()
+        with recording:
+            result = function()
+        first = True
+
+        def replay():
+            nonlocal first
+            self.replays += 1
+            if not first:
+                recording.replay()
+            first = False
+
+        return result, replay
