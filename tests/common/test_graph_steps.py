@@ -90,7 +90,7 @@ def test_same_parameters_as_without_graphs(algorithm, options):
     steps = 130 * options.get("n_envs", 1) // (3 if options.get("gradient_steps", 1) > 1 else 1)
     eager, graphed = (learn(model, steps) for model in both(algorithm, **options))
     assert eager._n_updates == graphed._n_updates > 0
-    assert engine_of(graphed).captures >= 1 and engine_of(graphed).replays > engine_of(graphed).captures
+    assert engine_of(graphed).captures >= 1 and engine_of(graphed).replays >= engine_of(graphed).captures
     assert_same_parameters(eager, graphed)
     assert eager.logger.name_to_value.keys() == graphed.logger.name_to_value.keys()
 
