@@ -81,7 +81,7 @@ def both(algorithm, **kwargs):
         dict(target_update_interval=3, tau=0.5, ent_coef=lambda progress: 0.1 + progress, learning_rate=lambda p: 1e-3 * p),
         dict(kind="dict"),
         dict(kind="image"),
-        dict(kind="discrete", gradient_steps=-1, train_freq=(1, "episode")),
+        dict(kind="matrix", gradient_steps=-1, train_freq=(1, "episode")),
     ],
     ids=str,
 )
