@@ -12,6 +12,7 @@ from torch import nn
 from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob
 from sb3_softac.nets.branches import Branches
 from sb3_softac.nets.features import Network
+from sb3_softac.nets.linear import quicken
 from sb3_softac.nets.stacked import StackedLinear, StackedMLP
 
 
@@ -94,7 +95,7 @@ class CategoricalActor(Network):
             observation_space, action_space, features_extractor=features_extractor, normalize_images=normalize_images
         )
         self.branches = branches
-        self.logits = nn.Sequential(*create_mlp(features_dim, branches.n, net_arch, activation_fn))
+        self.logits = quicken(nn.Sequential(*create_mlp(features_dim, branches.n, net_arch, activation_fn)))
 
     def features(self, obs: PyTorchObs) -> th.Tensor:
         """

@@ -9,6 +9,7 @@ from torch import nn
 
 from sb3_softac.nets.branches import Branches
 from sb3_softac.nets.features import Network
+from sb3_softac.nets.linear import quicken
 from sb3_softac.nets.stacked import StackedMLP
 
 
@@ -114,7 +115,7 @@ class ValueNet(Network):
             observation_space, action_space, features_extractor=features_extractor, normalize_images=normalize_images
         )
         self.share_features_extractor = share_features_extractor
-        self.v_network = nn.Sequential(*create_mlp(features_dim, 1, net_arch, activation_fn))
+        self.v_network = quicken(nn.Sequential(*create_mlp(features_dim, 1, net_arch, activation_fn)))
 
     def forward(self, obs: PyTorchObs) -> th.Tensor:
         """

@@ -6,10 +6,14 @@ whole product per core instead of a split one (measured in ``benchmarks/update.p
 """
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch as th
 from torch import nn
+from torch.nn import functional as F
+
+from sb3_softac.nets.linear import by_onednn, linear, quicken
 
 # Numbers in a hidden layer of one chunk of particles: half a megabyte (benchmarks/sql_update.py).
 CHUNK = 1 << 17
@@ -70,8 +74,9 @@ class StackedMLP(nn.Module):
         self.n_members = n_members
         sizes = [input_dim, *net_arch, output_dim]
         self.widest = max(sizes[1:])
+        self.largest = max(n_in * n_out for n_in, n_out in pairwise(sizes))
         self.layers = nn.ModuleList(StackedLinear(n_members, *shape) for shape in pairwise(sizes))
-        self.activation = activation_fn()
+        self.activation = quicken(activation_fn())
 
     def forward(self, x: th.Tensor, frozen: bool = False) -> th.Tensor:
         """
@@ -79,10 +84,26 @@ class StackedMLP(nn.Module):
         :param frozen: Let gradients pass to ``x`` but not to the parameters.
         :return: Outputs ``[n_members, batch, output_dim]``.
         """
+        if by_onednn(x, self.largest):
+            return th.stack([self._member(x, *layers) for layers in self._members(frozen)])
         x = x.expand(self.n_members, *x.shape)
         for layer in self.layers[:-1]:
             x = self.activation(layer(x, frozen))
         return self.layers[-1](x, frozen)
+
+    def _members(self, frozen: bool) -> Iterator[tuple[tuple[th.Tensor, th.Tensor], ...]]:
+        """:return: For each member the weights ``[out, in]`` and biases ``[out]`` of its layers."""
+        layers = []
+        for layer in self.layers:
+            weight, bias = layer.weight_and_bias(frozen)  # type: ignore[operator]
+            layers.append([(w.t(), b) for w, b in zip(weight.unbind(0), bias.squeeze(1).unbind(0), strict=True)])
+        return zip(*layers, strict=True)
+
+    def _member(self, x: th.Tensor, *layers: tuple[th.Tensor, th.Tensor]) -> th.Tensor:
+        """:return: Outputs of one member ``[batch, output_dim]``."""
+        for weight, bias in layers[:-1]:
+            x = self.activation(linear(x, weight, bias))
+        return linear(x, *layers[-1])
 
     def particles(self, common: th.Tensor, particles: th.Tensor, frozen: bool = False) -> th.Tensor:
         """
@@ -106,12 +127,9 @@ class StackedMLP(nn.Module):
         """:meth:`particles`, member by member: a product with so many rows gains nothing from a batch of two weights."""
         batch, k, _ = particles.shape
         n_common, flat, outputs = common.shape[1], particles.flatten(0, 1), []
-        layers = [layer.weight_and_bias(frozen) for layer in self.layers]  # type: ignore[operator]
-        for member in range(self.n_members):
-            (weight, bias), *others = [(weights[member], biases[member, 0]) for weights, biases in layers]
-            rows = th.addmm(bias, common, weight[:n_common])
-            x = (rows.unsqueeze(1) + (flat @ weight[n_common:]).unflatten(0, (batch, k))).flatten(0, 1)
-            for weight, bias in others:
-                x = th.addmm(bias, self.activation(x), weight)
-            outputs.append(x)
+        for (weight, bias), *others in self._members(frozen):
+            rows = linear(common, weight[:, :n_common], bias)
+            own = F.linear(flat, weight[:, n_common:])
+            x = (rows.unsqueeze(1) + own.unflatten(0, (batch, k))).flatten(0, 1)
+            outputs.append(self._member(self.activation(x), *others) if others else x)
         return th.stack(outputs).unflatten(1, (batch, k))

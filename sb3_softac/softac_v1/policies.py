@@ -17,6 +17,7 @@ from torch import nn
 from sb3_softac.common.optimizers import make_optimizer
 from sb3_softac.nets.actors import SquashedGaussianActor
 from sb3_softac.nets.critics import StackedContinuousCritic, ValueNet
+from sb3_softac.nets.linear import quicken
 
 
 class SoftACPolicy(SACPolicy):
@@ -107,7 +108,9 @@ class SoftACPolicy(SACPolicy):
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> SquashedGaussianActor:
         actor_kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
-        return SquashedGaussianActor(**actor_kwargs).to(self.device)
+        actor = SquashedGaussianActor(**actor_kwargs)
+        quicken(actor.latent_pi)
+        return actor.to(self.device)
 
     def make_critic(  # type: ignore[override]
         self, features_extractor: BaseFeaturesExtractor | None = None
