@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 # Multiplications from which on oneDNN is faster: a batch of 64 and 256 x 256 weights.
 LARGE = 1 << 22
+AVAILABLE = th.backends.mkldnn.is_available() and hasattr(th.ops.mkldnn, "_linear_pointwise")
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -24,11 +25,11 @@ def by_onednn(x: th.Tensor, n_weights: int) -> bool:
     :return: Whether :func:`linear` leaves their product to oneDNN.
     """
     return (
-        x.dim() == 2
+        AVAILABLE
+        and x.dim() == 2
         and x.shape[0] * n_weights >= LARGE
         and x.dtype == th.float32
         and x.device.type == "cpu"
-        and th.backends.mkldnn.is_available()
     )
 
 

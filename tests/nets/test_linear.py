@@ -10,7 +10,7 @@ from sb3_softac.nets import linear as module
 from sb3_softac.nets.linear import Linear, OneDnnLinear, by_onednn, linear, quicken
 from sb3_softac.nets.stacked import StackedMLP
 
-pytestmark = pytest.mark.skipif(not th.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
+pytestmark = pytest.mark.skipif(not module.AVAILABLE, reason="PyTorch without oneDNN")
 
 
 @pytest.fixture
