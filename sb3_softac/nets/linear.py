@@ -24,13 +24,7 @@ def by_onednn(x: th.Tensor, n_weights: int) -> bool:
     :param n_weights: Number of weights that each of them is multiplied with.
     :return: Whether :func:`linear` leaves their product to oneDNN.
     """
-    return (
-        AVAILABLE
-        and x.dim() == 2
-        and x.shape[0] * n_weights >= LARGE
-        and x.dtype == th.float32
-        and x.device.type == "cpu"
-    )
+    return AVAILABLE and x.dim() == 2 and x.shape[0] * n_weights >= LARGE and x.dtype == th.float32 and x.device.type == "cpu"
 
 
 def linear(x: th.Tensor, weight: th.Tensor, bias: th.Tensor) -> th.Tensor:
