@@ -249,7 +249,7 @@ def report(env_ids: list[str]) -> None:
     for env_id in env_ids:
         runs = {}
         for name in VARIANTS:
-            paths = sorted((RESULTS / env_id).glob(f"{name}_[0-9]*.npz"))
+            paths = sorted(path for path in (RESULTS / env_id).glob("*.npz") if path.stem.rsplit("_", 1)[0] == name)
             if paths:
                 runs[name] = [dict(np.load(path)) for path in paths]
         if "discretesac" not in runs:
