@@ -3,8 +3,8 @@ Microseconds from one observation to one action inside training, ``_sample_actio
 
     python benchmarks/acting.py
 
-Writes ``benchmarks/results/acting.csv``. One thread, two hidden layers of 256; medians over blocks in which all take turns, and
-the quartiles of the ratios to SB3's SAC within a block.
+Writes ``benchmarks/results/acting.csv``. One thread, two hidden layers of 256; medians over blocks in which all take turns,
+and the quartiles of the ratios to SB3's SAC within a block.
 """
 
 import csv
