@@ -144,9 +144,10 @@ def test_bimodal_bandit_gets_what_a_tanh_gaussian_can_get():
 def test_chain_matches_soft_value_iteration():
     exact, oracles = Chain.solve()
     model = train(Chain(), 3_000, gamma=GAMMA)
+    model.learn(2_000, reset_num_timesteps=False)  # at the small learning rate, on what the policy does by now
     obs = th.tensor([0, 1])
     with th.no_grad():
         learned = model.value_net(obs.reshape(2, 1)).squeeze(1).numpy()
-    np.testing.assert_allclose(learned, exact, rtol=0.05)  # what 3000 transitions leave to chance
+    np.testing.assert_allclose(learned, exact, rtol=0.03)
     for state, oracle in enumerate(oracles):
         assert ks_distance(oracle, draw(model, obs[state : state + 1].reshape(1, 1))[0]) < 0.1
