@@ -1,5 +1,5 @@
 """
-Matrix products of a linear layer by MKL (what PyTorch calls) and by oneDNN (what ``sb3_softac.nets.linear`` calls)::
+Matrix products of a linear layer by MKL (what PyTorch calls) and by oneDNN (what ``sb3_softac.nets.mlp`` calls)::
 
     python benchmarks/products.py
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch as th
 
-from sb3_softac.nets.linear import product
+from sb3_softac.nets.mlp import onednn_linear
 
 RESULT = Path(__file__).parent / "results" / "products.csv"
 SHAPES = [(64, 64, 64), (64, 256, 256), (256, 17, 256), (256, 256, 12), (256, 256, 256), (2048, 256, 256)]
@@ -44,11 +44,11 @@ def main() -> None:
             t = microseconds(
                 {
                     "forward": lambda x=x, w=weight, b=bias: th.addmm(b, x, w.t()),
-                    "forward dnn": lambda x=x, w=weight, b=bias: product(x, w, b),
+                    "forward dnn": lambda x=x, w=weight, b=bias: onednn_linear(x, w, b),
                     "inputs": lambda g=grad, w=weight: g @ w,
-                    "inputs dnn": lambda g=grad, w=weight: product(g, w.t()),
+                    "inputs dnn": lambda g=grad, w=weight: onednn_linear(g, w.t()),
                     "weights": lambda g=grad, x=x: g.t() @ x,
-                    "weights dnn": lambda g=grad, x=x: product(g.t(), x.t()),
+                    "weights dnn": lambda g=grad, x=x: onednn_linear(g.t(), x.t()),
                 }
             )
             kinds = ("forward", "inputs", "weights")

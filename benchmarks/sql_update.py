@@ -41,7 +41,7 @@ from sb3_softac import SQL
 from sb3_softac.equations.bellman import soft_bellman_target
 from sb3_softac.equations.soft_q import importance_sampled_soft_value
 from sb3_softac.equations.stein import sampler_loss, svgd_direction, unsquashed_score
-from sb3_softac.nets import linear
+from sb3_softac.nets import mlp
 from sb3_softac.nets.stacked import StackedMLP
 from sb3_softac.sql.proposal import FITTED_PARTICLES, mixture_proposal
 
@@ -233,7 +233,7 @@ def check(size: Size, savings: list[str]) -> None:
     model = make_model(size)
     plain = Plain(model, savings)
     # With the products of one library: another one rounds otherwise, and Adam makes steps of what is left of a gradient of 0
-    large, linear.LARGE = linear.LARGE, sys.maxsize
+    large, mlp.LARGE = mlp.LARGE, sys.maxsize
     for seed in range(CHECKED_UPDATES):
         losses = []
         for train in (trainer(model), plain.train):
@@ -247,7 +247,7 @@ def check(size: Size, savings: list[str]) -> None:
             th.testing.assert_close([*map(th.Tensor.detach, own)], unstack(theirs), rtol=0.0, atol=2e-5)
         targets = [parameter.detach() for parameter in parameters(plain.targets)]
         th.testing.assert_close(targets, unstack(model.critic_target.parameters()), rtol=0.0, atol=1e-7)
-    linear.LARGE = large
+    mlp.LARGE = large
 
 
 def cpu_ms(train: Train, updates: int) -> float:

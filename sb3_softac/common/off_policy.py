@@ -260,11 +260,10 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
 
         :param losses: Scalar losses by name. Each must leave the parameters of the others' networks without gradient.
         """
-        values = th.stack(list(losses.values()))
         for optimizer in self._optimizers:
             optimizer.zero_grad()
-        values.sum().backward()
-        self._ok.mul_(values.isfinite().all())
+        th.autograd.backward([loss for loss in losses.values() if loss.requires_grad])
+        self._ok.mul_(th.stack([loss.detach() for loss in losses.values()]).isfinite().all())
         for optimizer in self._optimizers:
             step_if(optimizer, self._ok)
         self.temperature.bound()
@@ -294,24 +293,25 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
             return
         values = th.cat(self._history).cpu().numpy()  # the only time that the host waits for the device
         self._history = []
-        self._ok.fill_(1.0)
-        if not np.isfinite(values).all():
+        means = values.mean(axis=0, dtype=np.float64)  # in which no sum of finite values overflows
+        if not np.isfinite(means).all():
             step, column = np.argwhere(~np.isfinite(values))[0]
+            self._ok.fill_(1.0)
             self._n_updates += int(step) - len(values)  # that step and those after it were withheld
             raise ValueError(
                 f"{self._log_names[column]} is {values[step, column]} at gradient step {self._n_updates + 1}. "
                 "Training stopped; the parameters are those of before this step. Look for NaN or infinite observations and "
                 "rewards (SB3's VecCheckNan finds them), then for a learning rate or reward scale that is too large"
             )
-        self._log_updates(dict(zip(self._log_names, values.T, strict=True)))
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name, mean in zip(self._log_names, means.tolist(), strict=True):
+            self.logger.record(f"train/{name}", mean)
+        self._follow_logs(dict(zip(self._log_names, values.T, strict=True)))
 
-    def _log_updates(self, logs: dict[str, np.ndarray]) -> None:
+    def _follow_logs(self, logs: dict[str, np.ndarray]) -> None:
         """
         :param logs: Finite values by name ``[gradient_steps]``.
         """
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        for name, values in logs.items():
-            self.logger.record(f"train/{name}", float(values.mean()))
 
     def dump_logs(self) -> None:
         """Write the log; SB3's ``dump_logs``."""

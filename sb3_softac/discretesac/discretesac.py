@@ -278,8 +278,7 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
         super()._follow_schedules(progress_remaining)
         self._target.follow(progress_remaining)
 
-    def _log_updates(self, logs: dict[str, np.ndarray]) -> None:
-        super()._log_updates(logs)
+    def _follow_logs(self, logs: dict[str, np.ndarray]) -> None:
         self._target.observe(logs["entropy_ratio"])
         self._target_entropy_state = self._target.state()
 

@@ -6,6 +6,7 @@ multiplies the log-density instead: the same policy, with values in the units of
 """
 
 import torch as th
+from torch.nn import functional as F
 
 from sb3_softac.equations.shapes import require_same_shape
 
@@ -34,7 +35,7 @@ def value_loss(v: th.Tensor, v_target: th.Tensor) -> th.Tensor:
     :raises ValueError: if the shapes differ.
     """
     require_same_shape(v=v, v_target=v_target)
-    return 0.5 * (v - v_target.detach()).square().mean()
+    return 0.5 * F.mse_loss(v, v_target.detach())
 
 
 def q_loss(q: th.Tensor, q_target: th.Tensor) -> th.Tensor:
@@ -47,7 +48,7 @@ def q_loss(q: th.Tensor, q_target: th.Tensor) -> th.Tensor:
     :raises ValueError: if the shape of a critic's prediction is not that of the target.
     """
     require_same_shape(q=q[0], q_target=q_target)
-    return 0.5 * (q - q_target.detach()).square().mean() * q.shape[0]
+    return 0.5 * q.shape[0] * F.mse_loss(q, q_target.detach().expand_as(q))
 
 
 def policy_loss(log_pi: th.Tensor, q: th.Tensor, alpha: th.Tensor | float) -> th.Tensor:

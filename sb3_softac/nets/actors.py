@@ -6,13 +6,13 @@ from stable_baselines3.common.distributions import StateDependentNoiseDistributi
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, create_mlp
 from stable_baselines3.common.type_aliases import PyTorchObs
-from stable_baselines3.sac.policies import Actor
+from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, Actor
 from torch import nn
 
-from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob
+from sb3_softac.equations.squashing import SquashedSample, gaussian_log_prob, squashed_log_prob
 from sb3_softac.nets.branches import Branches
 from sb3_softac.nets.features import Network
-from sb3_softac.nets.linear import quicken
+from sb3_softac.nets.mlp import ReluMLP, quicken
 from sb3_softac.nets.stacked import StackedLinear, StackedMLP
 
 
@@ -24,6 +24,19 @@ class SquashedGaussianActor(Network, Actor):
     of the correction is used. Networks, parameter names and gSDE are SB3's, so weights move freely between the two.
     The constructor's parameters are those of ``stable_baselines3.sac.policies.Actor``.
     """
+
+    def get_action_dist_params(self, obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor, dict[str, th.Tensor]]:
+        """
+        :param obs: Observations.
+        :return: Means before the squash and logarithms of the standard deviations, both ``[batch, action_dim]``, and what gSDE
+            needs besides.
+        """
+        if self.use_sde or not isinstance(self.latent_pi, ReluMLP):
+            return super().get_action_dist_params(obs)
+        features = self.extract_features(obs, self.features_extractor)
+        assert isinstance(self.log_std, nn.Linear) and isinstance(self.mu, nn.Linear)
+        mean, log_std = self.latent_pi.heads(features, self.mu, self.log_std)
+        return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX), {}
 
     def _noise(self, mean: th.Tensor, log_std: th.Tensor, latent_sde: th.Tensor | None) -> tuple[th.Tensor, th.Tensor]:
         """
@@ -59,7 +72,9 @@ class SquashedGaussianActor(Network, Actor):
         :return: Actions scaled to [-1, 1] ``[batch, action_dim]`` and their log-densities in nats ``[batch]``.
         """
         mean, log_std, gsde = self.get_action_dist_params(obs)
-        noise, std = self._noise(mean, log_std, gsde.get("latent_sde"))
+        if not gsde:
+            return SquashedSample.apply(mean, log_std, th.randn_like(mean))
+        noise, std = self._noise(mean, log_std, gsde["latent_sde"])
         u = mean + std * noise
         return th.tanh(u), squashed_log_prob(gaussian_log_prob(noise, std), u)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from sb3_softac.nets.branches import Branches
 from sb3_softac.nets.features import Network
-from sb3_softac.nets.linear import quicken
+from sb3_softac.nets.mlp import quicken
 from sb3_softac.nets.stacked import StackedMLP
 
 
@@ -65,6 +65,20 @@ class StackedContinuousCritic(Network):
         :return: Soft Q-values in units of reward ``[n_critics, batch, 1]``.
         """
         return self.q_networks(th.cat([features, actions], dim=1), frozen)
+
+    def q_values_of_both(
+        self, features: th.Tensor, actions: th.Tensor, frozen_actions: th.Tensor
+    ) -> tuple[th.Tensor, th.Tensor]:
+        """
+        The Q-values of the critics' loss and, with frozen parameters, those of the policy's, at once.
+
+        :param features: What :meth:`features` returned ``[batch, features_dim]``.
+        :param actions: Actions scaled to [-1, 1] ``[batch, action_dim]``.
+        :param frozen_actions: Actions whose Q-values let gradients pass to them, but not to parameters and features.
+        :return: Soft Q-values of both in units of reward, each ``[n_critics, batch, 1]``.
+        """
+        frozen = th.cat([features.detach(), frozen_actions], dim=1)
+        return self.q_networks.forward_both(th.cat([features, actions], dim=1), frozen)
 
     def q_particles(self, features: th.Tensor, actions: th.Tensor, frozen: bool = False) -> th.Tensor:
         """

@@ -7,13 +7,13 @@ whole product per core instead of a split one (measured in ``benchmarks/update.p
 
 import math
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_softac.nets.linear import by_onednn, linear, quicken
+from sb3_softac.nets.mlp import MLPFunction, by_onednn, linear, quicken
 
 # Numbers in a hidden layer of one chunk of particles: half a megabyte (benchmarks/sql_update.py).
 CHUNK = 1 << 17
@@ -84,12 +84,33 @@ class StackedMLP(nn.Module):
         :param frozen: Let gradients pass to ``x`` but not to the parameters.
         :return: Outputs ``[n_members, batch, output_dim]``.
         """
+        if self._is_one_function(x):
+            return MLPFunction.apply(x, None, len(self.layers) - 1, *self._parameters_of_layers(frozen))
         if by_onednn(x, self.largest):
             return th.stack([self._member(x, *layers) for layers in self._members(frozen)])
         x = x.expand(self.n_members, *x.shape)
         for layer in self.layers[:-1]:
             x = self.activation(layer(x, frozen))
         return self.layers[-1](x, frozen)
+
+    def forward_both(self, x: th.Tensor, frozen_x: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """
+        Two forward passes at the price of one.
+
+        :param x: Inputs whose gradients reach the parameters ``[batch, input_dim]``.
+        :param frozen_x: Inputs whose gradients do not ``[frozen_batch, input_dim]``.
+        :return: Outputs ``[n_members, batch, output_dim]`` and ``[n_members, frozen_batch, output_dim]``.
+        """
+        if self._is_one_function(x):
+            return MLPFunction.apply(x, frozen_x, len(self.layers) - 1, *self._parameters_of_layers(frozen=False))
+        return self(x), self(frozen_x, frozen=True)
+
+    def _is_one_function(self, x: th.Tensor) -> bool:
+        return by_onednn(x, self.largest) and isinstance(self.activation, nn.ReLU)
+
+    def _parameters_of_layers(self, frozen: bool) -> Iterator[th.Tensor]:
+        """:return: The weights of all layers, then their biases."""
+        return chain(*zip(*[layer.weight_and_bias(frozen) for layer in self.layers], strict=True))  # type: ignore[operator]
 
     def _members(self, frozen: bool) -> Iterator[tuple[tuple[th.Tensor, th.Tensor], ...]]:
         """:return: For each member the weights ``[out, in]`` and biases ``[out]`` of its layers."""

@@ -17,7 +17,7 @@ from torch import nn
 from sb3_softac.common.optimizers import make_optimizer
 from sb3_softac.nets.actors import SquashedGaussianActor
 from sb3_softac.nets.critics import StackedContinuousCritic, ValueNet
-from sb3_softac.nets.linear import quicken
+from sb3_softac.nets.mlp import quicken
 
 
 class SoftACPolicy(SACPolicy):

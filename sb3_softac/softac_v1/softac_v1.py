@@ -176,7 +176,7 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
         actions_pi, log_pi = self.actor.action_log_prob(obs)
         log_pi = log_pi.unsqueeze(1)
         features = self.critic.features(obs)
-        q_pi = self.critic.q_values(features.detach(), actions_pi, frozen=True)
+        q, q_pi = self.critic.q_values_of_both(features, batch.actions, actions_pi)
         q_pi_min = q_pi.amin(dim=0) if self.actor_q == "min" else q_pi[0]
 
         v = self.value_net(obs)
@@ -185,7 +185,6 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
         with th.no_grad():
             v_next = self.value_net_target(batch.next_observations)
             q_target = soft_bellman_target(batch.rewards, batch.dones, v_next, discounts)
-        q = self.critic.q_values(features, batch.actions)
 
         losses = {
             "actor_loss": policy_loss(log_pi, q_pi_min, alpha),

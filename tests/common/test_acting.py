@@ -12,6 +12,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.nets.features import Network
@@ -96,3 +97,20 @@ def test_features_are_those_of_sb3(kind):
     theirs = super(Network, network).extract_features(obs, network.features_extractor)
     assert ours.dtype == theirs.dtype == th.float32
     assert th.equal(ours, theirs)
+
+
+def test_modes_reach_every_module():
+    """Flags are set without PyTorch's detours, unless a module has its own idea of training."""
+    network = DiscreteSAC("MlpPolicy", "CartPole-v1", device="cpu").policy.actor
+    network.extra = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2))
+    for mode in (False, True, False):
+        network.set_training_mode(mode)
+        assert [module.training for module in network.modules()] == [mode] * len(list(network.modules()))
+
+    class Frozen(nn.BatchNorm1d):
+        def train(self, mode=True):
+            return super().train(False)
+
+    network.extra = nn.Sequential(Frozen(2), nn.Dropout())
+    network.set_training_mode(True)
+    assert [module.training for module in network.extra] == [False, True] and network.training

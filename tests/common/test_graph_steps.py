@@ -248,7 +248,7 @@ def test_logs_are_read_once_per_dump(monkeypatch):
     for model in (at_once, deferred):
         learn(model, 30)
         seen = []
-        monkeypatch.setattr(model, "_log_updates", lambda logs, seen=seen: seen.append(logs["critic_loss"]))
+        monkeypatch.setattr(model, "_follow_logs", lambda logs, seen=seen: seen.append(logs["critic_loss"]))
         model._setup_learn(100)
         for _ in range(4):
             model.train(2, 8)
