@@ -85,6 +85,10 @@ ALGOS: dict[str, tuple[type[BaseAlgorithm], dict[str, Any]]] = {
     ),
 }
 
+# Earlier runs of the same settings, kept to see that no curve has changed: the first version, with PyTorch's own linear layers
+# and Adam (fused), SB3's replay buffer and predict().
+FORMER = ["softac_v1_first"]
+
 
 def run(env_id: str, algo: str, seed: int) -> None:
     path = RESULTS / env_id / f"{algo}_{seed}.npz"
@@ -130,7 +134,7 @@ def report(env_id: str) -> None:
     import matplotlib.pyplot as plt
 
     rows, figure = [], plt.figure(figsize=(6, 4))
-    for colour, algo in enumerate(ALGOS):
+    for colour, algo in enumerate([*ALGOS, *FORMER]):
         paths = sorted((RESULTS / env_id).glob(f"{algo}_[0-9]*.npz"))
         runs = [dict(np.load(path)) for path in paths]
         if not runs:

@@ -1,10 +1,8 @@
 """Densities of actions that are squashed into [-1, 1] by tanh."""
 
 import math
-from typing import Any
 
 import torch as th
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from sb3_softac.equations.shapes import require_same_shape
@@ -52,40 +50,24 @@ def squashed_log_prob(log_mu: th.Tensor, u: th.Tensor) -> th.Tensor:
     return log_mu - correction
 
 
-class SquashedSample(th.autograd.Function):
+def squashed_sample_gradient(
+    actions: th.Tensor, deviation: th.Tensor, grad_actions: th.Tensor, grad_log_prob: th.Tensor
+) -> tuple[th.Tensor, th.Tensor]:
     r"""
-    Eq. 11 and 21, arXiv:1801.01290v2, with their gradients in closed form: one node in place of twenty.
+    Eq. 11 with Eq. 21, arXiv:1801.01290v2, differentiated. Gradients of :math:`m` and :math:`\log \sigma` in closed form.
 
-    As :math:`-\frac{d}{du} \log(1 - \tanh^2 u) = 2 \tanh u`, both outputs depend on u through
-    :math:`\delta_u = \delta_a (1 - a^2) + 2 a \delta_{\log \pi}`, and the term :math:`-\log \sigma` is all that is left.
+    Here :math:`a = \tanh u` and :math:`u = m + \sigma \epsilon`. As :math:`-\frac{d}{du} \log(1 - \tanh^2 u) = 2 \tanh u`, all
+    passes through :math:`\delta_u = \delta_a (1 - a^2) + 2 a \, \delta_{\log \pi}`, but for the density's :math:`-\log \sigma`.
+
+    :param actions: Actions a ``[batch, action_dim]``.
+    :param deviation: :math:`\sigma \epsilon` ``[batch, action_dim]``.
+    :param grad_actions: :math:`\delta_a` ``[batch, action_dim]``.
+    :param grad_log_prob: :math:`\delta_{\log \pi}` ``[batch]``.
+    :return: Gradients of the means and of the logarithms of the standard deviations, both ``[batch, action_dim]``.
+    :raises ValueError: if the shapes differ.
     """
-
-    @staticmethod
-    def forward(ctx: Any, mean: th.Tensor, log_std: th.Tensor, noise: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """
-        :param ctx: Context.
-        :param mean: Means before the squash ``[batch, action_dim]``.
-        :param log_std: Logarithms of the standard deviations ``[batch, action_dim]``.
-        :param noise: Standard Gaussian noise ``[batch, action_dim]``.
-        :return: Actions in [-1, 1] ``[batch, action_dim]`` and their log-densities in nats ``[batch]``.
-        """
-        std = log_std.exp()
-        deviation = std * noise
-        u = mean + deviation
-        actions = th.tanh(u)
-        ctx.save_for_backward(actions, deviation)
-        return actions, squashed_log_prob(gaussian_log_prob(noise, std), u)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_actions: th.Tensor, grad_log_prob: th.Tensor) -> tuple[th.Tensor, th.Tensor, None]:
-        """
-        :param ctx: Context.
-        :param grad_actions: Gradient of the actions ``[batch, action_dim]``.
-        :param grad_log_prob: Gradient of the log-densities ``[batch]``.
-        :return: Gradients of the arguments of :meth:`forward`; the noise has none.
-        """
-        actions, deviation = ctx.saved_tensors
-        grad_log_prob = grad_log_prob.unsqueeze(1)
-        grad_u = grad_actions * (1.0 - actions.square()) + 2.0 * grad_log_prob * actions
-        return grad_u, grad_u * deviation - grad_log_prob, None
+    require_same_shape(actions=actions, deviation=deviation, grad_actions=grad_actions)
+    require_same_shape(grad_log_prob=grad_log_prob, row=actions[:, 0])
+    grad_log_prob = grad_log_prob.unsqueeze(1)
+    grad_u = grad_actions * (1.0 - actions.square()) + 2.0 * grad_log_prob * actions
+    return grad_u, grad_u * deviation - grad_log_prob

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch as th
 
-from sb3_softac.equations.squashing import SquashedSample, gaussian_log_prob, log_tanh_jacobian, squashed_log_prob
+from sb3_softac.equations.squashing import gaussian_log_prob, log_tanh_jacobian, squashed_log_prob, squashed_sample_gradient
 
 
 def test_jacobian_hand_computed():
@@ -68,24 +68,22 @@ def test_no_silent_broadcast():
         gaussian_log_prob(th.zeros(5, 2), th.ones(5, 1))
 
 
-def test_gradients_of_a_squashed_sample():
-    """In closed form, against finite differences and against PyTorch's of the formulas one by one."""
-    mean, log_std, noise = (th.randn(5, 3, dtype=th.float64) for _ in range(3))
+def test_gradient_hand_computed():
+    """a = 0.6, sigma epsilon = 0.5: (1 - 0.36) 2 + 2 * 0.6 * 3 = 4.88; 4.88 / 2 - 3 = -0.56."""
+    given = [th.tensor([[value]], dtype=th.float64) for value in (0.6, 0.5, 2.0)]
+    mean, log_std = squashed_sample_gradient(*given, th.tensor([3.0], dtype=th.float64))
+    assert mean.item() == pytest.approx(4.88) and log_std.item() == pytest.approx(-0.56)
+
+
+def test_gradient_against_the_formulas_one_by_one():
+    mean, log_std, noise, grad_actions = (th.randn(5, 3, dtype=th.float64) for _ in range(4))
+    grad_log_prob = th.randn(5, dtype=th.float64)
     leaves = [mean.requires_grad_(), log_std.requires_grad_()]
-    assert th.autograd.gradcheck(lambda m, s: SquashedSample.apply(m, s, noise), leaves)
     std = log_std.exp()
     u = mean + std * noise
-    one_by_one = th.tanh(u), squashed_log_prob(gaussian_log_prob(noise, std), u)
-    at_once = SquashedSample.apply(mean, log_std, noise)
-    weights = th.randn(5, 3, dtype=th.float64), th.randn(5, dtype=th.float64)
-    th.testing.assert_close(at_once, one_by_one)
-    gradients = [th.autograd.grad(outputs, leaves, weights) for outputs in (at_once, one_by_one)]
-    th.testing.assert_close(*gradients)
-
-
-def test_gradients_of_a_squashed_sample_far_out():
-    """Where tanh is 1 in single precision, the density still has the gradient 2 and the action none."""
-    mean = th.full((1, 1), 20.0, requires_grad=True)
-    actions, log_prob = SquashedSample.apply(mean, th.zeros(1, 1), th.zeros(1, 1))
-    assert th.autograd.grad(log_prob, mean, retain_graph=True)[0].item() == 2.0
-    assert th.autograd.grad(actions.sum(), mean)[0].item() == 0.0
+    outputs = th.tanh(u), squashed_log_prob(gaussian_log_prob(noise, std), u)
+    expected = th.autograd.grad(outputs, leaves, [grad_actions, grad_log_prob])
+    with th.no_grad():
+        th.testing.assert_close(squashed_sample_gradient(outputs[0], std * noise, grad_actions, grad_log_prob), expected)
+    with pytest.raises(ValueError, match="shape"):
+        squashed_sample_gradient(outputs[0], std * noise, grad_actions, grad_log_prob.unsqueeze(1))

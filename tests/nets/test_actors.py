@@ -7,7 +7,7 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.sac.policies import Actor
 
-from sb3_softac.nets.actors import SquashedGaussianActor
+from sb3_softac.nets.actors import SquashedGaussianActor, SquashedSample
 
 OBS = spaces.Box(-1, 1, (3,), np.float32)
 ACT = spaces.Box(-1, 1, (2,), np.float32)
@@ -68,3 +68,18 @@ def test_entropy_by_quadrature():
     per_dimension = 0.5 * math.log(2 * math.pi * math.e * 0.36) + (weights * np.log(1 - np.tanh(u) ** 2)).sum()
     standard_error = log_pi.std().item() / math.sqrt(len(log_pi))
     assert abs(-log_pi.mean().item() - 2 * per_dimension) < 3 * standard_error
+
+
+def test_gradients_of_a_squashed_sample():
+    """Against finite differences."""
+    mean, log_std, noise = (th.randn(5, 3, dtype=th.float64) for _ in range(3))
+    leaves = [mean.requires_grad_(), log_std.requires_grad_()]
+    assert th.autograd.gradcheck(lambda m, s: SquashedSample.apply(m, s, noise), leaves)
+
+
+def test_gradients_of_a_squashed_sample_far_out():
+    """Where tanh is 1 in single precision, the density still has the gradient 2 and the action none."""
+    mean = th.full((1, 1), 20.0, requires_grad=True)
+    actions, log_prob = SquashedSample.apply(mean, th.zeros(1, 1), th.zeros(1, 1))
+    assert th.autograd.grad(log_prob, mean, retain_graph=True)[0].item() == 2.0
+    assert th.autograd.grad(actions.sum(), mean)[0].item() == 0.0
