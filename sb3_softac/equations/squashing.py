@@ -56,8 +56,9 @@ def squashed_sample_gradient(
     r"""
     Eq. 11 with Eq. 21, arXiv:1801.01290v2, differentiated. Gradients of :math:`m` and :math:`\log \sigma` in closed form.
 
-    Here :math:`a = \tanh u` and :math:`u = m + \sigma \epsilon`. As :math:`-\frac{d}{du} \log(1 - \tanh^2 u) = 2 \tanh u`, all
-    passes through :math:`\delta_u = \delta_a (1 - a^2) + 2 a \, \delta_{\log \pi}`, but for the density's :math:`-\log \sigma`.
+    Here :math:`a = \tanh u` and :math:`u = m + \sigma \epsilon`. Since :math:`-\frac{d}{du} \log(1 - \tanh^2 u) = 2 \tanh u`,
+    everything but :math:`-\log \sigma` passes through
+    :math:`\delta_u = \delta_a (1 - a^2) + 2 a \, \delta_{\log \pi}`.
 
     :param actions: Actions a ``[batch, action_dim]``.
     :param deviation: :math:`\sigma \epsilon` ``[batch, action_dim]``.
