@@ -28,15 +28,14 @@ def by_onednn(x: th.Tensor, n_weights: int) -> bool:
     return AVAILABLE and x.dim() == 2 and x.shape[0] * n_weights >= LARGE and x.dtype == th.float32 and x.device.type == "cpu"
 
 
-def onednn_linear(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None = None, relu: bool = False) -> th.Tensor:
+def onednn_linear(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None = None) -> th.Tensor:
     """
     :param x: Inputs ``[batch, in_features]``.
     :param weight: Weights ``[out_features, in_features]``.
     :param bias: Biases ``[out_features]``.
-    :param relu: Whether a ReLU follows.
     :return: ``x @ weight.T + bias`` by oneDNN ``[batch, out_features]``.
     """
-    return th.ops.mkldnn._linear_pointwise(x, weight, bias, "relu" if relu else "none", [], "")
+    return th.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 def product(a: th.Tensor, b: th.Tensor) -> th.Tensor:
@@ -56,10 +55,8 @@ def affine(x: th.Tensor, weight: th.Tensor, bias: th.Tensor, relu: bool) -> th.T
     :param relu: Whether a ReLU follows.
     :return: Outputs of a layer ``[batch, out_features]``.
     """
-    if by_onednn(x, weight.numel()):
-        return onednn_linear(x, weight.t(), bias, relu)
-    y = th.addmm(bias, x, weight)
-    return y.relu_() if relu else y
+    y = onednn_linear(x, weight.t(), bias) if by_onednn(x, weight.numel()) else th.addmm(bias, x, weight)
+    return y.relu_() if relu else y  # oneDNN has a product with a ReLU, which turns NaN into 0
 
 
 class MLPFunction(th.autograd.Function):

@@ -131,6 +131,14 @@ def test_two_passes_at_the_price_of_one(everything_by_onednn, n_members, wanted)
         th.testing.assert_close(ours, plain)
 
 
+def test_nan_comes_through(everything_by_onednn):
+    """A ReLU that turned it into 0 would hide a broken environment from the check of the losses."""
+    x = th.zeros(3, 5)
+    x[1, 2] = float("nan")
+    for network in (quicken(nn.Sequential(*create_mlp(5, 1, [8, 6], nn.ReLU))), StackedMLP(2, 5, 1, [8, 6])):
+        assert network(x).isnan().reshape(-1, 3).all(dim=0).tolist() == [False, True, False]
+
+
 def test_small_networks_are_passed_twice():
     network = StackedMLP(2, 5, 1, [8, 6])
     x, frozen_x = th.randn(7, 5), th.randn(4, 5, requires_grad=True)
