@@ -102,10 +102,12 @@ def test_quick_adam_clears_gradients_and_obeys_a_closure():
     optimizer.found_inf = None
 
     def closure():
+        optimizer.zero_grad()
         loss = (parameter**2).sum()
         loss.backward()
         return loss
 
+    closure()
     before = parameter.detach().clone()
     assert optimizer.step(closure).item() == (before**2).sum().item()
     assert not th.equal(parameter, before)
