@@ -186,14 +186,17 @@ class Linear(nn.Linear):
 class ReluMLP(nn.Sequential):
     """Linear layers with a ReLU after each, but for the last if the number of modules is odd, by :class:`MLPFunction`."""
 
+    largest: int
+    """Number of weights of the largest layer."""
+
     def forward(self, x: th.Tensor) -> th.Tensor:
         """
         :param x: Inputs ``[batch, in_features]``.
         :return: Outputs ``[batch, out_features]``.
         """
-        weights, biases = self._parameters_of_layers()
-        if not by_onednn(x, max(weight.numel() for weight in weights)):
+        if not by_onednn(x, self.largest):
             return super().forward(x)
+        weights, biases = self._parameters_of_layers()
         return MLPFunction.apply(x, None, len(self) // 2, *weights, *biases)
 
     def heads(self, x: th.Tensor, *layers: nn.Linear) -> Sequence[th.Tensor]:
@@ -202,10 +205,10 @@ class ReluMLP(nn.Sequential):
         :param layers: Linear layers on top of this network, which ends with a ReLU.
         :return: Outputs of each of them ``[batch, out_features]``.
         """
-        weights, biases = self._parameters_of_layers()
-        if not by_onednn(x, max(weight.numel() for weight in weights)):
+        if not by_onednn(x, self.largest):
             latent = super().forward(x)
             return [layer(latent) for layer in layers]
+        weights, biases = self._parameters_of_layers()
         weights.append(th.cat([layer.weight for layer in layers]))
         biases.append(th.cat([layer.bias for layer in layers]))
         outputs = MLPFunction.apply(x, None, len(self) // 2, *weights, *biases)
@@ -234,4 +237,5 @@ def quicken(network: Network) -> Network:
         kinds = [type(layer) for layer in network.children()]
         if len(kinds) > 1 and kinds == ([Linear, nn.ReLU] * len(kinds))[: len(kinds)]:
             network.__class__ = ReluMLP  # type: ignore[assignment]
+            network.largest = max(parameter.numel() for parameter in network.parameters())  # type: ignore[assignment]
     return network
