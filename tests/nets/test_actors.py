@@ -70,6 +70,16 @@ def test_entropy_by_quadrature():
     assert abs(-log_pi.mean().item() - 2 * per_dimension) < 3 * standard_error
 
 
+def test_parameters_of_the_density_are_those_of_sb3():
+    """Its bounds on the standard deviation included."""
+    ours, sb3 = make(SquashedGaussianActor), make(Actor)
+    for bias in (-50.0, 0.0, 50.0):
+        ours.log_std.bias.data.fill_(bias)
+        sb3.load_state_dict(ours.state_dict())
+        obs = th.randn(8, 3)
+        th.testing.assert_close(ours.get_action_dist_params(obs), sb3.get_action_dist_params(obs))
+
+
 def test_gradients_of_a_squashed_sample():
     """Against finite differences."""
     mean, log_std, noise = (th.randn(5, 3, dtype=th.float64) for _ in range(3))
