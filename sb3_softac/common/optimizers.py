@@ -30,24 +30,25 @@ class QuickAdam(th.optim.Adam):
         :param closure: Function that computes the loss and its gradients anew.
         :return: The loss if there is a closure.
         """
-        trained = [[parameter for parameter in group["params"] if parameter.grad is not None] for group in self.param_groups]
-        if closure is not None or not all(map(self._is_plain, self.param_groups, trained)):
+        groups = [self._tensors(group) for group in self.param_groups]
+        if closure is not None or None in groups:
             return super().step(closure)
         found_inf = getattr(self, "found_inf", None)
-        for group, parameters in zip(self.param_groups, trained, strict=True):
-            states = [self.state[parameter] for parameter in parameters]
-            steps = [state["step"] for state in states]
+        for group, tensors in zip(self.param_groups, groups, strict=True):
+            assert tensors is not None
+            parameters, gradients, exp_avgs, exp_avg_sqs, steps = tensors
             th._foreach_add_(steps, 1.0 if found_inf is None else [1.0 - found_inf] * len(steps))
+            beta1, beta2 = group["betas"]
             th._fused_adam_(
                 parameters,
-                [parameter.grad for parameter in parameters],
-                [state["exp_avg"] for state in states],
-                [state["exp_avg_sq"] for state in states],
+                gradients,
+                exp_avgs,
+                exp_avg_sqs,
                 [],
                 steps,
                 lr=group["lr"],
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
+                beta1=beta1,
+                beta2=beta2,
                 weight_decay=group["weight_decay"],
                 eps=group["eps"],
                 amsgrad=False,
@@ -56,13 +57,20 @@ class QuickAdam(th.optim.Adam):
             )
         return None
 
-    def _is_plain(self, group: dict[str, Any], parameters: list[th.Tensor]) -> bool:
-        """:return: Whether a group is on a CPU, has taken a step and asks for nothing special."""
-        if group["amsgrad"] or group["decoupled_weight_decay"] or not group["fused"] or isinstance(group["lr"], th.Tensor):
-            return False
-        if getattr(self, "grad_scale", None) is not None:
-            return False
-        return bool(parameters) and all(p.device.type == "cpu" and self.state[p] for p in parameters)
+    def _tensors(self, group: dict[str, Any]) -> tuple[list[Any], ...] | None:
+        """
+        :return: Parameters with gradients, their gradients, first and second moments and numbers of steps; None if the group
+            is not on a CPU, has not taken a step or asks for something special.
+        """
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        states = [self.state[parameter] for parameter in parameters]
+        special = group["amsgrad"] or group["decoupled_weight_decay"] or isinstance(group["lr"], th.Tensor)
+        if special or not group["fused"] or getattr(self, "grad_scale", None) is not None:
+            return None
+        if not states or not all(states) or not all(parameter.is_cpu for parameter in parameters):
+            return None
+        moments = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")]
+        return parameters, [parameter.grad for parameter in parameters], *moments, [state["step"] for state in states]
 
 
 def make_optimizer(

@@ -177,17 +177,17 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
         log_pi = log_pi.unsqueeze(1)
         features = self.critic.features(obs)
         q, q_pi = self.critic.q_values_of_both(features, batch.actions, actions_pi)
-        q_pi_min = q_pi.amin(dim=0) if self.actor_q == "min" else q_pi[0]
+        q_pi_min = q_pi.amin(dim=0)
 
         v = self.value_net(obs)
-        v_loss = value_loss(v, soft_value_target(q_pi.detach().amin(dim=0), log_pi.detach(), alpha))
+        v_loss = value_loss(v, soft_value_target(q_pi_min.detach(), log_pi.detach(), alpha))
 
         with th.no_grad():
             v_next = self.value_net_target(batch.next_observations)
             q_target = soft_bellman_target(batch.rewards, batch.dones, v_next, discounts)
 
         losses = {
-            "actor_loss": policy_loss(log_pi, q_pi_min, alpha),
+            "actor_loss": policy_loss(log_pi, q_pi_min if self.actor_q == "min" else q_pi[0], alpha),
             "critic_loss": q_loss(q, q_target),
             "value_loss": v_loss,
             **self.temperature.losses(log_pi, self._target_nats),
