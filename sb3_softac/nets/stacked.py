@@ -1,8 +1,8 @@
 """
 An ensemble of MLPs as one module, with weights ``[n_members, in, out]``.
 
-One batched matrix product per layer in place of one product per member: half the operations for twin critics, and one
-whole product per core instead of a split one (measured in ``benchmarks/update.py``).
+One batched matrix product per layer in place of one product per member: half the operations for twin critics. Where products
+are large, they take the time, and the members go through one by one, by the faster library.
 """
 
 import math
