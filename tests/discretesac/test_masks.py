@@ -148,8 +148,8 @@ class Forced(MaskableWalk):
 def test_states_without_a_choice():
     logs = {}
     model = make_model(Forced())
-    original = model._log_updates
-    model._log_updates = lambda values: (logs.update(values), original(values))
+    original = model._follow_logs
+    model._follow_logs = lambda values: (logs.update(values), original(values))
     model.learn(80)
     assert logs["entropy"] == pytest.approx(0.0)
 
