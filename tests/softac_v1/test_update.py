@@ -203,6 +203,39 @@ def test_non_finite_loss_stops_before_anything_is_damaged(optimizer_class, good_
     assert all(th.equal(ours[key], theirs[key]) for ours, theirs in states for key in ours if ours[key] is not None)
 
 
+def test_training_goes_on_after_a_value_that_was_not_finite(monkeypatch):
+    model = filled_model()
+    sample = model.replay_buffer.sample
+    poisoned = Mock(side_effect=lambda *args, **kwargs: sample(*args, **kwargs)._replace(rewards=th.full((16, 1), th.nan)))
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="critic_loss is nan"):
+        patch.setattr(model.replay_buffer, "sample", poisoned)
+        model.train(gradient_steps=1, batch_size=16)
+    before = [flat(getattr(model, name)) for name in NETWORKS]
+    model.train(gradient_steps=1, batch_size=16)
+    assert not any(th.equal(flat(getattr(model, name)), values) for name, values in zip(NETWORKS, before, strict=True))
+
+
+def test_logs_of_huge_values_are_finite():
+    """Two values of 3e38 have a mean, though no sum in single precision."""
+    model = filled_model()
+    model._log_names, model._history = ["critic_loss"], [th.full((2, 1), 3e38)]
+    model._flush_logs()
+    assert model.logger.name_to_value["train/critic_loss"] == pytest.approx(3e38)
+
+
+def test_the_policy_loss_does_not_train_the_features_of_the_critics():
+    critic = filled_model().critic
+    width = critic.q_networks.layers[0].weight.shape[1]
+    n_actions = critic.action_space.shape[0]
+    features = th.randn(5, width - n_actions, requires_grad=True)
+    actions = th.randn(5, n_actions, requires_grad=True)
+    q, q_pi = critic.q_values_of_both(features, th.randn(5, n_actions), actions)
+    q_pi.sum().backward(retain_graph=True)
+    assert features.grad is None and actions.grad is not None
+    q.sum().backward()
+    assert features.grad is not None
+
+
 def test_a_faulty_environment_is_reported_in_training():
     model = make_model(FaultyReward(TimeLimit(ConstantReward(), 7), step=30))
     with pytest.raises(ValueError, match="critic_loss is nan"):
