@@ -1,4 +1,4 @@
-"""Optimizers whose step can be withheld on the device, without asking the host."""
+"""Optimizers whose step can be withheld on the device, without asking the host, and an Adam that is quicker on a CPU."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
