@@ -19,7 +19,7 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_softac import SQL
 from sb3_softac.envs import MultiGoal
-from sb3_softac.envs.pictures import draw_multigoal
+from sb3_softac.sql.pictures import draw_multigoal
 
 RESULTS = Path(__file__).parent / "results"
 ALPHA, GAMMA, STEPS, EPISODES = 10.0, 0.99, 30_000, 100

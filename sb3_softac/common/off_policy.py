@@ -16,10 +16,10 @@ from stable_baselines3.common.type_aliases import DictReplayBufferSamples, GymEn
 from stable_baselines3.common.utils import get_parameters_by_name, obs_as_tensor
 
 from sb3_softac.common.buffers import SoftReplayBuffer, SoftReplayBufferSamples
-from sb3_softac.common.graph_steps import GraphSteps
-from sb3_softac.common.graphs import CudaEngine
 from sb3_softac.common.optimizers import step_if
 from sb3_softac.common.temperature import AutoTemperature, Temperature, make_temperature
+from sb3_softac.cuda.graph_steps import GraphSteps
+from sb3_softac.cuda.graphs import CudaEngine
 
 # Launches of gradient steps whose logs may wait on the device
 MAX_DEFERRED = 1_000

@@ -29,12 +29,11 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_softac.common.off_policy import Batch
-from sb3_softac.common.target_entropy import DroppingTarget, make_target_entropy
 from sb3_softac.discretesac.off_policy import DiscreteOffPolicyAlgorithm
 from sb3_softac.discretesac.policies import CnnPolicy, DiscreteSACPolicy, MlpPolicy, MultiInputPolicy
-from sb3_softac.equations.bellman import soft_bellman_target
+from sb3_softac.discretesac.target_entropy import DroppingTarget, make_target_entropy
+from sb3_softac.equations.bellman import q_loss, soft_bellman_target
 from sb3_softac.equations.discrete_sac import policy_entropy, policy_loss, soft_state_value
-from sb3_softac.equations.softac_v1 import q_loss
 from sb3_softac.equations.stable_discrete_sac import clipped_q_loss, entropy_penalty
 from sb3_softac.nets.actors import CategoricalActor
 from sb3_softac.nets.critics import StackedDiscreteCritic
@@ -71,7 +70,7 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
     :param target_entropy: Entropy that a learned temperature holds the policy at: ``"auto"`` for the paper's 0.98 log|A|,
         ``"ratio_0.5"`` for 0.5 log|A|, a number of nats, or a schedule as a dictionary,
         ``dict(schedule="linear", start=0.98, end=0.3)`` or ``dict(schedule="drop", start=0.98)``
-        (:mod:`sb3_softac.common.target_entropy` has all options). Branches add up, and only allowed actions count.
+        (:mod:`sb3_softac.discretesac.target_entropy` has all options). Branches add up, and only allowed actions count.
     :param ent_coef_bounds: Smallest and largest value of a learned temperature; None for no bounds.
     :param critic_ent_coef_scale: Factor in [0, 1] of the entropy in the Q target: 1 is the paper, 0 the decoupled critic of
         arXiv:2509.09838.

@@ -14,11 +14,11 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_softac.common.buffers import SoftReplayBuffer
-from sb3_softac.common.masks import keep_last_masks, masks_of_next_states
 from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm
+from sb3_softac.discretesac.branches import Branches
+from sb3_softac.discretesac.masks import keep_last_masks, masks_of_next_states
 from sb3_softac.discretesac.policies import DiscreteSACPolicy
 from sb3_softac.equations.discrete_sac import policy_entropy
-from sb3_softac.nets.branches import Branches
 
 
 class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):

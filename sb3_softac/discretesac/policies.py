@@ -16,8 +16,8 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from sb3_softac.common.policies import SoftPolicy
+from sb3_softac.discretesac.branches import Branches
 from sb3_softac.nets.actors import CategoricalActor
-from sb3_softac.nets.branches import Branches
 from sb3_softac.nets.critics import StackedDiscreteCritic
 
 

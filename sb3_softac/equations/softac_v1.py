@@ -38,19 +38,6 @@ def value_loss(v: th.Tensor, v_target: th.Tensor) -> th.Tensor:
     return 0.5 * F.mse_loss(v, v_target.detach())
 
 
-def q_loss(q: th.Tensor, q_target: th.Tensor) -> th.Tensor:
-    r"""
-    Eq. 7, arXiv:1801.01290v2. :math:`\sum_i J_Q(\theta_i)` with :math:`J_Q = E[\frac12 (Q_{\theta_i}(s, a) - \hat Q)^2]`.
-
-    :param q: Predicted soft Q-values ``[n_critics, ...]``.
-    :param q_target: Target common to all critics ``[...]``; no gradient flows into it.
-    :return: Sum over the critics of the mean loss, a scalar.
-    :raises ValueError: if the shape of a critic's prediction is not that of the target.
-    """
-    require_same_shape(q=q[0], q_target=q_target)
-    return 0.5 * q.shape[0] * F.mse_loss(q, q_target.detach().expand_as(q))
-
-
 def policy_loss(log_pi: th.Tensor, q: th.Tensor, alpha: th.Tensor | float) -> th.Tensor:
     r"""
     Eq. 12, arXiv:1801.01290v2. :math:`J_\pi = E[\alpha \log \pi(f(\epsilon; s)|s) - Q(s, f(\epsilon; s))]`.

@@ -14,7 +14,7 @@ def clipped_q_loss(q: th.Tensor, q_old: th.Tensor, q_target: th.Tensor, clip_ran
     Algorithm 1 (Q-clip), arXiv:2209.10081v4. :math:`\max((Q - y)^2, (Q' + \mathrm{clip}(Q - Q', -c, c) - y)^2)`.
 
     The larger of the two counts element by element, as the paper writes it; the authors' code compares the means of the batch.
-    The factor 1/2 is that of the loss without a clip, :func:`sb3_softac.equations.softac_v1.q_loss`.
+    The factor 1/2 is that of the loss without a clip, :func:`sb3_softac.equations.bellman.q_loss`.
 
     :param q: Predicted soft Q-values ``[n_critics, ...]``.
     :param q_old: Those of the target networks for the same actions ``[n_critics, ...]``; no gradient flows into them.

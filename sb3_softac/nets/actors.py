@@ -12,8 +12,8 @@ from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, Actor
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from sb3_softac.discretesac.branches import Branches
 from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob, squashed_sample_gradient
-from sb3_softac.nets.branches import Branches
 from sb3_softac.nets.features import Network
 from sb3_softac.nets.mlp import ReluMLP, quicken
 from sb3_softac.nets.stacked import StackedLinear, StackedMLP

@@ -7,7 +7,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, create_
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_softac.nets.branches import Branches
+from sb3_softac.discretesac.branches import Branches
 from sb3_softac.nets.features import Network
 from sb3_softac.nets.mlp import quicken
 from sb3_softac.nets.stacked import StackedMLP

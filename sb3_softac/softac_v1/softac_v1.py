@@ -31,8 +31,8 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_softac.common.off_policy import Batch, SoftOffPolicyAlgorithm
 from sb3_softac.common.spaces import check_bounded_box
-from sb3_softac.equations.bellman import soft_bellman_target
-from sb3_softac.equations.softac_v1 import policy_loss, q_loss, soft_value_target, value_loss
+from sb3_softac.equations.bellman import q_loss, soft_bellman_target
+from sb3_softac.equations.softac_v1 import policy_loss, soft_value_target, value_loss
 from sb3_softac.equations.temperature import continuous_target_entropy
 from sb3_softac.nets.actors import SquashedGaussianActor
 from sb3_softac.nets.critics import StackedContinuousCritic, ValueNet

@@ -3,7 +3,7 @@ Soft Q-learning: Haarnoja et al. 2017, arXiv:1702.08165v2.
 
 ===========================  =================================================================================
 Eq. 10                       soft state value by importance sampling: :mod:`sb3_softac.equations.soft_q`
-Eq. 11                       soft Bellman residual: :mod:`sb3_softac.equations.bellman`, ``.softac_v1.q_loss``
+Eq. 11                       soft Bellman residual: :mod:`sb3_softac.equations.bellman`, ``.bellman.q_loss``
 Eq. 13, 14                   Stein variational gradient of the sampler: :mod:`sb3_softac.equations.stein`
 Eq. 18 of 1812.05905v2       learned temperature (``ent_coef="auto"``): :mod:`sb3_softac.equations.temperature`
 ===========================  =================================================================================
@@ -32,13 +32,12 @@ from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 
 from sb3_softac.common.off_policy import Batch, SoftOffPolicyAlgorithm
 from sb3_softac.common.spaces import check_bounded_box
-from sb3_softac.equations.bellman import soft_bellman_target
+from sb3_softac.equations.bellman import q_loss, soft_bellman_target
 from sb3_softac.equations.soft_q import (
     effective_sample_size,
     importance_sampled_soft_value,
     soft_policy_entropy,
 )
-from sb3_softac.equations.softac_v1 import q_loss
 from sb3_softac.equations.stein import sampler_loss, svgd_direction, unsquashed_score
 from sb3_softac.equations.temperature import continuous_target_entropy
 from sb3_softac.nets.actors import ActionSampler

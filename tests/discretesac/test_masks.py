@@ -13,8 +13,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
 from sb3_softac import DiscreteSAC
-from sb3_softac.common.masks import ActionMaskInfo
-from tests.common.test_masks import TERMINAL, MaskableWalk, MaskedWalk, allowed
+from sb3_softac.discretesac.masks import ActionMaskInfo
+from tests.discretesac.test_mask_wrapper import TERMINAL, MaskableWalk, MaskedWalk, allowed
 
 SMALL = dict(policy_kwargs=dict(net_arch=[16]), batch_size=16, learning_starts=40, buffer_size=600, seed=0, device="cpu")
 SPACES = [spaces.Discrete(4), spaces.Discrete(4, start=3), spaces.MultiDiscrete([2, 3], start=[1, -1]), spaces.MultiBinary(3)]

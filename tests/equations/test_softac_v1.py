@@ -1,7 +1,8 @@
 import pytest
 import torch as th
 
-from sb3_softac.equations.softac_v1 import policy_loss, q_loss, soft_value_target, value_loss
+from sb3_softac.equations.bellman import q_loss
+from sb3_softac.equations.softac_v1 import policy_loss, soft_value_target, value_loss
 
 
 def test_soft_value_target_hand_computed():

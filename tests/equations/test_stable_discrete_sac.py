@@ -3,7 +3,7 @@ import math
 import pytest
 import torch as th
 
-from sb3_softac.equations.softac_v1 import q_loss
+from sb3_softac.equations.bellman import q_loss
 from sb3_softac.equations.stable_discrete_sac import clipped_q_loss, entropy_penalty
 
 

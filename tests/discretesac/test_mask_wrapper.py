@@ -9,8 +9,8 @@ from sb3_contrib.common.wrappers import ActionMasker
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecNormalize
 
-from sb3_softac.common.masks import ActionMaskInfo, keep_last_masks, masks_of_next_states
-from sb3_softac.nets.branches import Branches
+from sb3_softac.discretesac.branches import Branches
+from sb3_softac.discretesac.masks import ActionMaskInfo, keep_last_masks, masks_of_next_states
 
 N_STATES, TERMINAL, TIME_LIMIT = 8, 7, 6
 

@@ -7,8 +7,8 @@ import torch as th
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 
 from sb3_softac.common.buffers import SoftReplayBuffer
-from sb3_softac.common.device_copy import DeviceCopy, DeviceDraws
-from sb3_softac.common.graphs import Engine, Graphs, places_of
+from sb3_softac.cuda.device_copy import DeviceCopy, DeviceDraws
+from sb3_softac.cuda.graphs import Engine, Graphs, places_of
 
 if TYPE_CHECKING:
     from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm

@@ -41,7 +41,7 @@ def keep_last_masks(env: VecEnv) -> VecEnv:
     if not isinstance(venv, DummyVecEnv):
         raise ValueError(
             f"The environments of this {type(venv).__name__} have action masks, but the masks of their last states are out of "
-            "reach behind it: wrap each environment in sb3_softac.common.masks.ActionMaskInfo, "
+            "reach behind it: wrap each environment in sb3_softac.discretesac.masks.ActionMaskInfo, "
             "e.g. make_vec_env(..., wrapper_class=ActionMaskInfo)"
         )
     venv.envs = [ActionMaskInfo(single) for single in venv.envs]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch as th
 
-from sb3_softac.common.target_entropy import DroppingTarget, LinearTarget, TargetEntropy, make_target_entropy
+from sb3_softac.discretesac.target_entropy import DroppingTarget, LinearTarget, TargetEntropy, make_target_entropy
 
 CPU = th.device("cpu")
 MAX_ENTROPY = math.log(4)

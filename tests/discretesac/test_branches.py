@@ -9,7 +9,7 @@ import torch as th
 from gymnasium import spaces
 from torch.distributions import Categorical
 
-from sb3_softac.nets.branches import MASKED_LOGIT, Branches
+from sb3_softac.discretesac.branches import MASKED_LOGIT, Branches
 
 SPACES = [
     spaces.Discrete(5),

@@ -3,7 +3,7 @@ import io
 import numpy as np
 
 from sb3_softac.envs import MultiGoal
-from sb3_softac.envs.pictures import draw_multigoal, trajectories
+from sb3_softac.sql.pictures import draw_multigoal, trajectories
 from tests.sql.helpers import make_model
 
 

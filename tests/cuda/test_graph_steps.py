@@ -13,11 +13,11 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
-from sb3_softac.common.device_copy import DeviceCopy
-from sb3_softac.common.graph_steps import GraphSteps
-from sb3_softac.common.graphs import WARM_UP, CudaEngine
+from sb3_softac.cuda.device_copy import DeviceCopy
+from sb3_softac.cuda.graph_steps import GraphSteps
+from sb3_softac.cuda.graphs import WARM_UP, CudaEngine
 from tests.common.test_acting import OBSERVATIONS, POLICIES, RandomObservations
-from tests.graph_engine import RecordingEngine
+from tests.cuda.graph_engine import RecordingEngine
 
 ALGORITHMS = [SoftAC_v1, SQL, DiscreteSAC]
 MASKED = spaces.MultiDiscrete([2, 3])

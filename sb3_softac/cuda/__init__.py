@@ -1,0 +1,1 @@
+"""Gradient steps as CUDA graphs, opt-in (``cuda_graphs=True``): one removable room."""
