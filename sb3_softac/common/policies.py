@@ -1,7 +1,9 @@
-"""What the policies of DiscreteSAC and SQL share: an actor, stacked critics, their target and one optimizer."""
+"""What the policies of all three algorithms share: refusing NaN, and, but for SB3's SAC policy, how they are put together."""
 
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BaseModel, BasePolicy
@@ -9,10 +11,90 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Flatten
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
-from sb3_softac.common.optimizers import make_optimizer
+from sb3_softac.nets.base import FeatureNetwork
+
+Network = TypeVar("Network", bound=FeatureNetwork)
 
 
-class SoftPolicy(BasePolicy):
+def require_finite_actions(actions: np.ndarray | th.Tensor) -> None:
+    """
+    :param actions: Actions, or the log-probabilities that they are drawn by.
+    :raises ValueError: if one is not finite.
+    """
+    if not (actions.isfinite() if isinstance(actions, th.Tensor) else np.isfinite(actions)).all():
+        raise ValueError(
+            "The policy gave an action that is not finite: look for NaN or infinite values in the observation (SB3's "
+            "VecCheckNan finds them) and in the parameters of the policy"
+        )
+
+
+def trained_parameters(networks: Iterable[nn.Module]) -> list[nn.Parameter]:
+    """
+    :param networks: The networks that are trained.
+    :return: Their parameters, each once though networks may share a features extractor.
+    """
+    return list(dict.fromkeys(parameter for network in networks for parameter in network.parameters()))
+
+
+def make_optimizer(
+    optimizer_class: type[th.optim.Optimizer], networks: Iterable[nn.Module], lr: float, kwargs: dict[str, Any]
+) -> th.optim.Optimizer:
+    """
+    Make the optimizer of all networks that are trained, with PyTorch's fused kernel unless ``kwargs`` ask for another one.
+
+    A fused Adam can be told on the device not to step, see :class:`~sb3_softac.common.gradient_step.GradientStep`.
+
+    :param optimizer_class: Class of the optimizer.
+    :param networks: The networks that are trained.
+    :param lr: Initial learning rate.
+    :param kwargs: Further keyword arguments; they win over the default.
+    :return: The optimizer.
+    """
+    unasked = not {"fused", "foreach", "capturable", "differentiable"} & kwargs.keys()
+    if optimizer_class in (th.optim.Adam, th.optim.AdamW) and unasked:
+        kwargs = {"fused": True, **kwargs}
+    return optimizer_class(trained_parameters(networks), lr=lr, **kwargs)  # type: ignore[call-arg]
+
+
+class NetworkOfPolicy:
+    """An attribute of the model that lives in its policy: replaced in one place, it is replaced in both."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, model: Any, owner: type | None = None) -> Any:
+        return self if model is None else getattr(model.policy, self.name)
+
+    def __set__(self, model: Any, network: th.nn.Module) -> None:
+        setattr(model.policy, self.name, network)
+
+
+class FinitePredictions(BasePolicy):
+    """A policy whose :meth:`predict` raises where SB3's would return NaN."""
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        Choose actions; SB3's ``predict``.
+
+        :param observation: Observation or batch of observations.
+        :param state: Not used, returned as it is (recurrent policies have one).
+        :param episode_start: Not used.
+        :param deterministic: Whether to take the policy's one best action instead of a sample.
+        :return: Actions of the action space, and the state.
+        :raises ValueError: if an action is not finite.
+        """
+        actions, state = super().predict(observation, state, episode_start, deterministic)
+        require_finite_actions(actions)
+        return actions, state
+
+
+class SoftPolicy(FinitePredictions):
     """
     Base of policies with an actor, critics and a target of the critics. A subclass makes the three and then the optimizer.
 
@@ -64,17 +146,35 @@ class SoftPolicy(BasePolicy):
         if net_arch is None:
             net_arch = [] if self.features_extractor_class is NatureCNN else [256, 256]
         self.net_arch, self.activation_fn, self.n_critics = net_arch, activation_fn, n_critics
+        self.net_args = {
+            "observation_space": self.observation_space,
+            "action_space": self.action_space,
+            "activation_fn": activation_fn,
+            "normalize_images": normalize_images,
+        }
+
+    def _make_network(
+        self, kind: type[Network], net_arch: list[int], features_extractor: BaseFeaturesExtractor | None = None, **own: Any
+    ) -> Network:
+        """
+        :param kind: Class of the network.
+        :param net_arch: Sizes of its hidden layers.
+        :param features_extractor: That of another network, which trains it; None for a new one.
+        :param own: Further keyword arguments of its constructor.
+        :return: The network.
+        """
+        kwargs = self._update_features_extractor(self.net_args, features_extractor)
+        kwargs.update(net_arch=net_arch, share_features_extractor=features_extractor is not None, **own)
+        return kind(**kwargs).to(self.device)
 
     def _start_target(self) -> None:
-        """Make the target a copy of the critics that is never trained."""
+        """Make the target a copy of the critics. It is not frozen: it may share a features extractor with them."""
         self.critic_target.load_state_dict(self.critic.state_dict())
-        self.critic_target.requires_grad_(False)
         self.critic_target.set_training_mode(False)
 
-    def _make_optimizer(self, lr_schedule: Schedule) -> th.optim.Optimizer:
-        """:return: The optimizer of everything that is trained."""
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return make_optimizer(self.optimizer_class, trained, lr_schedule(1), self.optimizer_kwargs)
+    def _make_optimizer(self, lr_schedule: Schedule, *networks: nn.Module) -> th.optim.Optimizer:
+        """:return: The optimizer of the networks that are trained."""
+        return make_optimizer(self.optimizer_class, networks, lr_schedule(1), self.optimizer_kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()

@@ -7,8 +7,12 @@ from abc import ABC, abstractmethod
 
 import torch as th
 from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_softac.equations.temperature import temperature_loss
+
+# Where "lin_<value>" ends, as a part of where it starts: the Zoo's linear schedules end at 0, which no temperature may be
+LINEAR_END = 1e-3
 
 
 class Temperature(ABC):
@@ -38,6 +42,10 @@ class Temperature(ABC):
         :return: The scalar loss under the name it is logged by; empty where nothing is learned.
         """
         return {}
+
+    def parameters(self) -> list[th.Tensor]:
+        """:return: What is learned of the temperature."""
+        return []
 
     def bound(self) -> None:  # noqa: B027
         """Bring a learned temperature back into its bounds; called after each step of the optimizer."""
@@ -109,6 +117,9 @@ class AutoTemperature(Temperature):
     def losses(self, log_pi: th.Tensor, target_entropy: th.Tensor | float) -> dict[str, th.Tensor]:
         return {"ent_coef_loss": temperature_loss(self.log_ent_coef, log_pi, target_entropy)}
 
+    def parameters(self) -> list[th.Tensor]:
+        return [self.log_ent_coef]
+
     @th.no_grad()
     def bound(self) -> None:
         if self._log_bounds is not None:
@@ -117,7 +128,7 @@ class AutoTemperature(Temperature):
 
 def check_temperature(value: float) -> float:
     """
-    Let a valid temperature pass.
+    Validate a temperature.
 
     :param value: Candidate.
     :return: The same number.
@@ -134,26 +145,36 @@ def make_temperature(
     """
     Read SB3's ``ent_coef`` argument.
 
-    :param ent_coef: A number greater than 0, ``"auto"``, ``"auto_<initial value>"``, or a schedule.
+    :param ent_coef: A number greater than 0, ``"auto"``, ``"auto_<initial value>"``, ``"lin_<initial value>"`` (falls linearly to
+        a thousandth of it), or a schedule.
     :param device: Device of the networks.
     :param learning_rate: Learning rate of a learned temperature.
     :param bounds: Smallest and largest value of a learned temperature; None for no bounds.
     :return: The temperature.
     :raises ValueError: if ``ent_coef`` is none of these, or bounds are given for a temperature that is not learned.
     """
-    text = str(ent_coef)
-    learned = not callable(ent_coef) and (text == "auto" or text.startswith("auto_"))
-    if bounds is not None and not learned:
+    kind, value = _read_ent_coef(ent_coef)
+    if bounds is not None and kind != "auto":
         raise ValueError(
             f"ent_coef_bounds={bounds} bound a learned temperature, but ent_coef={ent_coef!r}: leave one of them out"
         )
     if callable(ent_coef):
         return ScheduledTemperature(ent_coef, device)
+    if kind == "lin":
+        return ScheduledTemperature(LinearSchedule(value, LINEAR_END * value, 1.0), device)
+    return AutoTemperature(value, device, learning_rate, bounds) if kind == "auto" else FixedTemperature(value, device)
+
+
+def _read_ent_coef(ent_coef: str | float | Schedule) -> tuple[str, float]:
+    """:return: ``"auto"``, ``"lin"`` or ``""`` for neither, and the number that was given (1 for none)."""
+    if callable(ent_coef):
+        return "", 1.0
+    text = "auto_1" if ent_coef == "auto" else str(ent_coef)
+    kind = next((kind for kind in ("auto", "lin") if text.startswith(f"{kind}_")), "")
     try:
-        value = float(text.removeprefix("auto").removeprefix("_") or 1.0) if learned else float(text)
+        return kind, float(text.removeprefix(f"{kind}_") if kind else text)
     except ValueError:
         raise ValueError(
-            f"ent_coef={ent_coef!r} is not understood: use a number greater than 0, 'auto', "
-            "'auto_<initial value>' (e.g. 'auto_0.1'), or a schedule (a function of the remaining progress)"
+            f"ent_coef={ent_coef!r} is not understood: use a number greater than 0, 'auto', 'auto_<initial value>' (e.g. "
+            "'auto_0.1'), 'lin_<initial value>', or a schedule (a function of the remaining progress)"
         ) from None
-    return AutoTemperature(value, device, learning_rate, bounds) if learned else FixedTemperature(value, device)

@@ -26,17 +26,19 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 
-from sb3_softac.common.off_policy import Batch
+from sb3_softac.common.batch import Batch
+from sb3_softac.common.policies import NetworkOfPolicy
 from sb3_softac.discretesac.off_policy import DiscreteOffPolicyAlgorithm
 from sb3_softac.discretesac.policies import CnnPolicy, DiscreteSACPolicy, MlpPolicy, MultiInputPolicy
 from sb3_softac.discretesac.target_entropy import DroppingTarget, make_target_entropy
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target
 from sb3_softac.equations.discrete_sac import policy_entropy, policy_loss, soft_state_value
 from sb3_softac.equations.stable_discrete_sac import clipped_q_loss, entropy_penalty
-from sb3_softac.nets.actors import CategoricalActor
-from sb3_softac.nets.critics import StackedDiscreteCritic
+
+# Entropy, as a part of the largest possible one, that a working policy does not fall to while its target is larger than 0.1
+LOST_RATIO = 1e-3
 
 
 class DiscreteSAC(DiscreteOffPolicyAlgorithm):
@@ -65,7 +67,7 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
     :param n_steps: Number of rewards in the Q target before it bootstraps. The entropies of the steps in between are left
         out, so targets of different lengths agree only for ``critic_ent_coef_scale=0``.
     :param ent_coef: Temperature alpha: ``"auto"`` or ``"auto_0.1"`` (learned, starting at 1 or 0.1), a number greater than 0,
-        or a schedule of the remaining progress.
+        ``"lin_0.2"`` (falling linearly to a thousandth of 0.2), or a schedule of the remaining progress.
     :param target_update_interval: Gradient steps between two updates of the target, counted over the whole training.
     :param target_entropy: Entropy that a learned temperature holds the policy at: ``"auto"`` for the paper's 0.98 log|A|,
         ``"ratio_0.5"`` for 0.5 log|A|, a number of nats, or a schedule as a dictionary,
@@ -86,6 +88,7 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
     :param seed: Seed of all random number generators.
     :param device: Device of the networks.
     :param random_steps: Environment steps with uniform actions at the start; None for ``learning_starts``.
+    :param cuda_graphs: Whether gradient steps run as CUDA graphs, on a GPU. This has never been tried on one.
     :param _init_setup_model: Whether to build the networks at once.
     :raises ValueError: if an argument is out of its range.
     :raises AssertionError: if the action space is not discrete.
@@ -96,10 +99,13 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
     }
+    policy_base = DiscreteSACPolicy
+    trains: ClassVar[dict[str, str]] = {"actor_loss": "actor", "critic_loss": "critic", "entropy_penalty": "actor"}
+    targets: ClassVar[dict[str, str]] = {"critic": "critic_target"}
     policy: DiscreteSACPolicy
-    actor: CategoricalActor
-    critic: StackedDiscreteCritic
-    critic_target: StackedDiscreteCritic
+    actor = NetworkOfPolicy()
+    critic = NetworkOfPolicy()
+    critic_target = NetworkOfPolicy()
 
     def __init__(
         self,
@@ -131,9 +137,9 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
         seed: int | None = None,
         device: th.device | str = "auto",
         random_steps: int | None = None,
+        cuda_graphs: bool = False,
         _init_setup_model: bool = True,
     ):
-        self.ent_coef_bounds = ent_coef_bounds
         self.critic_ent_coef_scale = critic_ent_coef_scale
         self.q_aggregation = q_aggregation
         self.stable_kwargs = dict(stable_kwargs or {})
@@ -154,6 +160,7 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
             optimize_memory_usage=optimize_memory_usage,
             n_steps=n_steps,
             ent_coef=ent_coef,
+            ent_coef_bounds=ent_coef_bounds,
             target_update_interval=target_update_interval,
             target_entropy=target_entropy,
             sde_support=False,
@@ -164,52 +171,50 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
             seed=seed,
             device=device,
             random_steps=random_steps,
+            cuda_graphs=cuda_graphs,
             _init_setup_model=_init_setup_model,
         )
 
     def _update(self, batch: Batch) -> dict[str, th.Tensor]:
         """Algorithm 1, arXiv:1910.07207v2: the gradients of all networks at the same parameters, then one step."""
-        obs, alpha = batch.observations, self.temperature.alpha
-        discounts = self.gamma if batch.discounts is None else batch.discounts.squeeze(1)
-        extras = getattr(batch, "extras", {})
-        masks, next_masks = extras.get("action_masks"), extras.get("next_action_masks")
+        alpha = self.temperature.alpha
+        masks, next_masks = batch.extras.get("action_masks"), batch.extras.get("next_action_masks")
 
-        features = self.critic.features(obs)
+        features = self.critic.features(batch.obs)
         q = self.critic.q_values(features)
-        log_pi = self.actor.log_probs(self._actor_features(obs, features), masks)
-        entropy = policy_entropy(log_pi)
-
+        log_pi = self.actor.log_probs(self._actor_features(batch.obs, features), masks)
+        entropy = policy_entropy(log_pi)  # Eq. 10
+        max_entropy = self._max_entropies(log_pi, masks)
         with th.no_grad():
-            log_pi_next = self.actor(batch.next_observations, next_masks)
-            q_next = self.critic_target(batch.next_observations)
-            v_next = soft_state_value(self._aggregate(q_next, log_pi_next), log_pi_next, self.critic_ent_coef_scale * alpha)
-            q_target = soft_bellman_target(batch.rewards.squeeze(1), batch.dones.squeeze(1), v_next, discounts)
+            log_pi_next = self.actor.log_probs(self.actor.features(batch.next_obs), next_masks)
+            q_next = self._aggregate(self.critic_target(batch.next_obs), log_pi_next)
+            v_next = soft_state_value(q_next, log_pi_next, self.critic_ent_coef_scale * alpha)  # Eq. 10
+            q_target = soft_bellman_target(batch.rewards, batch.dones, v_next, batch.discounts)  # Eq. 8 of 1801.01290v2
 
-        max_entropy: th.Tensor | float = self.branches.max_entropy
-        mean_max_entropy = max_entropy
-        if masks is not None:
-            max_entropy = self.branches.max_entropies(masks)
-            # The clamp is for batches in which no state has a choice: 0 in place of 0 / 0
-            mean_max_entropy = max_entropy.mean().clamp(min=1e-8)
         losses = {
-            "actor_loss": policy_loss(log_pi, self._aggregate(q.detach(), log_pi.detach()), alpha),
-            "critic_loss": self._critic_loss(q, q_target, batch),
-            **self._entropy_penalty(entropy, extras),
-            **self.temperature.losses(-entropy, self._target.ratio * max_entropy),
+            "actor_loss": policy_loss(log_pi, self._aggregate(q.detach(), log_pi.detach()), alpha),  # Eq. 12
+            "critic_loss": self._critic_loss(q, q_target, batch),  # Eq. 7 of 1801.01290v2
+            **self._entropy_penalty(entropy, batch),  # Algorithm 1 of 2209.10081v4
+            **self.temperature.losses(-entropy, self._target.ratio * max_entropy),  # Eq. 11
         }
         self._minimize(losses)
         diagnostics = {
             "ent_coef": alpha,
             "entropy": entropy.mean(),
-            "entropy_ratio": entropy.mean() / mean_max_entropy,
+            # The clamp is for batches in which no state has a choice: 0 in place of 0 / 0
+            "entropy_ratio": entropy.mean() / max_entropy.mean().clamp(min=1e-8),
             "target_entropy_ratio": self._target.ratio,
             "q_mean": q_target.mean(),
         }
         return {name: value.detach() for name, value in {**losses, **diagnostics}.items()}
 
-    def _actor_features(self, obs: th.Tensor | dict[str, th.Tensor], critic_features: th.Tensor) -> th.Tensor:
+    def _actor_features(self, obs: PyTorchObs, critic_features: th.Tensor) -> th.Tensor:
         """:return: What the actor reads: the critics' features, which the policy loss does not train, or those of its own."""
         return critic_features.detach() if self.policy.share_features_extractor else self.actor.features(obs)
+
+    def _max_entropies(self, log_pi: th.Tensor, masks: th.Tensor | None) -> th.Tensor:
+        """:return: Largest possible entropy in each state ``[batch]``, in nats."""
+        return th.full_like(log_pi[:, 0], self.branches.max_entropy) if masks is None else self.branches.max_entropies(masks)
 
     def _aggregate(self, q: th.Tensor, log_pi: th.Tensor) -> th.Tensor:
         """:return: One Q-value per action ``[batch, n]`` from those of the critics ``[n_critics, batch, n]``."""
@@ -228,24 +233,25 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
         if "q_clip" not in self.stable_kwargs:
             return q_loss(q_taken, q_target)
         with th.no_grad():
-            q_old = self.branches.select(self.critic_target(batch.observations), actions)
+            q_old = self.branches.select(self.critic_target(batch.obs), actions)
         # Relative, because Q-values are as large as rewards and discount make them; the paper's rewards are clipped to 1
         clip_range = self.stable_kwargs["q_clip"] * q_target.square().mean().sqrt()
         return clipped_q_loss(q_taken, q_old, q_target, clip_range)
 
-    def _entropy_penalty(self, entropy: th.Tensor, extras: dict[str, th.Tensor]) -> dict[str, th.Tensor]:
+    def _entropy_penalty(self, entropy: th.Tensor, batch: Batch) -> dict[str, th.Tensor]:
         if "entropy_penalty" not in self.stable_kwargs:
             return {}
-        return {"entropy_penalty": self.stable_kwargs["entropy_penalty"] * entropy_penalty(entropy, extras["old_entropy"])}
-
-    def _setup_model(self) -> None:
-        super()._setup_model()
-        self.actor, self.critic = self.policy.actor, self.policy.critic
-        self.critic_target = self.policy.critic_target
+        penalty = entropy_penalty(entropy, batch.extras["old_entropy"])
+        return {"entropy_penalty": self.stable_kwargs["entropy_penalty"] * penalty}
 
     def _setup_target_entropy(self) -> None:
-        self._target = make_target_entropy(self.target_entropy, self.branches.max_entropy, self.device)
-        self._target.load_state(self._target_entropy_state)
+        self._target = make_target_entropy(self.__dict__["target_entropy"], self.branches.max_entropy, self.device)
+        if "target_entropy" not in self._said_anew:
+            self._target.load_state(self._target_entropy_state)
+        self._target_entropy_state = self._target.state()
+
+    def _target_entropy_in_nats(self) -> float:
+        return float(self._target.ratio) * self.branches.max_entropy
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
@@ -262,24 +268,20 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
             if not value > 0.0:
                 raise ValueError(f"stable_kwargs: {name} must be greater than 0, got {value}: leave it out to switch it off")
 
-    def _graph_constants(self) -> tuple[Any, ...]:
-        constants = (self._target, self.critic_ent_coef_scale, self.q_aggregation, *self.stable_kwargs.items())
-        return (*super()._graph_constants(), *constants)
-
     def _defer_logs(self) -> bool:
         # The scheduled target looks at the entropies after each round
         return super()._defer_logs() and not isinstance(self._target, DroppingTarget)
 
-    def _target_pairs(self) -> list[tuple[th.nn.Module, th.nn.Module]]:
-        return [(self.policy.critic, self.policy.critic_target)]
-
     def _follow_schedules(self, progress_remaining: float) -> None:
         super()._follow_schedules(progress_remaining)
         self._target.follow(progress_remaining)
+
+    def _entropy_is_lost(self, logs: dict[str, np.ndarray]) -> np.ndarray:
+        return (logs["entropy_ratio"] < LOST_RATIO) & (logs["target_entropy_ratio"] > 0.1)
 
     def _follow_logs(self, logs: dict[str, np.ndarray]) -> None:
         self._target.observe(logs["entropy_ratio"])
         self._target_entropy_state = self._target.state()
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "actor", "critic", "critic_target", "_target"]
+        return [*super()._excluded_save_params(), "_target"]

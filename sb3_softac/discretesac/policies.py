@@ -15,10 +15,9 @@ from stable_baselines3.common.torch_layers import (
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
-from sb3_softac.common.policies import SoftPolicy
+from sb3_softac.common.policies import SoftPolicy, require_finite_actions
 from sb3_softac.discretesac.branches import Branches
-from sb3_softac.nets.actors import CategoricalActor
-from sb3_softac.nets.critics import StackedDiscreteCritic
+from sb3_softac.discretesac.networks import CategoricalActor, StackedDiscreteCritic
 
 
 class DiscreteSACPolicy(SoftPolicy):
@@ -78,24 +77,13 @@ class DiscreteSACPolicy(SoftPolicy):
         )
         self.share_features_extractor = share_features_extractor
         self.branches = Branches(action_space)
-        self._build(lr_schedule)
-
-    def _build(self, lr_schedule: Schedule) -> None:
         actor_arch, critic_arch = get_actor_critic_arch(self.net_arch)
-        shared = {
-            "observation_space": self.observation_space,
-            "action_space": self.action_space,
-            "branches": self.branches,
-            "activation_fn": self.activation_fn,
-            "normalize_images": self.normalize_images,
-        }
-        critic_kwargs = {**shared, "net_arch": critic_arch, "n_critics": self.n_critics}
-        self.critic = StackedDiscreteCritic(**self._update_features_extractor(critic_kwargs))
-        encoder = self.critic.features_extractor if self.share_features_extractor else None
-        self.actor = CategoricalActor(**self._update_features_extractor({**shared, "net_arch": actor_arch}, encoder))
-        self.critic_target = StackedDiscreteCritic(**self._update_features_extractor(critic_kwargs))
+        self.critic = self._make_network(StackedDiscreteCritic, critic_arch, n_critics=n_critics)
+        encoder = self.critic.features_extractor if share_features_extractor else None
+        self.actor = self._make_network(CategoricalActor, actor_arch, encoder)
+        self.critic_target = self._make_network(StackedDiscreteCritic, critic_arch, n_critics=n_critics)
         self._start_target()
-        self.optimizer = self._make_optimizer(lr_schedule)
+        self.optimizer = self._make_optimizer(lr_schedule, self.critic, self.actor)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), "share_features_extractor": self.share_features_extractor}
@@ -105,10 +93,10 @@ class DiscreteSACPolicy(SoftPolicy):
         :param obs: Observations.
         :param deterministic: Whether to take the most probable action instead of a sample.
         :param action_masks: True where an action is allowed ``[batch, n]``; None if all are.
-        :return: Index of the chosen option of each branch, counted from 0 ``[batch, n_branches]``.
+        :return: Actions of the action space ``[batch, *action_space.shape]``.
+        :raises ValueError: if a mask has the wrong shape or forbids everything.
         """
-        log_pi = self.log_probs(obs, action_masks)
-        return self.branches.argmax(log_pi) if deterministic else self.branches.sample(log_pi)
+        return self.actor.choose(self.log_probs(obs, action_masks), deterministic)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         return self(observation, deterministic)
@@ -143,7 +131,7 @@ class DiscreteSACPolicy(SoftPolicy):
         :param deterministic: Whether to take the most probable action instead of a sample.
         :param action_masks: True where an action is allowed, one row per observation; None if all are.
         :return: Actions of the action space, and the state.
-        :raises ValueError: if a mask has the wrong shape or forbids everything.
+        :raises ValueError: if a mask has the wrong shape or forbids everything, or the policy gives NaN.
         """
         self.set_training_mode(False)
         if isinstance(observation, tuple):
@@ -152,7 +140,9 @@ class DiscreteSACPolicy(SoftPolicy):
             )
         obs, vectorized = self.obs_to_tensor(observation)
         with th.no_grad():
-            actions = self.branches.to_env(self(obs, deterministic, action_masks))
+            log_pi = self.log_probs(obs, action_masks)
+            require_finite_actions(log_pi)
+            actions = self.actor.choose(log_pi, deterministic).cpu().numpy().astype(self.action_space.dtype)
         return (actions if vectorized else actions.squeeze(axis=0)), state
 
     def get_distribution(self, obs: PyTorchObs, action_masks: np.ndarray | None = None) -> MaskableDistribution:

@@ -179,12 +179,13 @@ def make_target_entropy(target_entropy: str | float | dict[str, Any], max_entrop
             f"target_entropy={value} nats is out of reach: the entropy of this action space is between 0 and "
             f"{max_entropy:.3f} nats (for a ratio write 'ratio_{value}')"
         )
-    return TargetEntropy(value / max_entropy, device)
+    # Of one action there is no entropy, and its only target is 0
+    return TargetEntropy(value / max_entropy if max_entropy else 0.0, device)
 
 
 def check_ratio(ratio: float) -> float:
     """
-    Let a valid ratio pass.
+    Validate a ratio.
 
     :param ratio: Candidate.
     :return: The same number.
@@ -197,7 +198,7 @@ def check_ratio(ratio: float) -> float:
 
 def check_range(name: str, value: float, low: float, high: float) -> float:
     """
-    Let a value in (low, high] pass.
+    Validate a value in (low, high].
 
     :param name: What to call it.
     :param value: Candidate.

@@ -14,13 +14,12 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
 
-from sb3_softac.common.optimizers import make_optimizer
-from sb3_softac.nets.actors import SquashedGaussianActor
+from sb3_softac.common.policies import FinitePredictions, make_optimizer
 from sb3_softac.nets.critics import StackedContinuousCritic, ValueNet
-from sb3_softac.nets.mlp import quicken
+from sb3_softac.nets.gaussian import SquashedGaussianActor
 
 
-class SoftACPolicy(SACPolicy):
+class SoftACPolicy(FinitePredictions, SACPolicy):
     """
     Actor, soft Q-functions, soft state-value function and its target.
 
@@ -101,16 +100,13 @@ class SoftACPolicy(SACPolicy):
         # the authors' code starts from an independent network, which only adds noise to the first 1 / tau updates.
         self.value_net_target = self.make_value_net(None)
         self.value_net_target.load_state_dict(self.value_net.state_dict())
-        self.value_net_target.requires_grad_(False)
         self.value_net_target.set_training_mode(False)
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        self.optimizer = make_optimizer(self.optimizer_class, trained, lr_schedule(1), self.optimizer_kwargs)
+        networks = (self.actor, self.critic, self.value_net)
+        self.optimizer = make_optimizer(self.optimizer_class, networks, lr_schedule(1), self.optimizer_kwargs)
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> SquashedGaussianActor:
         actor_kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
-        actor = SquashedGaussianActor(**actor_kwargs)
-        quicken(actor.latent_pi)
-        return actor.to(self.device)
+        return SquashedGaussianActor(**actor_kwargs).to(self.device)
 
     def make_critic(  # type: ignore[override]
         self, features_extractor: BaseFeaturesExtractor | None = None

@@ -23,23 +23,20 @@ Q-values, the authors' code the first (``actor_q="first"``).
 from typing import Any, ClassVar
 
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_softac.common.off_policy import Batch, SoftOffPolicyAlgorithm
-from sb3_softac.common.spaces import check_bounded_box
+from sb3_softac.common.batch import Batch
+from sb3_softac.common.continuous import ContinuousOffPolicyAlgorithm
+from sb3_softac.common.policies import NetworkOfPolicy
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target
 from sb3_softac.equations.softac_v1 import policy_loss, soft_value_target, value_loss
-from sb3_softac.equations.temperature import continuous_target_entropy
-from sb3_softac.nets.actors import SquashedGaussianActor
-from sb3_softac.nets.critics import StackedContinuousCritic, ValueNet
 from sb3_softac.softac_v1.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, SoftACPolicy
 
 
-class SoftAC_v1(SoftOffPolicyAlgorithm):
+class SoftAC_v1(ContinuousOffPolicyAlgorithm):
     """
     Soft Actor-Critic with a state-value network, twin soft Q-functions and a squashed Gaussian actor (arXiv:1801.01290).
 
@@ -65,7 +62,8 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
     :param n_steps: Number of rewards in the Q target before it bootstraps. The entropies of the steps in between are left out,
         as in SB3's SAC.
     :param ent_coef: Temperature alpha: a number greater than 0 (default 0.2, the paper's reward scale 5), ``"auto"`` or
-        ``"auto_0.1"`` (learned, starting at 1 or 0.1), or a schedule of the remaining progress.
+        ``"auto_0.1"`` (learned, starting at 1 or 0.1), ``"lin_0.2"`` (falling linearly to a thousandth of 0.2), or a schedule
+        of the remaining progress.
     :param target_update_interval: Gradient steps between two updates of the target of V, counted over the whole training.
         1000 with ``tau=1`` is the paper's hard-target variant.
     :param target_entropy: Entropy in nats that a learned temperature holds the policy at; ``"auto"`` is minus the number of
@@ -82,6 +80,8 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
     :param random_steps: Environment steps with uniform actions at the start; None for ``learning_starts``.
     :param actor_q: Q-value in the policy loss: ``"min"`` over the critics (paper) or that of the ``"first"`` (authors' code).
     :param n_critics: Number of soft Q-functions, at least 1; may also be given in ``policy_kwargs``, as in SB3.
+    :param ent_coef_bounds: Smallest and largest value of a learned temperature; None for no bounds.
+    :param cuda_graphs: Whether gradient steps run as CUDA graphs, on a GPU. This has never been tried on one.
     :param _init_setup_model: Whether to build the networks at once.
     :raises ValueError: if an argument is out of its range.
     :raises AssertionError: if the action space is not a bounded Box.
@@ -92,11 +92,14 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
     }
+    policy_base = SoftACPolicy
+    trains: ClassVar[dict[str, str]] = {"actor_loss": "actor", "critic_loss": "critic", "value_loss": "value_net"}
+    targets: ClassVar[dict[str, str]] = {"value_net": "value_net_target"}
     policy: SoftACPolicy
-    actor: SquashedGaussianActor
-    critic: StackedContinuousCritic
-    value_net: ValueNet
-    value_net_target: ValueNet
+    actor = NetworkOfPolicy()
+    critic = NetworkOfPolicy()
+    value_net = NetworkOfPolicy()
+    value_net_target = NetworkOfPolicy()
 
     def __init__(
         self,
@@ -130,6 +133,8 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
         random_steps: int | None = None,
         actor_q: str = "min",
         n_critics: int = 2,
+        ent_coef_bounds: tuple[float, float] | None = None,
+        cuda_graphs: bool = False,
         _init_setup_model: bool = True,
     ):
         self.actor_q = actor_q
@@ -150,6 +155,7 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
             optimize_memory_usage=optimize_memory_usage,
             n_steps=n_steps,
             ent_coef=ent_coef,
+            ent_coef_bounds=ent_coef_bounds,
             target_update_interval=target_update_interval,
             target_entropy=target_entropy,
             use_sde=use_sde,
@@ -162,6 +168,7 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
             seed=seed,
             device=device,
             random_steps=random_steps,
+            cuda_graphs=cuda_graphs,
             _init_setup_model=_init_setup_model,
         )
 
@@ -169,57 +176,31 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
         """Algorithm 1, arXiv:1801.01290v2: the gradients of all networks at the same parameters, then one step."""
         if self.use_sde:
             self.actor.reset_noise()
-        obs, alpha = batch.observations, self.temperature.alpha
-        discounts = self.gamma if batch.discounts is None else batch.discounts
+        alpha = self.temperature.alpha
 
         # One action sample serves the V target and the policy loss
-        actions_pi, log_pi = self.actor.action_log_prob(obs)
-        log_pi = log_pi.unsqueeze(1)
-        features = self.critic.features(obs)
-        q, q_pi = self.critic.q_values_of_both(features, batch.actions, actions_pi)
+        actions_pi, log_pi = self.actor.action_log_prob(batch.obs)  # Eq. 11, 21
+        features = self.critic.features(batch.obs)
+        q = self.critic.q_values(features, batch.actions)
+        q_pi = self.critic.q_values(features.detach(), actions_pi)
         q_pi_min = q_pi.amin(dim=0)
-
-        v = self.value_net(obs)
-        v_loss = value_loss(v, soft_value_target(q_pi_min.detach(), log_pi.detach(), alpha))
-
+        v = self.value_net(batch.obs).squeeze(1)
         with th.no_grad():
-            v_next = self.value_net_target(batch.next_observations)
-            q_target = soft_bellman_target(batch.rewards, batch.dones, v_next, discounts)
+            v_target = soft_value_target(q_pi_min, log_pi, alpha)  # Eq. 3
+            v_next = self.value_net_target(batch.next_obs).squeeze(1)
+            q_target = soft_bellman_target(batch.rewards, batch.dones, v_next, batch.discounts)  # Eq. 8
 
         losses = {
-            "actor_loss": policy_loss(log_pi, q_pi_min if self.actor_q == "min" else q_pi[0], alpha),
-            "critic_loss": q_loss(q, q_target),
-            "value_loss": v_loss,
-            **self.temperature.losses(log_pi, self._target_nats),
+            "actor_loss": policy_loss(log_pi, q_pi_min if self.actor_q == "min" else q_pi[0], alpha),  # Eq. 12
+            "critic_loss": q_loss(q, q_target),  # Eq. 7
+            "value_loss": value_loss(v, v_target),  # Eq. 5
+            **self.temperature.losses(log_pi, self._target_nats),  # Eq. 18 of 1812.05905v2
         }
         self._minimize(losses)
         diagnostics = {"ent_coef": alpha, "entropy": -log_pi.mean(), "q_mean": q.mean(), "v_mean": v.mean()}
         return {name: value.detach() for name, value in {**losses, **diagnostics}.items()}
 
-    def _setup_model(self) -> None:
-        super()._setup_model()
-        self.actor, self.critic = self.policy.actor, self.policy.critic
-        self.value_net, self.value_net_target = self.policy.value_net, self.policy.value_net_target
-
     def _check_arguments(self) -> None:
         super()._check_arguments()
         if self.actor_q not in ("min", "first"):
             raise ValueError(f"actor_q must be 'min' (the paper) or 'first' (the authors' code), got {self.actor_q!r}")
-        if self.policy_kwargs["n_critics"] < 1:
-            raise ValueError(f"n_critics must be at least 1 (the paper uses 2), got {self.policy_kwargs['n_critics']}")
-
-    def _graph_constants(self) -> tuple[Any, ...]:
-        return (*super()._graph_constants(), self.actor_q, self._target_nats)
-
-    def _target_pairs(self) -> list[tuple[th.nn.Module, th.nn.Module]]:
-        return [(self.policy.value_net, self.policy.value_net_target)]
-
-    def _setup_target_entropy(self) -> None:
-        self._target_nats = self._target_in_nats(continuous_target_entropy(self.action_space.shape))  # type: ignore[arg-type]
-
-    @staticmethod
-    def _check_action_space(action_space: spaces.Space) -> None:
-        check_bounded_box(action_space)
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "actor", "critic", "value_net", "value_net_target"]

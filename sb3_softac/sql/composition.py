@@ -16,10 +16,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
-from sb3_softac.nets.actors import ActionSampler
 from sb3_softac.nets.critics import StackedContinuousCritic
 from sb3_softac.sql.policies import SQLPolicy
 from sb3_softac.sql.proposal import FITTED_PARTICLES, mixture_proposal
+from sb3_softac.sql.sampler import ActionSampler
 
 
 class ComposedCritic(nn.Module):
@@ -42,16 +42,15 @@ class ComposedCritic(nn.Module):
         """
         return [critic.features(obs) for critic in self.critics]  # type: ignore[operator]
 
-    def q_particles(self, features: list[th.Tensor], actions: th.Tensor, frozen: bool = False) -> th.Tensor:
+    def q_particles(self, features: list[th.Tensor], actions: th.Tensor) -> th.Tensor:
         """
         :param features: What :meth:`features` returned.
         :param actions: K actions per row, scaled to [-1, 1] ``[batch, K, action_dim]``.
-        :param frozen: Let gradients pass to the inputs but not to the parameters.
         :return: Composed soft Q-values in units of reward ``[1, batch, K]``.
         """
         total = th.zeros(1, *actions.shape[:2], device=actions.device)
         for critic, weight, own in zip(self.critics, self.weights, features, strict=True):
-            total = total + weight * critic.q_particles(own, actions, frozen).amin(dim=0, keepdim=True)  # type: ignore[operator]
+            total = total + weight * critic.q_particles(own, actions).amin(dim=0, keepdim=True)  # type: ignore[operator]
         return total
 
     def set_training_mode(self, mode: bool) -> None:
@@ -94,7 +93,7 @@ class ComposedPolicy(SQLPolicy):
         critic = ComposedCritic([skill.critic for skill in skills], weights).requires_grad_(False)
         self.critic = self.critic_target = critic  # type: ignore[assignment]
         self.register_buffer("distilled", th.zeros((), dtype=th.bool))
-        self.optimizer = self._make_optimizer(lr_schedule)
+        self.optimizer = self._make_optimizer(lr_schedule, self.actor)
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         """

@@ -14,8 +14,8 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from sb3_softac.common.policies import SoftPolicy
-from sb3_softac.nets.actors import ActionSampler
 from sb3_softac.nets.critics import StackedContinuousCritic
+from sb3_softac.sql.sampler import ActionSampler
 
 
 class SQLPolicy(SoftPolicy):
@@ -73,18 +73,11 @@ class SQLPolicy(SoftPolicy):
         )
         self.n_candidates = n_candidates
         actor_arch, critic_arch = get_actor_critic_arch(self.net_arch)
-        shared = {
-            "observation_space": observation_space,
-            "action_space": action_space,
-            "activation_fn": activation_fn,
-            "normalize_images": normalize_images,
-        }
-        critic_kwargs = {**shared, "net_arch": critic_arch, "n_critics": n_critics}
-        self.actor = ActionSampler(**self._update_features_extractor({**shared, "net_arch": actor_arch}))
-        self.critic = StackedContinuousCritic(**self._update_features_extractor(critic_kwargs))
-        self.critic_target = StackedContinuousCritic(**self._update_features_extractor(critic_kwargs))
+        self.actor = self._make_network(ActionSampler, actor_arch)
+        self.critic = self._make_network(StackedContinuousCritic, critic_arch, n_critics=n_critics)
+        self.critic_target = self._make_network(StackedContinuousCritic, critic_arch, n_critics=n_critics)
         self._start_target()
-        self.optimizer = self._make_optimizer(lr_schedule)
+        self.optimizer = self._make_optimizer(lr_schedule, self.actor, self.critic)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), "n_candidates": self.n_candidates}

@@ -24,14 +24,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 
-from sb3_softac.common.off_policy import Batch, SoftOffPolicyAlgorithm
-from sb3_softac.common.spaces import check_bounded_box
+from sb3_softac.common.batch import Batch
+from sb3_softac.common.continuous import ContinuousOffPolicyAlgorithm
+from sb3_softac.common.policies import NetworkOfPolicy
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target
 from sb3_softac.equations.soft_q import (
     effective_sample_size,
@@ -39,15 +39,12 @@ from sb3_softac.equations.soft_q import (
     soft_policy_entropy,
 )
 from sb3_softac.equations.stein import sampler_loss, svgd_direction, unsquashed_score
-from sb3_softac.equations.temperature import continuous_target_entropy
-from sb3_softac.nets.actors import ActionSampler
-from sb3_softac.nets.critics import StackedContinuousCritic
 from sb3_softac.sql.composition import ComposedPolicy, concatenate, read_weights
 from sb3_softac.sql.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, SQLPolicy
 from sb3_softac.sql.proposal import FITTED_PARTICLES, mixture_proposal, uniform_proposal
 
 
-class SQL(SoftOffPolicyAlgorithm):
+class SQL(ContinuousOffPolicyAlgorithm):
     """
     Soft Q-learning: soft Q-functions by the soft Bellman equation, and a sampler trained to draw from exp(Q / alpha)
     (arXiv:1702.08165).
@@ -73,7 +70,8 @@ class SQL(SoftOffPolicyAlgorithm):
     :param optimize_memory_usage: SB3's memory-efficient variant of the replay buffer.
     :param n_steps: Number of rewards in the Q target before it bootstraps. The entropies of the steps in between are left out.
     :param ent_coef: Temperature alpha: a number greater than 0 (the inverse of the paper's reward scale), ``"auto"`` or
-        ``"auto_0.1"`` (learned, starting at 1 or 0.1), or a schedule of the remaining progress.
+        ``"auto_0.1"`` (learned, starting at 1 or 0.1), ``"lin_0.2"`` (falling linearly to a thousandth of 0.2), or a schedule
+        of the remaining progress.
     :param target_update_interval: Gradient steps between two updates of the target, counted over the whole training; 1000 with
         ``tau=1`` are the paper's hard copies.
     :param target_entropy: Entropy in nats that a learned temperature holds the policy at; ``"auto"`` is minus the number of
@@ -89,6 +87,8 @@ class SQL(SoftOffPolicyAlgorithm):
     :param seed: Seed of all random number generators.
     :param device: Device of the networks.
     :param random_steps: Environment steps with uniform actions at the start; None for ``learning_starts``.
+    :param ent_coef_bounds: Smallest and largest value of a learned temperature; None for no bounds.
+    :param cuda_graphs: Whether gradient steps run as CUDA graphs, on a GPU. This has never been tried on one.
     :param _init_setup_model: Whether to build the networks at once.
     :raises ValueError: if an argument is out of its range.
     :raises AssertionError: if the action space is not a bounded Box.
@@ -99,10 +99,13 @@ class SQL(SoftOffPolicyAlgorithm):
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
     }
+    policy_base = SQLPolicy
+    trains: ClassVar[dict[str, str]] = {"actor_loss": "actor", "critic_loss": "critic"}
+    targets: ClassVar[dict[str, str]] = {"critic": "critic_target"}
     policy: SQLPolicy
-    actor: ActionSampler
-    critic: StackedContinuousCritic
-    critic_target: StackedContinuousCritic
+    actor = NetworkOfPolicy()
+    critic = NetworkOfPolicy()
+    critic_target = NetworkOfPolicy()
 
     def __init__(
         self,
@@ -134,6 +137,8 @@ class SQL(SoftOffPolicyAlgorithm):
         seed: int | None = None,
         device: th.device | str = "auto",
         random_steps: int | None = None,
+        ent_coef_bounds: tuple[float, float] | None = None,
+        cuda_graphs: bool = False,
         _init_setup_model: bool = True,
     ):
         self.kernel_particles = kernel_particles
@@ -156,6 +161,7 @@ class SQL(SoftOffPolicyAlgorithm):
             optimize_memory_usage=optimize_memory_usage,
             n_steps=n_steps,
             ent_coef=ent_coef,
+            ent_coef_bounds=ent_coef_bounds,
             target_update_interval=target_update_interval,
             target_entropy=target_entropy,
             sde_support=False,
@@ -166,23 +172,23 @@ class SQL(SoftOffPolicyAlgorithm):
             seed=seed,
             device=device,
             random_steps=random_steps,
+            cuda_graphs=cuda_graphs,
             _init_setup_model=_init_setup_model,
         )
 
     def _update(self, batch: Batch) -> dict[str, th.Tensor]:
         """Algorithm 1, arXiv:1702.08165v2: the gradients of Q-functions and sampler at the same parameters, then one step."""
-        obs, alpha = batch.observations, self.temperature.alpha
-        discounts = self.gamma if batch.discounts is None else batch.discounts.squeeze(1)
+        obs, alpha = batch.obs, self.temperature.alpha
 
         with th.no_grad():
-            actions_next, log_proposal = self._propose(batch.next_observations)
-            next_features = self.critic_target.features(batch.next_observations)
+            actions_next, log_proposal = self._propose(batch.next_obs)
+            next_features = self.critic_target.features(batch.next_obs)
             q_next = self.critic_target.q_particles(next_features, actions_next).amin(dim=0)
             v_next = importance_sampled_soft_value(q_next, log_proposal, alpha)
             entropy = soft_policy_entropy(q_next, v_next, log_proposal, alpha)
-            q_target = soft_bellman_target(batch.rewards.squeeze(1), batch.dones.squeeze(1), v_next, discounts)
+            q_target = soft_bellman_target(batch.rewards, batch.dones, v_next, batch.discounts)  # Eq. 8 of 1801.01290v2
         features = self.critic.features(obs)
-        q = self.critic.q_values(features, batch.actions).squeeze(2)
+        q = self.critic.q_values(features, batch.actions)
 
         actor_loss, spread = self._sampler_loss(obs, features.detach(), alpha)
         losses = {
@@ -216,7 +222,7 @@ class SQL(SoftOffPolicyAlgorithm):
             fixed = self.actor.particles(own_features, n_fixed)
         updated = self.actor.particles(own_features, self.kernel_particles - n_fixed)
         actions = fixed.tanh().requires_grad_(True)
-        q = self.critic.q_particles(features, actions, frozen=True).amin(dim=0)
+        q = self.critic.q_particles(features, actions).amin(dim=0)
         (q_gradient,) = th.autograd.grad(q.sum(), actions)
         direction = svgd_direction(fixed, updated, unsquashed_score(q_gradient, fixed, alpha))
         return sampler_loss(updated, direction), actions.detach().std(dim=1).mean()
@@ -294,14 +300,6 @@ class SQL(SoftOffPolicyAlgorithm):
         self.policy.distilled.fill_(True)
         self.policy.set_training_mode(False)
 
-    def _setup_model(self) -> None:
-        super()._setup_model()
-        self.actor, self.critic = self.policy.actor, self.policy.critic
-        self.critic_target = self.policy.critic_target
-
-    def _setup_target_entropy(self) -> None:
-        self._target_nats = self._target_in_nats(continuous_target_entropy(self.action_space.shape))  # type: ignore[arg-type]
-
     def _check_arguments(self) -> None:
         super()._check_arguments()
         if self.kernel_particles < 4:
@@ -312,17 +310,3 @@ class SQL(SoftOffPolicyAlgorithm):
             raise ValueError(f"value_particles must be at least 2, got {self.value_particles}")
         if self.proposal not in ("mixture", "uniform"):
             raise ValueError(f"proposal must be 'mixture' or 'uniform' (the paper), got {self.proposal!r}")
-
-    def _graph_constants(self) -> tuple[Any, ...]:
-        constants = (self.kernel_particles, self.value_particles, self.proposal, self._target_nats)
-        return (*super()._graph_constants(), *constants)
-
-    def _target_pairs(self) -> list[tuple[th.nn.Module, th.nn.Module]]:
-        return [(self.policy.critic, self.policy.critic_target)]
-
-    @staticmethod
-    def _check_action_space(action_space: spaces.Space) -> None:
-        check_bounded_box(action_space)
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "actor", "critic", "critic_target"]

@@ -1,0 +1,45 @@
+"""The batch that every ``_update`` reads."""
+
+from typing import NamedTuple
+
+import torch as th
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples, PyTorchObs, ReplayBufferSamples
+
+from sb3_softac.common.buffers import SoftReplayBufferSamples
+
+
+class Batch(NamedTuple):
+    """Transitions on the device of the networks."""
+
+    obs: PyTorchObs
+    """Observations ``[batch, ...]``, or a dictionary of them."""
+    actions: th.Tensor
+    """Actions as the replay buffer keeps them: scaled to [-1, 1], or counted from 0 ``[batch, action_dim]``."""
+    rewards: th.Tensor
+    """Rewards, or discounted sums of n of them ``[batch]``."""
+    dones: th.Tensor
+    """1 where the next state is terminal, else 0 ``[batch]``; a time limit is not terminal."""
+    discounts: th.Tensor
+    """Discounts of the value of the next state ``[batch]``."""
+    next_obs: PyTorchObs
+    """Observations of the states that the values behind the rewards belong to ``[batch, ...]``."""
+    extras: dict[str, th.Tensor]
+    """Further columns of the replay buffer by name ``[batch, ...]``."""
+
+
+def make_batch(samples: ReplayBufferSamples | DictReplayBufferSamples | SoftReplayBufferSamples, gamma: float) -> Batch:
+    """
+    :param samples: What a replay buffer returned, ours or one of SB3's.
+    :param gamma: Discount factor, where the buffer gives no discounts of its own.
+    :return: The same transitions, with one number per transition in one dimension.
+    """
+    rewards, discounts = samples.rewards.flatten(), samples.discounts
+    return Batch(
+        obs=samples.observations,
+        actions=samples.actions,
+        rewards=rewards,
+        dones=samples.dones.flatten(),
+        discounts=th.full_like(rewards, gamma) if discounts is None else discounts.flatten(),
+        next_obs=samples.next_observations,
+        extras=getattr(samples, "extras", {}),
+    )

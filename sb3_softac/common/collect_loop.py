@@ -1,0 +1,119 @@
+"""Collecting transitions: acting, storing, and what SB3 leaves undone where a training is interrupted."""
+
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, TrainFreq
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_softac.common.buffers import SoftReplayBuffer
+
+
+def end_episodes(replay_buffer: ReplayBuffer | None) -> None:
+    """
+    Keep n-step targets from running across a reset that no environment has reported.
+
+    :param replay_buffer: Replay buffer; its newest transitions are the last ones of their episodes.
+    """
+    if isinstance(replay_buffer, SoftReplayBuffer):
+        replay_buffer.end_episodes()
+    elif isinstance(replay_buffer, NStepReplayBuffer) and replay_buffer.handle_timeout_termination and replay_buffer.size():
+        newest = (replay_buffer.pos - 1) % replay_buffer.buffer_size
+        running = replay_buffer.dones[newest] == 0
+        replay_buffer.dones[newest, running] = replay_buffer.timeouts[newest, running] = 1.0
+
+
+class CollectLoop(OffPolicyAlgorithm):
+    """What happens between two rounds of gradient steps."""
+
+    random_steps: int | None
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        if reset_num_timesteps or self._last_obs is None:
+            # SB3 is about to reset the environments, wherever they are: what comes next in the replay buffer does not follow
+            end_episodes(self.replay_buffer)
+        if self._vec_normalize_env is not None and isinstance(self.replay_buffer, SoftReplayBuffer):
+            self.replay_buffer.keep_double_precision()
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        # SB3 ties the uniform actions to the first update; the papers do not.
+        random_steps = learning_starts if self.random_steps is None else self.random_steps
+        return super()._sample_action(random_steps, action_noise, n_envs)
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        train_freq: TrainFreq,
+        replay_buffer: ReplayBuffer,
+        action_noise: ActionNoise | None = None,
+        learning_starts: int = 0,
+        log_interval: int | None = None,
+    ) -> RolloutReturn:
+        """
+        Collect transitions; SB3's ``collect_rollouts``, which forgets the step that a callback stops at.
+
+        :param env: Training environment.
+        :param callback: Callback, called at every step.
+        :param train_freq: Number of steps or episodes to collect.
+        :param replay_buffer: Where to store the transitions.
+        :param action_noise: Noise added to the actions.
+        :param learning_starts: Number of steps before the first gradient step.
+        :param log_interval: Episodes between two logs.
+        :return: Numbers of steps and episodes, and whether to go on.
+        """
+        try:
+            rollout = super().collect_rollouts(
+                env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
+            )
+        except BaseException:
+            # How far the environment has come is not known: have the next learn() reset it
+            self._last_obs = None
+            raise
+        if not rollout.continue_training:
+            step = callback.locals
+            self._update_info_buffer(step["infos"], step["dones"])
+            self._store_transition(
+                replay_buffer, step["buffer_actions"], step["new_obs"], step["rewards"], step["dones"], step["infos"]
+            )
+            self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+            self._episode_num += int(np.sum(step["dones"]))
+        return rollout
+
+    def _extra_columns(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """
+        :param dones: Whether the episodes ended in the last step ``[n_envs]``.
+        :param infos: What the environments reported in the last step.
+        :return: What the replay buffer keeps of the step beyond SB3's columns, by name ``[n_envs, ...]``.
+        """
+        return {}
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        extras = self._extra_columns(dones, infos)
+        # SB3 finds out which observations belong to the transition and calls add(), to which the extras are handed along
+        target: Any = SimpleNamespace(add=partial(replay_buffer.add, extras=extras)) if extras else replay_buffer
+        super()._store_transition(target, buffer_action, new_obs, reward, dones, infos)  # type: ignore[arg-type]

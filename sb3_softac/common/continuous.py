@@ -1,0 +1,42 @@
+"""What the algorithms with continuous actions share: a bounded action space and a target entropy in nats."""
+
+import math
+
+import numpy as np
+from gymnasium import spaces
+
+from sb3_softac.common.arguments import check_bounded_box
+from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm
+from sb3_softac.equations.temperature import continuous_target_entropy
+
+# Nats per action dimension below the target: a tanh-Gaussian reaches them only where tanh is flat
+LOST_NATS = 5.0
+
+
+class ContinuousOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
+    """
+    Base of the algorithms that act in a Box.
+
+    The constructor's parameters are those of :class:`~sb3_softac.common.off_policy.SoftOffPolicyAlgorithm`.
+    """
+
+    @staticmethod
+    def _check_action_space(action_space: spaces.Space) -> None:
+        check_bounded_box(action_space)
+
+    def _setup_target_entropy(self) -> None:
+        said = self.__dict__["target_entropy"]
+        assert self.action_space.shape is not None
+        try:
+            self._target_nats = continuous_target_entropy(self.action_space.shape) if said == "auto" else float(said)
+        except (TypeError, ValueError):
+            raise ValueError(f"target_entropy must be a number of nats or 'auto', got {said!r}") from None
+        if not math.isfinite(self._target_nats):
+            raise ValueError(f"target_entropy must be a finite number of nats or 'auto', got {said!r}")
+
+    def _target_entropy_in_nats(self) -> float:
+        return self._target_nats
+
+    def _entropy_is_lost(self, logs: dict[str, np.ndarray]) -> np.ndarray:
+        assert self.action_space.shape is not None
+        return logs["entropy"] < self._target_nats - LOST_NATS * math.prod(self.action_space.shape)

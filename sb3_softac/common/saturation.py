@@ -1,0 +1,38 @@
+"""Notices a policy that has lost its entropy for good, which observations of a large scale cause."""
+
+import warnings
+
+import numpy as np
+
+# Gradient steps in a row after which it is no accident
+PATIENCE = 100
+
+
+class SaturationWatch:
+    """
+    Warns once when the entropy is lost and a rising temperature does not bring it back.
+
+    Observations in the thousands make the outputs of an untrained network so large that a softmax or tanh saturates. The
+    temperature then rises without effect.
+    """
+
+    def __init__(self) -> None:
+        self._steps, self._first_alpha, self._warned = 0, 0.0, False
+
+    def observe(self, lost: np.ndarray, alpha: np.ndarray) -> None:
+        """
+        :param lost: Whether the policy had next to no entropy, far below its target, one per gradient step ``[n_steps]``.
+        :param alpha: Temperature ``[n_steps]``.
+        """
+        for is_lost, value in zip(lost.tolist(), alpha.tolist(), strict=True):
+            if self._steps == 0:
+                self._first_alpha = value
+            self._steps = self._steps + 1 if is_lost else 0
+            if self._steps > PATIENCE and value > self._first_alpha and not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"The policy has had no entropy left for {PATIENCE} gradient steps, and a rising temperature does not bring "
+                    "it back: its outputs are saturated, as by observations of a large scale. Normalize them, e.g. with "
+                    "SB3's VecNormalize",
+                    stacklevel=2,
+                )

@@ -1,0 +1,35 @@
+"""What gradient steps log, kept on the device until it is read."""
+
+import numpy as np
+import torch as th
+
+
+class StepLog:
+    """Scalars of gradient steps. Adding to it does not make the host wait for the device; reading it does."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._values: list[th.Tensor] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self._values))
+
+    def add(self, logs: dict[str, th.Tensor]) -> None:
+        """
+        :param logs: Scalars of one gradient step by name; the same names in every step.
+        """
+        self.add_steps(list(logs), th.stack(list(logs.values())).unsqueeze(0))
+
+    def add_steps(self, names: list[str], values: th.Tensor) -> None:
+        """
+        :param names: Names of the scalars.
+        :param values: Their values in several gradient steps ``[n_steps, n_names]``.
+        """
+        self._names = names
+        self._values.append(values)
+
+    def read(self) -> dict[str, np.ndarray]:
+        """:return: All values since the last time by name ``[n_steps]``, in double precision; the log is empty then."""
+        values = th.cat(self._values).cpu().numpy().astype(np.float64)
+        self._values = []
+        return dict(zip(self._names, values.T, strict=True))

@@ -1,0 +1,56 @@
+"""The squashed Gaussian actor."""
+
+import torch as th
+from stable_baselines3.common.distributions import StateDependentNoiseDistribution
+from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.sac.policies import Actor
+
+from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob
+
+
+class SquashedGaussianActor(Actor):
+    """
+    SB3's SAC actor with the density of its actions computed exactly.
+
+    SB3 clips 1 - tanh^2(u) at 1e-6 and, with gSDE, recovers u from the rounded action; here u is kept and the softplus form
+    of the correction is used. Networks, parameter names and gSDE are SB3's, so weights move freely between the two.
+    The constructor's parameters are those of ``stable_baselines3.sac.policies.Actor``.
+    """
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        """
+        :param obs: Observations.
+        :param deterministic: Return tanh of the mean instead of a sample.
+        :return: Actions scaled to [-1, 1] ``[batch, action_dim]``.
+        """
+        mean, log_std, gsde = self.get_action_dist_params(obs)
+        if deterministic:
+            return th.tanh(mean)
+        noise, std = self._noise(mean, log_std, gsde.get("latent_sde"))
+        return th.tanh(mean + std * noise)
+
+    def action_log_prob(self, obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor]:
+        """
+        Sample an action for each observation, differentiable in the actor's parameters (Eq. 11, arXiv:1801.01290v2).
+
+        :param obs: Observations.
+        :return: Actions scaled to [-1, 1] ``[batch, action_dim]`` and their log-densities in nats ``[batch]``.
+        """
+        mean, log_std, gsde = self.get_action_dist_params(obs)
+        noise, std = self._noise(mean, log_std, gsde.get("latent_sde"))
+        u = mean + std * noise
+        return th.tanh(u), squashed_log_prob(gaussian_log_prob(noise, std), u)
+
+    def _noise(self, mean: th.Tensor, log_std: th.Tensor, latent_sde: th.Tensor | None) -> tuple[th.Tensor, th.Tensor]:
+        """
+        Draw the exploration noise of u = mean + std * noise.
+
+        :return: Standardised noise and standard deviation, both ``[batch, action_dim]``.
+        """
+        if latent_sde is None:
+            return th.randn_like(mean), log_std.exp()
+        # gSDE (arXiv:2005.05719): the noise is a linear function of the features, with a weight matrix kept for several steps
+        assert isinstance(self.action_dist, StateDependentNoiseDistribution)
+        variance = latent_sde.square() @ self.action_dist.get_std(log_std).square()
+        std = (variance + self.action_dist.epsilon).sqrt()
+        return self.action_dist.get_noise(latent_sde) / std, std
