@@ -44,7 +44,7 @@ def check_arguments(model: "SoftOffPolicyAlgorithm") -> None:
         "buffer_size": (model.buffer_size >= 1, "at least 1 transition", model.buffer_size),
         "n_critics": (n_critics >= 1, "at least 1 (the papers use 2)", n_critics),
         "learning_starts": (model.learning_starts >= 0, "at least 0 environment steps", model.learning_starts),
-        "train_freq": (frequency >= 1, "at least 1 step or episode", model.train_freq),
+        "train_freq": (not isinstance(frequency, int) or frequency >= 1, "at least 1 step or episode", model.train_freq),
         "gradient_steps": (model.gradient_steps >= -1, "at least 0, or -1 for one per step", model.gradient_steps),
         "target_update_interval": (
             model.target_update_interval >= 1,
@@ -80,8 +80,8 @@ def check_bounded_box(action_space: spaces.Space) -> None:
         )
     if not np.issubdtype(action_space.dtype, np.floating):
         raise AssertionError(
-            f"The policy's actions are continuous, but {action_space} holds integers, to which they would all be cut: give the "
-            "environment a Box of np.float32 and round inside of it, or Discrete or MultiDiscrete actions and use DiscreteSAC"
+            f"The policy's actions are continuous, but {action_space} holds integers, to which they would all be cut: give "
+            "the environment a Box of np.float32 and round inside of it, or Discrete actions and use DiscreteSAC"
         )
     remedy = "e.g. with gymnasium.wrappers.RescaleAction or TransformAction"
     if not np.isfinite([action_space.low, action_space.high]).all():
@@ -93,6 +93,6 @@ def check_bounded_box(action_space: spaces.Space) -> None:
         width = action_space.high.astype(np.float32) - action_space.low.astype(np.float32)
     if not (np.isfinite(width) & (width > 0.0)).all():
         raise AssertionError(
-            f"The policy squashes its actions into the bounds of the Box, but in {action_space} a lower and an upper bound are "
-            f"equal, or further apart than single precision reaches: change the environment's action space, {remedy}"
+            f"The policy squashes its actions into the bounds of the Box, but in {action_space} a lower and an upper bound "
+            f"are equal, or further apart than single precision reaches: change the environment's action space, {remedy}"
         )

@@ -16,21 +16,21 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from sb3_softac.common.arguments import check_arguments, check_policy_class
 from sb3_softac.common.buffers import SoftReplayBuffer
 from sb3_softac.common.collect_loop import CollectLoop
-from sb3_softac.common.temperature import AutoTemperature, Temperature, make_temperature
+from sb3_softac.common.entropy_options import EntropyOptions
 from sb3_softac.common.train_loop import TrainLoop
 
 SelfSoftOffPolicy = TypeVar("SelfSoftOffPolicy", bound="SoftOffPolicyAlgorithm")
 
 
-class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop):
+class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, EntropyOptions):
     """
     Base of the maximum-entropy algorithms.
 
     :param policy: Policy class, or its name.
     :param env: Environment, or its registered name; None only while loading.
     :param learning_rate: Learning rate, or its schedule.
-    :param ent_coef: Temperature: a number greater than 0, ``"auto"``, ``"auto_<initial value>"``, ``"lin_<initial value>"``, or a
-        schedule.
+    :param ent_coef: Temperature: a number greater than 0, ``"auto"``, ``"auto_<initial value>"``, ``"lin_<initial value>"``
+        or a schedule.
     :param ent_coef_bounds: Smallest and largest value of a learned temperature; None for no bounds.
     :param target_entropy: Entropy that a learned temperature holds the policy at, or ``"auto"``.
     :param tau: Weight in (0, 1] of the network in each update of its target; 1 copies it.
@@ -79,14 +79,11 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop):
             support_multi_env=True,
             **off_policy_kwargs,
         )
-        self.ent_coef = ent_coef
         self.ent_coef_bounds = ent_coef_bounds
-        # Beside the property of this name, which is the number that is meant: what was said is what is saved
-        self.__dict__["target_entropy"] = target_entropy
+        self.__dict__.update(ent_coef=ent_coef, target_entropy=target_entropy)  # see EntropyOptions
         self.target_update_interval = target_update_interval
         self.random_steps = random_steps
         self.cuda_graphs = cuda_graphs
-        self._specifications: dict[str, Any] = {}
         if _init_setup_model:
             self._setup_model()
 
@@ -136,48 +133,12 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop):
                 warnings.filterwarnings("ignore", message="`n_steps=")
             super()._setup_model()
         self.replay_buffer_kwargs = given  # what the user said: load() adds ours again
-        said = {"ent_coef": self.ent_coef, "target_entropy": self.__dict__["target_entropy"]}
-        self._said_anew = {name for name, value in self._specifications.items() if said[name] != value}
-        self._specifications = said
-        self._setup_target_entropy()
-        self.temperature = self._make_temperature()
+        self._setup_entropy_options()
         self._setup_training()
         if self.cuda_graphs:
             from sb3_softac.cuda import GraphSteps  # the one door to that room
 
             self._step_runner = GraphSteps(self)
-
-    def _make_temperature(self) -> Temperature:
-        return make_temperature(self.ent_coef, self.device, self.lr_schedule(1), self.ent_coef_bounds)
-
-    @abstractmethod
-    def _setup_target_entropy(self) -> None:
-        """Make of what the user said, ``self.__dict__["target_entropy"]``, what the gradient steps read."""
-
-    @abstractmethod
-    def _target_entropy_in_nats(self) -> float:
-        """:return: The target that :meth:`_setup_target_entropy` has made, now."""
-
-    @property
-    def target_entropy(self) -> float:
-        """Entropy in nats that a learned temperature holds the policy at. It may be set to whatever the constructor accepts."""
-        return self._target_entropy_in_nats()
-
-    @target_entropy.setter
-    def target_entropy(self, said: Any) -> None:
-        self.__dict__["target_entropy"] = self._specifications["target_entropy"] = said
-        self._said_anew = {"target_entropy"}
-        self._setup_target_entropy()
-
-    @property
-    def log_ent_coef(self) -> th.Tensor:
-        """Logarithm of the temperature, one element: the parameter if it is learned, a copy if not."""
-        return self.temperature.log_ent_coef if isinstance(self.temperature, AutoTemperature) else self.temperature.alpha.log()
-
-    @property
-    def ent_coef_optimizer(self) -> th.optim.Optimizer | None:
-        """Optimizer of a learned temperature; None if the temperature is not learned."""
-        return self.temperature.optimizer
 
     def learn(
         self: SelfSoftOffPolicy,

@@ -31,8 +31,8 @@ class SaturationWatch:
             if self._steps > PATIENCE and value > self._first_alpha and not self._warned:
                 self._warned = True
                 warnings.warn(
-                    f"The policy has had no entropy left for {PATIENCE} gradient steps, and a rising temperature does not bring "
-                    "it back: its outputs are saturated, as by observations of a large scale. Normalize them, e.g. with "
+                    f"The policy has had no entropy left for {PATIENCE} gradient steps, and a rising temperature does not "
+                    "bring it back: its outputs are saturated, as by observations of a large scale. Normalize them, e.g. with "
                     "SB3's VecNormalize",
                     stacklevel=2,
                 )

@@ -145,8 +145,8 @@ def make_temperature(
     """
     Read SB3's ``ent_coef`` argument.
 
-    :param ent_coef: A number greater than 0, ``"auto"``, ``"auto_<initial value>"``, ``"lin_<initial value>"`` (falls linearly to
-        a thousandth of it), or a schedule.
+    :param ent_coef: A number greater than 0, ``"auto"``, ``"auto_<initial value>"``, ``"lin_<initial value>"`` (falls linearly
+        to a thousandth of it), or a schedule.
     :param device: Device of the networks.
     :param learning_rate: Learning rate of a learned temperature.
     :param bounds: Smallest and largest value of a learned temperature; None for no bounds.

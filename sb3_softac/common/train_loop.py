@@ -48,8 +48,8 @@ class TrainLoop(OffPolicyAlgorithm):
     """
     What happens between two rounds of collecting transitions.
 
-    A subclass gives the losses of one gradient step in :meth:`_update`, the network that each of them trains in ``trains``, and
-    the networks that have targets in ``targets``. Networks are looked up in the policy at each step, so that they, their
+    A subclass gives the losses of one gradient step in :meth:`_update`, the network that each of them trains in ``trains``,
+    and the networks that have targets in ``targets``. Networks are looked up in the policy at each step, so that they, their
     parameters and the optimizer may be replaced at any time.
     """
 

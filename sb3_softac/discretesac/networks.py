@@ -48,7 +48,8 @@ class CategoricalActor(FeatureNetwork):
         :return: Actions of the action space ``[batch, *action_space.shape]``.
         """
         chosen = self.branches.argmax(log_pi) if deterministic else self.branches.sample(log_pi)
-        return chosen.reshape(-1, *self.action_space.shape) + th.as_tensor(self.branches.start, device=chosen.device)
+        start = th.as_tensor(self.branches.start, device=chosen.device)
+        return chosen.reshape(-1, *self.action_space.shape) + start  # type: ignore[misc]
 
 
 class StackedDiscreteCritic(FeatureNetwork):

@@ -10,7 +10,16 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 
-class FeatureNetwork(BaseModel):
+class WithoutOptimizer(nn.Module):
+    """A network that refuses an optimizer of its own, which SB3's SAC has and nobody would step here."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "optimizer":
+            raise AttributeError("One optimizer steps all networks: set policy.optimizer in place of one of a single network")
+        super().__setattr__(name, value)
+
+
+class FeatureNetwork(WithoutOptimizer, BaseModel):
     """
     Base of the networks: SB3's ``BaseModel`` with one features extractor.
 

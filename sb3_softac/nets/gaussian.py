@@ -6,9 +6,10 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.sac.policies import Actor
 
 from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob
+from sb3_softac.nets.base import WithoutOptimizer
 
 
-class SquashedGaussianActor(Actor):
+class SquashedGaussianActor(WithoutOptimizer, Actor):
     """
     SB3's SAC actor with the density of its actions computed exactly.
 
