@@ -8,12 +8,18 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BaseModel, BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor, NatureCNN
-from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from sb3_softac.nets.base import FeatureNetwork
 
 Network = TypeVar("Network", bound=FeatureNetwork)
+
+
+NOT_FINITE = (
+    "{what} not finite: look for NaN or infinite values in the observation (SB3's VecCheckNan finds them) and in the parameters "
+    "of the policy"
+)
 
 
 def require_finite_actions(actions: np.ndarray | th.Tensor) -> None:
@@ -22,10 +28,7 @@ def require_finite_actions(actions: np.ndarray | th.Tensor) -> None:
     :raises ValueError: if one is not finite.
     """
     if not (actions.isfinite() if isinstance(actions, th.Tensor) else np.isfinite(actions)).all():
-        raise ValueError(
-            "The policy gave an action that is not finite: look for NaN or infinite values in the observation (SB3's "
-            "VecCheckNan finds them) and in the parameters of the policy"
-        )
+        raise ValueError(NOT_FINITE.format(what="The policy gave an action that is"))
 
 
 def trained_parameters(networks: Iterable[nn.Module]) -> list[nn.Parameter]:
@@ -70,7 +73,23 @@ class NetworkOfPolicy:
 
 
 class FinitePredictions(BasePolicy):
-    """A policy whose :meth:`predict` raises where SB3's would return NaN."""
+    """A policy whose :meth:`predict` raises where SB3's would return NaN, or an end of tanh for an infinite observation."""
+
+    def obs_to_tensor(self, observation: np.ndarray | dict[str, np.ndarray]) -> tuple[PyTorchObs, bool]:
+        """
+        SB3's ``obs_to_tensor``.
+
+        :param observation: Observation or batch of observations.
+        :return: The batch as a tensor or a dictionary of tensors, and whether it was one before.
+        :raises ValueError: if it is not finite and the features extractor does not put it right.
+        """
+        obs, vectorized = super().obs_to_tensor(observation)
+        if not all(part.isfinite().all() for part in (obs.values() if isinstance(obs, dict) else [obs])):
+            with th.no_grad():
+                features = self.actor.extract_features(obs, self.actor.features_extractor)
+            if not features.isfinite().all():
+                raise ValueError(NOT_FINITE.format(what="The observation is"))
+        return obs, vectorized
 
     def predict(
         self,
