@@ -1,5 +1,5 @@
 """
-Matrix products of a linear layer by MKL (what PyTorch calls) and by oneDNN (what ``sb3_softac.nets.mlp`` calls)::
+Matrix products of a linear layer by MKL, which PyTorch calls, and by oneDNN, which comes with it::
 
     python benchmarks/products.py
 
@@ -15,11 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch as th
 
-from sb3_softac.nets.mlp import onednn_linear
-
 RESULT = Path(__file__).parent / "results" / "products.csv"
 SHAPES = [(64, 64, 64), (64, 256, 256), (256, 17, 256), (256, 256, 12), (256, 256, 256), (2048, 256, 256)]
 BLOCKS, CALLS = 15, 50
+
+
+def onednn_linear(x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None = None) -> th.Tensor:
+    """:return: ``x @ weight.T + bias`` by oneDNN; the operator that PyTorch's own compiler uses."""
+    return th.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 def microseconds(functions: dict[str, Callable[[], th.Tensor]]) -> dict[str, float]:
