@@ -22,26 +22,22 @@ Deviations from the paper, each with its reason:
 
 from typing import Any, ClassVar
 
-import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_softac.common.batch import Batch
 from sb3_softac.common.policies import NetworkOfPolicy
+from sb3_softac.discretesac.entropy_ratio import EntropyRatio
 from sb3_softac.discretesac.off_policy import DiscreteOffPolicyAlgorithm
 from sb3_softac.discretesac.policies import CnnPolicy, DiscreteSACPolicy, MlpPolicy, MultiInputPolicy
-from sb3_softac.discretesac.target_entropy import DroppingTarget, make_target_entropy
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target
 from sb3_softac.equations.discrete_sac import policy_entropy, policy_loss, soft_state_value
 from sb3_softac.equations.stable_discrete_sac import clipped_q_loss, entropy_penalty
 
-# Entropy, as a part of the largest possible one, that a working policy does not fall to while its target is larger than 0.1
-LOST_RATIO = 1e-3
 
-
-class DiscreteSAC(DiscreteOffPolicyAlgorithm):
+class DiscreteSAC(EntropyRatio, DiscreteOffPolicyAlgorithm):
     """
     Soft Actor-Critic for Discrete, MultiDiscrete and MultiBinary actions, with action masks (arXiv:1910.07207).
 
@@ -143,7 +139,6 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
         self.critic_ent_coef_scale = critic_ent_coef_scale
         self.q_aggregation = q_aggregation
         self.stable_kwargs = dict(stable_kwargs or {})
-        self._target_entropy_state: dict[str, float] = {}
         super().__init__(
             policy,
             env,
@@ -182,7 +177,9 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
 
         features = self.critic.features(batch.obs)
         q = self.critic.q_values(features)
-        log_pi = self.actor.log_probs(self._actor_features(batch.obs, features), masks)
+        # A shared encoder is not trained by the policy loss
+        own_features = features.detach() if self.policy.share_features_extractor else self.actor.features(batch.obs)
+        log_pi = self.actor.log_probs(own_features, masks)
         entropy = policy_entropy(log_pi)  # Eq. 10
         max_entropy = self._max_entropies(log_pi, masks)
         with th.no_grad():
@@ -207,10 +204,6 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
             "q_mean": q_target.mean(),
         }
         return {name: value.detach() for name, value in {**losses, **diagnostics}.items()}
-
-    def _actor_features(self, obs: PyTorchObs, critic_features: th.Tensor) -> th.Tensor:
-        """:return: What the actor reads: the critics' features, which the policy loss does not train, or those of its own."""
-        return critic_features.detach() if self.policy.share_features_extractor else self.actor.features(obs)
 
     def _max_entropies(self, log_pi: th.Tensor, masks: th.Tensor | None) -> th.Tensor:
         """:return: Largest possible entropy in each state ``[batch]``, in nats."""
@@ -239,19 +232,8 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
         return clipped_q_loss(q_taken, q_old, q_target, clip_range)
 
     def _entropy_penalty(self, entropy: th.Tensor, batch: Batch) -> dict[str, th.Tensor]:
-        if "entropy_penalty" not in self.stable_kwargs:
-            return {}
-        penalty = entropy_penalty(entropy, batch.extras["old_entropy"])
-        return {"entropy_penalty": self.stable_kwargs["entropy_penalty"] * penalty}
-
-    def _setup_target_entropy(self) -> None:
-        self._target = make_target_entropy(self.__dict__["target_entropy"], self.branches.max_entropy, self.device)
-        if "target_entropy" not in self._said_anew:
-            self._target.load_state(self._target_entropy_state)
-        self._target_entropy_state = self._target.state()
-
-    def _target_entropy_in_nats(self) -> float:
-        return float(self._target.ratio) * self.branches.max_entropy
+        weight = self.stable_kwargs.get("entropy_penalty")
+        return {} if weight is None else {"entropy_penalty": weight * entropy_penalty(entropy, batch.extras["old_entropy"])}
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
@@ -267,21 +249,3 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
                 raise ValueError(f"stable_kwargs has an unknown option {name!r}: use 'q_clip' and 'entropy_penalty'")
             if not value > 0.0:
                 raise ValueError(f"stable_kwargs: {name} must be greater than 0, got {value}: leave it out to switch it off")
-
-    def _defer_logs(self) -> bool:
-        # The scheduled target looks at the entropies after each round
-        return super()._defer_logs() and not isinstance(self._target, DroppingTarget)
-
-    def _follow_schedules(self, progress_remaining: float) -> None:
-        super()._follow_schedules(progress_remaining)
-        self._target.follow(progress_remaining)
-
-    def _entropy_is_lost(self, logs: dict[str, np.ndarray]) -> np.ndarray:
-        return (logs["entropy_ratio"] < LOST_RATIO) & (logs["target_entropy_ratio"] > 0.1)
-
-    def _follow_logs(self, logs: dict[str, np.ndarray]) -> None:
-        self._target.observe(logs["entropy_ratio"])
-        self._target_entropy_state = self._target.state()
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_target"]

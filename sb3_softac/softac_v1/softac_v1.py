@@ -65,7 +65,7 @@ class SoftAC_v1(ContinuousOffPolicyAlgorithm):
         ``"auto_0.1"`` (learned, starting at 1 or 0.1), ``"lin_0.2"`` (falling linearly to a thousandth of 0.2), or a schedule
         of the remaining progress.
     :param target_update_interval: Gradient steps between two updates of the target of V, counted over the whole training.
-        1000 with ``tau=1`` is the paper's hard-target variant.
+        1000 with ``tau=1`` and ``gradient_steps=4`` is the paper's hard-target variant.
     :param target_entropy: Entropy in nats that a learned temperature holds the policy at; ``"auto"`` is minus the number of
         action dimensions.
     :param use_sde: Whether to explore with state-dependent noise (gSDE).
