@@ -3,23 +3,25 @@ Skills added up: the policy of a weighted sum of soft Q-functions, arXiv:1803.06
 
 The sum is a soft Q-function in its own right, so the policy exp(Q / alpha) can be sampled at once, by importance resampling
 around the actions of the skills' own samplers; and a sampler of its own can be distilled from their replay buffers, without a
-step in any environment.
+step in any environment. How such a model is made: :mod:`sb3_softac.sql.skills`.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
+from sb3_softac.equations.soft_q import advantages_over_alpha
 from sb3_softac.nets.critics import StackedContinuousCritic
 from sb3_softac.sql.policies import SQLPolicy
-from sb3_softac.sql.proposal import FITTED_PARTICLES, mixture_proposal
-from sb3_softac.sql.sampler import ActionSampler
+from sb3_softac.sql.proposal import FITTED_PARTICLES, fit_gaussians, mixture_actions, mixture_proposal
+from sb3_softac.sql.sampler import ActionSampler, fixed_noise, take
+
+# The proposed actions are not as good as those of a sampler of the composition, so there are more of them
+PROPOSED_PER_CANDIDATE = 8
 
 
 class ComposedCritic(nn.Module):
@@ -48,16 +50,17 @@ class ComposedCritic(nn.Module):
         :param actions: K actions per row, scaled to [-1, 1] ``[batch, K, action_dim]``.
         :return: Composed soft Q-values in units of reward ``[1, batch, K]``.
         """
-        total = th.zeros(1, *actions.shape[:2], device=actions.device)
+        total = actions.new_zeros(())
         for critic, weight, own in zip(self.critics, self.weights, features, strict=True):
             total = total + weight * critic.q_particles(own, actions).amin(dim=0, keepdim=True)  # type: ignore[operator]
         return total
 
     def set_training_mode(self, mode: bool) -> None:
         """
+        Do nothing: the skills are not trained, and their batch normalisation and dropout stay in evaluation mode.
+
         :param mode: True to train, False to evaluate.
         """
-        self.train(mode)
 
 
 class ComposedPolicy(SQLPolicy):
@@ -74,7 +77,11 @@ class ComposedPolicy(SQLPolicy):
     """
 
     distilled: th.Tensor
-    """Whether the sampler has been distilled, so that it acts."""
+    """Whether the sampler has been distilled, so that it acts; see :meth:`act_by_sampler`."""
+    particle_noise: th.Tensor
+    """Noise of the samplers' particles for deterministic actions ``[FITTED_PARTICLES, action_dim]``."""
+    proposal_noise: th.Tensor
+    """Noise of the proposed actions for deterministic actions ``[m, action_dim]``."""
 
     def __init__(
         self,
@@ -88,28 +95,67 @@ class ComposedPolicy(SQLPolicy):
     ):
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
         self.members, self.weights, self.temperature = members, weights, temperature
-        skills = [SQLPolicy(observation_space, action_space, lr_schedule, **member) for member in members]
-        self.skill_actors = nn.ModuleList(skill.actor for skill in skills).requires_grad_(False)
-        critic = ComposedCritic([skill.critic for skill in skills], weights).requires_grad_(False)
+        skills = [make_skill(observation_space, action_space, lr_schedule, **member) for member in members]
+        for skill in skills:
+            skill.actor.judge = None  # or the rest of the skill would live on
+        self.skill_actors = nn.ModuleList(skill.actor for skill in skills).requires_grad_(False).eval()
+        critic = ComposedCritic([skill.critic for skill in skills], weights).requires_grad_(False).eval()
         self.critic = self.critic_target = critic  # type: ignore[assignment]
         self.register_buffer("distilled", th.zeros((), dtype=th.bool))
+        self._acts_by_sampler = False  # the same on the host
+        self.register_buffer("particle_noise", th.empty(0))
+        self.register_buffer("proposal_noise", th.empty(0))
+        self._set_candidates(self.n_candidates)
+        self.actor.judge = self._judge_of_sampler
         self.optimizer = self._make_optimizer(lr_schedule, self.actor)
+
+    def _set_candidates(self, number: int) -> None:
+        super()._set_candidates(number)
+        noise = fixed_noise(FITTED_PARTICLES + PROPOSED_PER_CANDIDATE * number, self.actor.action_dim)
+        self.particle_noise = noise[:FITTED_PARTICLES].clone().to(self.particle_noise)
+        self.proposal_noise = noise[FITTED_PARTICLES:].clone().to(self.proposal_noise)
+
+    def _judge_of_sampler(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
+        if not self._acts_by_sampler:
+            raise ValueError(
+                "The sampler of a composed model has learned nothing yet: call distil() first, or take model.policy in "
+                "place of model.actor"
+            )
+        return self.smallest_q(obs, actions)
+
+    def act_by_sampler(self, distilled: bool) -> None:
+        """
+        :param distilled: Whether the sampler has been distilled and acts.
+        """
+        self.distilled.fill_(distilled)
+        self._acts_by_sampler = distilled
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         """
         :param obs: Observations.
-        :param deterministic: Whether to take the best candidate instead of a sample.
+        :param deterministic: Whether to take the best of many actions of fixed noise instead of a sample: the same action for
+            the same observation.
         :return: Actions scaled to [-1, 1] ``[batch, action_dim]``.
         """
-        if self.distilled:
+        if self._acts_by_sampler:
             return super().forward(obs, deterministic)
         actors: list[ActionSampler] = list(self.skill_actors)  # type: ignore[arg-type]
+        n_actions = PROPOSED_PER_CANDIDATE * self.n_candidates
+        if deterministic:
+            particles = [actor.transform(actor.features(obs), self.particle_noise) for actor in actors]
+            actions = mixture_actions(fit_gaussians(particles), n_actions, self.proposal_noise).tanh()
+            return take(actions, self.smallest_q(obs, actions).argmax(dim=1))
         particles = [actor.particles(actor.features(obs), FITTED_PARTICLES) for actor in actors]
-        actions, log_density = mixture_proposal(particles, 8 * self.n_candidates)
-        q = self.critic.q_particles(self.critic.features(obs), actions).squeeze(0)
-        log_weights = q / self.temperature - log_density
-        chosen = q.argmax(dim=1) if deterministic else log_weights.softmax(dim=1).multinomial(1).squeeze(1)
-        return actions[th.arange(len(chosen), device=chosen.device), chosen]
+        actions, log_density = mixture_proposal(particles, n_actions)
+        exponents, _ = advantages_over_alpha(self.smallest_q(obs, actions), self.temperature)
+        return take(actions, (exponents - log_density).softmax(dim=1).multinomial(1).squeeze(1))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Files of before the noise was fixed have none
+        for name in ("particle_noise", "proposal_noise"):
+            state_dict.setdefault(prefix + name, getattr(self, name))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._acts_by_sampler = bool(self.distilled)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
@@ -117,36 +163,11 @@ class ComposedPolicy(SQLPolicy):
         return data
 
 
-def read_weights(models: Sequence[BaseAlgorithm], weights: str | Sequence[float]) -> list[float]:
+def make_skill(*args: Any, policy_class: type[SQLPolicy] = SQLPolicy, **kwargs: Any) -> SQLPolicy:
     """
-    Read the ``weights`` argument of ``SQL.compose``.
-
-    :param models: Models to compose.
-    :param weights: ``"mean"``, ``"sum"``, or one number per model.
-    :return: One weight per model.
-    :raises ValueError: if there are no models, their spaces differ, or the weights do not fit.
+    :param args: Positional arguments of the policy of a skill.
+    :param policy_class: Its class; files of earlier versions do not name it.
+    :param kwargs: Its keyword arguments.
+    :return: The policy.
     """
-    if not models:
-        raise ValueError("compose() needs at least one model")
-    first = models[0]
-    for number, model in enumerate(models):
-        spaces_ = (model.observation_space, model.action_space)
-        if spaces_ != (first.observation_space, first.action_space):
-            raise ValueError(f"compose() needs models of equal spaces, model {number} has {spaces_}, model 0 has others")
-    if isinstance(weights, str):
-        if weights not in ("mean", "sum"):
-            raise ValueError(f"weights must be 'mean', 'sum' or one number per model, got {weights!r}")
-        return [1.0 / len(models) if weights == "mean" else 1.0] * len(models)
-    if len(weights) != len(models) or not np.isfinite(weights).all():
-        raise ValueError(f"weights must be one finite number per model ({len(models)}), got {weights!r}")
-    return [float(weight) for weight in weights]
-
-
-def concatenate(observations: list[Any]) -> Any:
-    """
-    :param observations: Batches of observations, tensors or dictionaries of tensors.
-    :return: All of them as one batch.
-    """
-    if isinstance(observations[0], dict):
-        return {key: th.cat([obs[key] for obs in observations]) for key in observations[0]}
-    return th.cat(observations)
+    return policy_class(*args, **kwargs)

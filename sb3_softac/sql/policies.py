@@ -1,6 +1,7 @@
 """Policies of SQL: stacked soft Q-functions, their target, and the sampler."""
 
-from typing import Any
+import copy
+from typing import Any, TypeVar
 
 import torch as th
 from gymnasium import spaces
@@ -16,6 +17,20 @@ from torch import nn
 from sb3_softac.common.policies import SoftPolicy
 from sb3_softac.nets.critics import StackedContinuousCritic
 from sb3_softac.sql.sampler import ActionSampler
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def without_gradient(network: Network) -> Network:
+    """
+    Copy a network for a trace that starts at another one: a trace keeps tensors from outside as constants, and refuses those
+    that need gradients.
+
+    :param network: The network.
+    :return: A network of the same tensors, not copied, none of which needs a gradient.
+    """
+    same: dict[int, Any] = {id(x): nn.Parameter(x.data, requires_grad=False) for x in network.parameters()}
+    return copy.deepcopy(network, same | {id(x): x for x in network.buffers()})
 
 
 class SQLPolicy(SoftPolicy):
@@ -36,7 +51,7 @@ class SQLPolicy(SoftPolicy):
     :param optimizer_class: Optimizer, ``th.optim.Adam`` by default.
     :param optimizer_kwargs: Its keyword arguments, without the learning rate.
     :param n_critics: Number of soft Q-functions, at least 1.
-    :param n_candidates: Number of samples among which the deterministic policy takes the one with the largest Q-value.
+    :param n_candidates: Number of actions among which the deterministic policy takes the one with the largest Q-value.
     """
 
     actor: ActionSampler
@@ -71,9 +86,9 @@ class SQLPolicy(SoftPolicy):
             n_critics,
             squash_output=True,
         )
-        self.n_candidates = n_candidates
         actor_arch, critic_arch = get_actor_critic_arch(self.net_arch)
-        self.actor = self._make_network(ActionSampler, actor_arch)
+        self.actor = self._make_network(ActionSampler, actor_arch, n_candidates=n_candidates)
+        self.actor.judge = self.smallest_q
         self.critic = self._make_network(StackedContinuousCritic, critic_arch, n_critics=n_critics)
         self.critic_target = self._make_network(StackedContinuousCritic, critic_arch, n_critics=n_critics)
         self._start_target()
@@ -82,18 +97,36 @@ class SQLPolicy(SoftPolicy):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), "n_candidates": self.n_candidates}
 
+    @property
+    def n_candidates(self) -> int:
+        """Number of actions among which the deterministic policy takes the best. It may be set."""
+        return self.actor.n_candidates
+
+    @n_candidates.setter
+    def n_candidates(self, number: int) -> None:
+        self._set_candidates(number)
+
+    def _set_candidates(self, number: int) -> None:
+        self.actor.n_candidates = number
+
+    def smallest_q(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
+        """
+        :param obs: Observations.
+        :param actions: K actions per observation, scaled to [-1, 1] ``[batch, K, action_dim]``.
+        :return: The smallest of their Q-values in units of reward ``[batch, K]``.
+        """
+        critic = without_gradient(self.critic) if th.jit.is_tracing() else self.critic
+        return critic.q_particles(critic.features(obs), actions).amin(dim=0)
+
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         """
         :param obs: Observations.
-        :param deterministic: Whether to take the best of ``n_candidates`` samples by the smallest of the Q-values, in place
-            of one sample. (The sampler has no mean; more candidates come closer to the mode.)
+        :param deterministic: Whether to take the best of ``n_candidates`` actions of fixed noise, by the smallest of the
+            Q-values, in place of one sample: the same action for the same observation. (The sampler has no mean; more
+            candidates come closer to the mode.)
         :return: Actions scaled to [-1, 1] ``[batch, action_dim]``.
         """
-        if not deterministic:
-            return self.actor(obs)
-        candidates = th.tanh(self.actor.particles(self.actor.features(obs), self.n_candidates))
-        q = self.critic.q_particles(self.critic.features(obs), candidates).amin(dim=0)
-        return candidates[th.arange(len(q), device=q.device), q.argmax(dim=1)]
+        return self.actor.best(obs, self.smallest_q) if deterministic else self.actor(obs)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         return self(observation, deterministic)

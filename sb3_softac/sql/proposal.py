@@ -1,5 +1,7 @@
 """Actions of known density for integrals over a soft Q-function: uniform ones, and some around the particles of samplers."""
 
+import math
+
 import torch as th
 
 from sb3_softac.equations.soft_q import mixture_log_density, uniform_log_density
@@ -20,8 +22,7 @@ def uniform_proposal(batch: int, m: int, action_dim: int, device: th.device) -> 
     :param device: Device of the networks.
     :return: Actions in (-1, 1) ``[batch, m, action_dim]`` and their log-densities in nats ``[batch, m]``.
     """
-    # short of the ends, whose atanh is infinite
-    actions = (th.rand(batch, m, action_dim, device=device) * 2.0 - 1.0).clamp(-1.0 + 1e-6, 1.0 - 1e-6)
+    actions = away_from_ends(th.rand(batch, m, action_dim, device=device) * 2.0 - 1.0)
     return actions, th.full((batch, m), uniform_log_density(action_dim), device=device)
 
 
@@ -34,15 +35,55 @@ def mixture_proposal(particles: list[th.Tensor], m: int) -> tuple[th.Tensor, th.
     :return: Actions in (-1, 1) ``[batch, m, action_dim]`` and their log-densities in nats ``[batch, m]``.
     """
     batch, _, dim = particles[0].shape
-    share = max(m // (2 * len(particles)), 1)
-    uniform, _ = uniform_proposal(batch, m - share * len(particles), dim, particles[0].device)
-    means = [sampled.mean(dim=1, keepdim=True) for sampled in particles]
-    stds = [(WIDENING * sampled.std(dim=1, keepdim=True)).clamp(min=MIN_STD) for sampled in particles]
-    drawn = [mean + std * th.randn(batch, share, dim, device=mean.device) for mean, std in zip(means, stds, strict=True)]
-    u = th.cat([uniform.atanh(), *drawn], dim=1)
+    gaussians = fit_gaussians(particles)
+    u = mixture_actions(gaussians, m, th.randn(batch, m, dim, device=particles[0].device, dtype=particles[0].dtype))
     log_densities = [th.full_like(u[..., 0], uniform_log_density(dim))]
-    for mean, std in zip(means, stds, strict=True):
+    for mean, std in gaussians:
         log_densities.append(squashed_log_prob(gaussian_log_prob((u - mean) / std, std.expand_as(u)), u))
+    share = gaussian_share(m, len(particles))
     fractions = th.full((1 + len(particles),), share / m, device=u.device)
-    fractions[:1] += (uniform.shape[1] - share) / m
+    fractions[:1] += (m - share * (1 + len(particles))) / m
     return u.tanh(), mixture_log_density(th.stack(log_densities), fractions)
+
+
+def fit_gaussians(particles: list[th.Tensor]) -> list[tuple[th.Tensor, th.Tensor]]:
+    """
+    :param particles: Actions before the squash, one tensor ``[batch, n_particles, action_dim]`` per sampler.
+    :return: Means and widened standard deviations, each ``[batch, 1, action_dim]``, per sampler.
+    """
+    return [
+        (sampled.mean(dim=1, keepdim=True), (WIDENING * sampled.std(dim=1, keepdim=True)).clamp(min=MIN_STD))
+        for sampled in particles
+    ]
+
+
+def gaussian_share(m: int, n_gaussians: int) -> int:
+    """
+    :param m: Number of actions per state.
+    :param n_gaussians: Number of Gaussians.
+    :return: How many actions come from each of them; the others are uniform.
+    """
+    return max(m // (2 * n_gaussians), 1)
+
+
+def mixture_actions(gaussians: list[tuple[th.Tensor, th.Tensor]], m: int, noise: th.Tensor) -> th.Tensor:
+    """
+    :param gaussians: What :func:`fit_gaussians` returned.
+    :param m: Number of actions per state.
+    :param noise: Standard Gaussian noise ``[batch, m, action_dim]``, or ``[m, action_dim]`` for all states.
+    :return: Actions before the squash, the uniform ones first ``[batch, m, action_dim]``.
+    """
+    share = gaussian_share(m, len(gaussians))
+    sizes = [m - share * len(gaussians), *[share] * len(gaussians)]
+    uniform, *parts = noise.expand(gaussians[0][0].shape[0], -1, -1).split(sizes, dim=1)
+    # The error function turns Gaussian noise into uniform numbers
+    drawn = [mean + std * part for (mean, std), part in zip(gaussians, parts, strict=True)]
+    return th.cat([away_from_ends(th.erf(uniform / math.sqrt(2.0))).atanh(), *drawn], dim=1)
+
+
+def away_from_ends(actions: th.Tensor) -> th.Tensor:
+    """
+    :param actions: Actions in [-1, 1].
+    :return: The same, short of the ends, whose atanh is infinite.
+    """
+    return actions.clamp(-1.0 + 1e-6, 1.0 - 1e-6)

@@ -1,5 +1,6 @@
-"""The sampler of SQL: a network that maps a state and noise to an action."""
+"""The sampler: a network that turns a state and noise into an action."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch as th
@@ -9,15 +10,36 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from sb3_softac.nets.base import FeatureNetwork
 from sb3_softac.nets.stacked import StackedLinear, StackedMLP
 
+Judge = Callable[[PyTorchObs, th.Tensor], th.Tensor]
+"""Maps observations and K actions of each ``[batch, K, action_dim]`` to Q-values ``[batch, K]``."""
+
+
+def fixed_noise(*shape: int) -> th.Tensor:
+    """
+    :param shape: Shape of the result.
+    :return: Standard Gaussian noise, the same at every call; no random number generator of the program is moved.
+    """
+    return th.randn(*shape, generator=th.Generator().manual_seed(0))
+
 
 class ActionSampler(FeatureNetwork):
     """
     A network that turns a state and Gaussian noise into an action: any density, but none that could be evaluated.
 
+    :param n_candidates: Number of actions among which the deterministic policy takes the best, at least 1.
     :param kwargs: Keyword arguments of :class:`~sb3_softac.nets.base.FeatureNetwork`.
+    :raises ValueError: if there are no candidates.
     """
 
-    def __init__(self, **kwargs: Any):
+    candidate_noise: th.Tensor
+    """Noise of the candidates ``[n_candidates, action_dim]``; saved, so that deterministic actions outlive the program."""
+    judge: Judge | None = None
+    """
+    The Q-values of the policy that the sampler is a part of, None for a sampler that was loaded alone. No module, so that
+    neither the parameters nor the saved files of a sampler hold a critic.
+    """
+
+    def __init__(self, *, n_candidates: int = 32, **kwargs: Any):
         super().__init__(**kwargs)
         self.action_dim = get_action_dim(self.action_space)  # type: ignore[arg-type]
         input_dim = self.features_dim + self.action_dim
@@ -29,6 +51,31 @@ class ActionSampler(FeatureNetwork):
         assert isinstance(first, StackedLinear)
         with th.no_grad():
             first.weight[:, self.features_dim :].uniform_(-bound, bound)
+        self.register_buffer("candidate_noise", th.empty(0))
+        self.n_candidates = n_candidates
+
+    @property
+    def n_candidates(self) -> int:
+        """Number of actions among which the deterministic policy takes the best. It may be set."""
+        return self._n_candidates
+
+    @n_candidates.setter
+    def n_candidates(self, number: int) -> None:
+        if number < 1:
+            raise ValueError(f"n_candidates must be at least 1, got {number}: 32 is the default")
+        self._n_candidates = number  # a plain number also where the shapes of tensors are being traced
+        self.candidate_noise = fixed_noise(number, self.action_dim).to(self.candidate_noise)
+
+    def transform(self, features: th.Tensor, noise: th.Tensor) -> th.Tensor:
+        """
+        :param features: What :meth:`features` returned ``[batch, features_dim]``.
+        :param noise: Noise of K actions per state ``[batch, K, action_dim]``, or of K for all states ``[K, action_dim]``.
+        :return: Actions before the squash by tanh ``[batch, K, action_dim]``.
+        """
+        batch, k = features.shape[0], noise.shape[-2]
+        repeated = features.unsqueeze(1).expand(-1, k, -1)
+        inputs = th.cat([repeated, noise.expand(batch, -1, -1)], dim=2)
+        return self.network(inputs.flatten(0, 1)).squeeze(0).unflatten(0, (-1, k))
 
     def particles(self, features: th.Tensor, n_particles: int) -> th.Tensor:
         """
@@ -36,13 +83,45 @@ class ActionSampler(FeatureNetwork):
         :param n_particles: Number of actions per state.
         :return: Actions before the squash by tanh, drawn independently ``[batch, n_particles, action_dim]``.
         """
-        noise = th.randn(len(features), n_particles, self.action_dim, device=features.device)
-        repeated = features.unsqueeze(1).expand(-1, n_particles, -1)
-        return self.network(th.cat([repeated, noise], dim=-1).flatten(0, 1)).squeeze(0).unflatten(0, noise.shape[:2])
+        shape = (features.shape[0], n_particles, self.action_dim)
+        return self.transform(features, th.randn(shape, device=features.device, dtype=features.dtype))
 
-    def forward(self, obs: PyTorchObs) -> th.Tensor:
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         """
         :param obs: Observations.
-        :return: One sampled action per observation, scaled to [-1, 1] ``[batch, action_dim]``.
+        :param deterministic: Whether to take the best of ``n_candidates`` actions of fixed noise, by the smallest of the
+            policy's Q-values, in place of one sample. (The sampler has no mean; more candidates come closer to the mode.) A
+            sampler that was loaded without its policy has no Q-values: it gives the action of noise 0.
+        :return: One action per observation, scaled to [-1, 1] ``[batch, action_dim]``.
         """
-        return th.tanh(self.particles(self.features(obs), 1).squeeze(1))
+        if not deterministic:
+            return th.tanh(self.particles(self.features(obs), 1)).squeeze(1)
+        if self.judge is None:
+            return th.tanh(self.transform(self.features(obs), th.zeros_like(self.candidate_noise[:1]))).squeeze(1)
+        return self.best(obs, self.judge)
+
+    def best(self, obs: PyTorchObs, judge: Judge) -> th.Tensor:
+        """
+        :param obs: Observations.
+        :param judge: Gives the Q-values by which the best is meant.
+        :return: The best of the candidates of each observation, scaled to [-1, 1] ``[batch, action_dim]``.
+        """
+        candidates = th.tanh(self.transform(self.features(obs), self.candidate_noise))
+        return take(candidates, judge(obs, candidates).argmax(dim=1))
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "n_candidates": self.n_candidates}
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Files of before the noise was fixed have none
+        state_dict.setdefault(f"{prefix}candidate_noise", self.candidate_noise)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def take(candidates: th.Tensor, index: th.Tensor) -> th.Tensor:
+    """
+    :param candidates: K actions per state ``[batch, K, action_dim]``.
+    :param index: Number of one of them ``[batch]``.
+    :return: That action of each state ``[batch, action_dim]``.
+    """
+    return candidates.gather(1, index[:, None, None].expand(-1, 1, candidates.shape[2])).squeeze(1)

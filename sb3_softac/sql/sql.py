@@ -13,16 +13,17 @@ Deviations from the paper and from the authors' code, each with its reason:
 - SVGD runs before the squash, with the Jacobian in the score; the authors run it behind, and converge to another density.
 - Half of the value particles come from a tanh-Gaussian fitted to the sampler's particles; uniform ones alone (paper,
   ``proposal="uniform"``) miss the mode from three dimensions on.
+- The kernel's bandwidth is that of the authors' code: the median of the squared distances divided by log n for n fixed
+  particles, at least 0.001. The paper has the median of the distances themselves divided by 2 log(n + 1), which is no square
+  of a length, so the kernel would depend on the unit of the actions.
 - Every state has value particles of its own. The authors share them in a batch, and with them the error.
 - The score uses the smaller Q-value, as the Bellman target does (the soft Q-learning baseline of arXiv:1801.01290).
 - The temperature multiplies the entropy instead of dividing the rewards.
 - Time limits bootstrap. The authors remove the time limit from the environments, to the same effect.
 """
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
@@ -30,29 +31,31 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 
 from sb3_softac.common.batch import Batch
-from sb3_softac.common.continuous import ContinuousOffPolicyAlgorithm
 from sb3_softac.common.policies import NetworkOfPolicy
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target
 from sb3_softac.equations.soft_q import (
     effective_sample_size,
     importance_sampled_soft_value,
+    mean_of_continuing,
     soft_policy_entropy,
 )
 from sb3_softac.equations.stein import sampler_loss, svgd_direction, unsquashed_score
-from sb3_softac.sql.composition import ComposedPolicy, concatenate, read_weights
+from sb3_softac.sql.composable import Composable
 from sb3_softac.sql.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, SQLPolicy
 from sb3_softac.sql.proposal import FITTED_PARTICLES, mixture_proposal, uniform_proposal
 
 
-class SQL(ContinuousOffPolicyAlgorithm):
+class SQL(Composable):
     """
     Soft Q-learning: soft Q-functions by the soft Bellman equation, and a sampler trained to draw from exp(Q / alpha)
     (arXiv:1702.08165).
 
     Everything that SB3's SAC accepts means the same here, except for gSDE, which a sampler does not have. Logged under
     ``train/``: ``actor_loss`` (its gradient is meant, not its value), ``critic_loss``, ``ent_coef``, ``ent_coef_loss`` (if
-    learned), ``entropy`` (nats, of exp(Q / alpha)), ``effective_sample_size`` (of the value particles), ``particle_spread``
-    (standard deviation of the sampler's actions), ``q_mean``, ``v_mean`` (units of reward), ``n_updates``, ``learning_rate``.
+    learned), ``entropy`` (nats, of exp(Q / alpha), at the observations if the temperature is learned, else at the next ones),
+    ``effective_sample_size`` (of the value particles), ``particle_spread`` (standard deviation of the sampler's actions),
+    ``q_mean``, ``v_mean`` (units of reward), ``n_updates``, ``learning_rate``. Terminal next states do not count; without any
+    others 0 is logged.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, or a policy class.
     :param env: Environment with a bounded Box action space, or its registered name.
@@ -102,9 +105,6 @@ class SQL(ContinuousOffPolicyAlgorithm):
     policy_base = SQLPolicy
     trains: ClassVar[dict[str, str]] = {"actor_loss": "actor", "critic_loss": "critic"}
     targets: ClassVar[dict[str, str]] = {"critic": "critic_target"}
-    policy: SQLPolicy
-    actor = NetworkOfPolicy()
-    critic = NetworkOfPolicy()
     critic_target = NetworkOfPolicy()
 
     def __init__(
@@ -184,28 +184,39 @@ class SQL(ContinuousOffPolicyAlgorithm):
             actions_next, log_proposal = self._propose(batch.next_obs)
             next_features = self.critic_target.features(batch.next_obs)
             q_next = self.critic_target.q_particles(next_features, actions_next).amin(dim=0)
-            v_next = importance_sampled_soft_value(q_next, log_proposal, alpha)
-            entropy = soft_policy_entropy(q_next, v_next, log_proposal, alpha)
-            q_target = soft_bellman_target(batch.rewards, batch.dones, v_next, batch.discounts)  # Eq. 8 of 1801.01290v2
+            v_next = importance_sampled_soft_value(q_next, log_proposal, alpha)  # Eq. 10
+            q_target = soft_bellman_target(batch.rewards, batch.dones, v_next, batch.discounts)  # Eq. 11
         features = self.critic.features(obs)
         q = self.critic.q_values(features, batch.actions)
 
-        actor_loss, spread = self._sampler_loss(obs, features.detach(), alpha)
+        actor_loss, spread = self._sampler_loss(obs, features, alpha)  # Eq. 13, 14
+        if self.temperature.optimizer is None:
+            entropy = mean_of_continuing(soft_policy_entropy(q_next, log_proposal, alpha), batch.dones)
+        else:
+            entropy = self._mean_entropy(obs, features, alpha)
         losses = {
             "actor_loss": actor_loss,
-            "critic_loss": q_loss(q, q_target),
-            **self.temperature.losses(-entropy, self._target_nats),
+            "critic_loss": q_loss(q, q_target),  # Eq. 11
+            **self.temperature.losses(-entropy, self._target_nats),  # Eq. 18, arXiv:1812.05905v2
         }
         self._minimize(losses)
+        sample_size = effective_sample_size(q_next, log_proposal, alpha)
         diagnostics = {
             "ent_coef": alpha,
-            "entropy": entropy.mean(),
-            "effective_sample_size": effective_sample_size(q_next, log_proposal, alpha).mean(),
+            "entropy": entropy,
+            "effective_sample_size": mean_of_continuing(sample_size, batch.dones),
             "particle_spread": spread,
             "q_mean": q.mean(),
-            "v_mean": v_next.mean(),
+            "v_mean": mean_of_continuing(v_next, batch.dones),
         }
         return {name: value.detach() for name, value in {**losses, **diagnostics}.items()}
+
+    @th.no_grad()
+    def _mean_entropy(self, obs: PyTorchObs, features: th.Tensor, alpha: th.Tensor) -> th.Tensor:
+        """:return: Mean entropy where the agent acted: in terminal next states the Q-functions are never trained."""
+        actions, log_proposal = self._propose(obs)
+        q = self.critic.q_particles(features, actions).amin(dim=0)
+        return soft_policy_entropy(q, log_proposal, alpha).mean()
 
     def _propose(self, obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor]:
         """:return: Value particles ``[batch, m, action_dim]`` in (-1, 1) and their log-densities ``[batch, m]``, in nats."""
@@ -227,84 +238,11 @@ class SQL(ContinuousOffPolicyAlgorithm):
         direction = svgd_direction(fixed, updated, unsquashed_score(q_gradient, fixed, alpha))
         return sampler_loss(updated, direction), actions.detach().std(dim=1).mean()
 
-    @classmethod
-    def compose(
-        cls,
-        models: "Sequence[SQL]",
-        weights: str | Sequence[float] = "mean",
-        ent_coef: float | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> "SQL":
-        """
-        Make a model of a weighted sum of soft Q-functions (arXiv:1803.06773). It acts at once; :meth:`distil` makes it faster.
-
-        :param models: Trained models with equal observation and action spaces.
-        :param weights: ``"mean"``, ``"sum"``, or one number per model.
-        :param ent_coef: Temperature of the composed policy, greater than 0; None for that of the first model.
-        :param policy_kwargs: Keyword arguments of the policy, for the sampler that can be distilled.
-        :param kwargs: Further arguments of the constructor.
-        :return: The composed model, without an environment.
-        :raises ValueError: if there are no models, their spaces differ, or the weights do not fit.
-        """
-        weights = read_weights(models, weights)
-        temperature = float(models[0].temperature.alpha) if ent_coef is None else ent_coef
-        members = [model.policy._get_constructor_parameters() for model in models]
-        for member in members:
-            for known in ("observation_space", "action_space", "lr_schedule"):
-                member.pop(known, None)
-        first = models[0]
-        composed = cls(
-            ComposedPolicy,
-            None,  # type: ignore[arg-type]
-            ent_coef=temperature,
-            policy_kwargs={**(policy_kwargs or {}), "members": members, "weights": weights, "temperature": temperature},
-            buffer_size=1,
-            device=first.device,
-            _init_setup_model=False,
-            **kwargs,
-        )
-        composed.observation_space, composed.action_space = first.observation_space, first.action_space
-        composed.n_envs = 1
-        composed._setup_model()
-        policy = composed.policy
-        assert isinstance(policy, ComposedPolicy)
-        for own, model in zip(policy.critic.critics, models, strict=True):  # type: ignore[arg-type]
-            own.load_state_dict(model.policy.critic.state_dict())
-        for actor, model in zip(policy.skill_actors, models, strict=True):
-            actor.load_state_dict(model.policy.actor.state_dict())
-        return composed
-
-    def distil(self, replay_buffers: Sequence[ReplayBuffer], gradient_steps: int, batch_size: int = 128) -> None:
-        """
-        Train the sampler of a composed model on stored observations, without an environment; it acts by it from then on.
-
-        :param replay_buffers: Replay buffers of the skills; each is drawn from in proportion to its size.
-        :param gradient_steps: Number of gradient steps.
-        :param batch_size: Number of observations per step.
-        :raises ValueError: if this is no composed model, or a loss is not finite.
-        """
-        if not isinstance(self.policy, ComposedPolicy):
-            raise ValueError("distil() trains the sampler of a composed model: make one with SQL.compose()")
-        self.policy.set_training_mode(True)
-        self._ok.fill_(1.0)
-        sizes = np.array([buffer.size() for buffer in replay_buffers])
-        for _ in range(gradient_steps):
-            counts = np.random.multinomial(batch_size, sizes / sizes.sum())
-            drawn = [buffer.sample(int(n)).observations for buffer, n in zip(replay_buffers, counts, strict=True) if n]
-            obs = concatenate(drawn)
-            loss, _ = self._sampler_loss(obs, self.critic.features(obs), self.temperature.alpha)
-            self._minimize({"actor_loss": loss})
-        if not self._ok:
-            raise ValueError("A loss was not finite while distilling: look for NaN in the replay buffers' observations")
-        self.policy.distilled.fill_(True)
-        self.policy.set_training_mode(False)
-
     def _check_arguments(self) -> None:
         super()._check_arguments()
         if self.kernel_particles < 4:
             raise ValueError(
-                f"kernel_particles must be at least 4 (half of them carry the median heuristic), got {self.kernel_particles}"
+                f"kernel_particles must be at least 4, half of them for the bandwidth, got {self.kernel_particles}"
             )
         if self.value_particles < 2:
             raise ValueError(f"value_particles must be at least 2, got {self.value_particles}")

@@ -6,8 +6,10 @@ import torch as th
 from scipy import stats
 
 from sb3_softac.equations.soft_q import (
+    advantages_over_alpha,
     effective_sample_size,
     importance_sampled_soft_value,
+    mean_of_continuing,
     mixture_log_density,
     soft_policy_entropy,
     uniform_log_density,
@@ -100,19 +102,61 @@ def test_entropy_of_the_quadratic_policy():
     exact = stats.truncnorm((-1 - CENTRE) / scale, (1 - CENTRE) / scale, CENTRE, scale).entropy()
     for alpha in (1.0, 0.2):
         q = alpha * quadratic(actions)
-        v = importance_sampled_soft_value(q, log_proposal, alpha)
-        entropy = soft_policy_entropy(q, v, log_proposal, alpha).mean().item()
+        entropy = soft_policy_entropy(q, log_proposal, alpha).mean().item()
         assert entropy == pytest.approx(exact, abs=0.01)
 
 
 def test_gradcheck():
     q, log_proposal = th.randn(3, 5, dtype=th.float64, requires_grad=True), th.randn(3, 5, dtype=th.float64)
-    assert th.autograd.gradcheck(lambda x: importance_sampled_soft_value(x, log_proposal, 0.3), [q])
+    for function in (effective_sample_size, importance_sampled_soft_value, soft_policy_entropy):
+        assert th.autograd.gradcheck(lambda x, f=function: f(x, log_proposal, 0.3), [q])
 
 
-@pytest.mark.parametrize("function", [importance_sampled_soft_value, effective_sample_size])
+def test_entropy_hand_computed():
+    # weights 1/3 and 2/3 of two uniform actions, density 1/2 each: pi = 2/3 and 4/3 with respect to the volume 2
+    q = 0.5 * th.tensor([0.0, math.log(2.0)]) + 7.0
+    entropy = soft_policy_entropy(q, th.full((2,), math.log(0.5)), 0.5)
+    pi = [2 / 3, 4 / 3]
+    assert entropy.item() == pytest.approx(-sum(p / 2 * math.log(p / 2) for p in pi), rel=1e-6)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6, -1e7, 1e8])
+def test_large_q_values_keep_their_digits(offset):
+    """float32 against the formulas as the paper writes them in float64; 1e8 / 0.01 leaves float32 steps of a thousand nats."""
+    generator = th.Generator().manual_seed(0)
+    spacing = max(abs(offset) * 2.0**-22, 0.01)
+    q = (offset + spacing * th.randint(0, 3, (50, 64), generator=generator)).float()
+    log_proposal = th.randn(50, 64, generator=generator)
+    alpha, exact, log_p = 0.01, q.double(), log_proposal.double()
+    log_w = exact / alpha - log_p
+    value = alpha * (th.logsumexp(log_w, dim=-1) - math.log(64))
+    w = log_w.softmax(dim=-1)
+    entropy = (w * (value[:, None] - exact) / alpha).sum(dim=-1)
+    assert effective_sample_size(q, log_proposal, alpha).numpy() == pytest.approx(1 / w.square().sum(dim=-1).numpy(), rel=1e-4)
+    assert soft_policy_entropy(q, log_proposal, alpha).numpy() == pytest.approx(entropy.numpy(), abs=1e-3)
+    assert importance_sampled_soft_value(q, log_proposal, alpha).numpy() == pytest.approx(value.numpy(), rel=2e-7, abs=1e-6)
+
+
+def test_advantages_over_alpha():
+    exponents, largest = advantages_over_alpha(th.tensor([[1.0, 4.0], [2.0, -1.0]]), 0.5)
+    assert exponents.tolist() == [[-6.0, 0.0], [0.0, -6.0]] and largest.tolist() == [[4.0], [2.0]]
+
+
+def test_gradient_passes_by_the_largest_q():
+    q, log_proposal = th.tensor([1e6, 1e6 + 1.0], requires_grad=True), th.zeros(2)
+    importance_sampled_soft_value(q, log_proposal, 1.0).backward()
+    assert q.grad.numpy() == pytest.approx([1 / (1 + math.e), math.e / (1 + math.e)], rel=1e-5)
+
+
+def test_mean_of_continuing_leaves_terminal_states_out():
+    values = th.tensor([1.0, 100.0, 4.0])
+    assert mean_of_continuing(values, th.tensor([0.0, 1.0, 0.0])).item() == 2.5
+    assert mean_of_continuing(values, th.ones(3)).item() == 0.0
+    with pytest.raises(ValueError, match="one shape"):
+        mean_of_continuing(values, th.ones(3, 1))
+
+
+@pytest.mark.parametrize("function", [importance_sampled_soft_value, effective_sample_size, soft_policy_entropy])
 def test_no_silent_broadcast(function):
     with pytest.raises(ValueError, match="one shape"):
         function(th.zeros(4, 8), th.zeros(8), 1.0)
-    with pytest.raises(ValueError, match="one shape"):
-        soft_policy_entropy(th.zeros(4, 8), th.zeros(4), th.zeros(8), 1.0)

@@ -12,6 +12,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_softac import SQL
+from sb3_softac.common.batch import make_batch
 from tests.sql.helpers import make_model
 
 
@@ -27,10 +28,7 @@ def test_learn_save_load_continue(ent_coef, n_steps, tmp_path):
     model.save(tmp_path / "model")
     loaded = SQL.load(tmp_path / "model", env=model.get_env(), device="cpu")
     obs = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-    actions = []
-    for each in (model, loaded):
-        th.manual_seed(0)
-        actions.append(each.predict(obs, deterministic=True)[0])
+    actions = [each.predict(obs, deterministic=True)[0] for each in (model, loaded)]
     assert (actions[0] == actions[1]).all() and actions[0].shape == (5, 1)
     loaded.learn(30, reset_num_timesteps=False)
     assert loaded.num_timesteps == 90 and loaded._n_updates == model._n_updates + 30
@@ -76,12 +74,11 @@ def test_same_seed_same_result():
 def test_each_loss_trains_its_own_network_alone(name):
     model = make_model()
     model.learn(20)
-    batch = model.replay_buffer.sample(8)
-    seen = {}
-    model._minimize = seen.update
-    model.policy.optimizer.zero_grad()
+    batch = make_batch(model.replay_buffer.sample(8), model.gamma)
+    losses, minimize = {}, model._minimize
+    model._minimize = losses.update
     model._update(batch)
-    seen[name].backward()
+    minimize({name: losses[name]})
     trained, other = (model.actor, model.critic) if name == "actor_loss" else (model.critic, model.actor)
     assert all(parameter.grad is not None for parameter in trained.parameters())
     assert all(parameter.grad is None for parameter in other.parameters())

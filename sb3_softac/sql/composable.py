@@ -1,0 +1,131 @@
+"""How a model is composed of skills (:mod:`sb3_softac.sql.composition`), and its sampler distilled from their experience."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import PyTorchObs
+
+from sb3_softac.common.continuous import ContinuousOffPolicyAlgorithm
+from sb3_softac.common.policies import NetworkOfPolicy
+from sb3_softac.common.temperature import check_temperature
+from sb3_softac.sql.composition import ComposedPolicy
+from sb3_softac.sql.policies import SQLPolicy
+from sb3_softac.sql.skills import check_skills, concatenate, read_weights, transitions_of
+
+SelfComposable = TypeVar("SelfComposable", bound="Composable")
+
+
+class Composable(ContinuousOffPolicyAlgorithm):
+    """
+    Soft Q-learning whose models can be added up.
+
+    The constructor's parameters are those of :class:`~sb3_softac.common.off_policy.SoftOffPolicyAlgorithm`.
+    """
+
+    policy: SQLPolicy
+    actor = NetworkOfPolicy()
+    critic = NetworkOfPolicy()
+
+    @abstractmethod
+    def _sampler_loss(self, obs: PyTorchObs, features: th.Tensor, alpha: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """:return: The loss of the sampler, and the standard deviation of its actions."""
+
+    @classmethod
+    def compose(
+        cls: type[SelfComposable],
+        models: Sequence[SelfComposable],
+        weights: str | Sequence[float] = "mean",
+        ent_coef: float | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> SelfComposable:
+        """
+        Make a model of a weighted sum of soft Q-functions (arXiv:1803.06773). It acts at once; :meth:`distil` makes it faster.
+
+        :param models: Trained models with equal observation and action spaces, and equally normalized observations.
+        :param weights: ``"mean"``, ``"sum"``, or one number per model.
+        :param ent_coef: Temperature of the composed policy, a number greater than 0; None for that of the first model.
+        :param policy_kwargs: Keyword arguments of the policy, for the sampler that can be distilled. Its features extractor is
+            of the first model's class, unless another one is given.
+        :param kwargs: Further arguments of the constructor; ``device`` is that of the first model, unless given.
+        :return: The composed model, without an environment.
+        :raises ValueError: if there are no models, they do not fit each other, or the weights do not fit.
+        """
+        check_skills(models, cls)
+        first, numbers = models[0], read_weights(len(models), weights)
+        temperature = check_temperature(float(first.temperature.alpha if ent_coef is None else ent_coef))
+        members = [model.policy._get_constructor_parameters() for model in models]
+        for member, model in zip(members, models, strict=True):
+            member["policy_class"] = type(model.policy)
+            for known in ("observation_space", "action_space", "lr_schedule"):
+                member.pop(known, None)
+        extractor = ("features_extractor_class", "features_extractor_kwargs", "normalize_images")
+        inherited = {name: members[0][name] for name in extractor}
+        own = {"members": members, "weights": numbers, "temperature": temperature}
+        composed = cls(
+            ComposedPolicy,
+            None,
+            ent_coef=temperature,
+            policy_kwargs={**inherited, **(policy_kwargs or {}), **own},
+            _init_setup_model=False,
+            **{"buffer_size": 1, "device": first.device, **kwargs},
+        )  # type: ignore[call-arg]
+        composed.observation_space, composed.action_space = first.observation_space, first.action_space
+        composed.n_envs, composed._vec_normalize_env = 1, first._vec_normalize_env
+        composed._setup_model()
+        policy = composed.policy
+        assert isinstance(policy, ComposedPolicy)
+        for critic, actor, model in zip(policy.critic.critics, policy.skill_actors, models, strict=True):  # type: ignore[arg-type]
+            critic.load_state_dict(model.policy.critic.state_dict())
+            actor.load_state_dict(model.policy.actor.state_dict())
+        return composed
+
+    def distil(self, replay_buffers: Sequence[ReplayBuffer], gradient_steps: int, batch_size: int = 128) -> None:
+        """
+        Train the sampler of a composed model on stored observations, without an environment; it acts by it from then on.
+
+        Observations are normalized as the first skill saw them (a loaded model: as the environment of ``set_env`` has it).
+
+        :param replay_buffers: Replay buffers of the skills; each is drawn from in proportion to its number of transitions.
+        :param gradient_steps: Number of gradient steps, at least 1.
+        :param batch_size: Number of observations per step, at least 1.
+        :raises ValueError: if this is no composed model, an argument is out of its range, there are no transitions, or a loss
+            is not finite.
+        """
+        policy = self.policy
+        if not isinstance(policy, ComposedPolicy):
+            raise ValueError("distil() trains the sampler of a composed model: make one with SQL.compose()")
+        for name, value in (("gradient_steps", gradient_steps), ("batch_size", batch_size)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        sizes = transitions_of(replay_buffers, self.observation_space)
+        policy.set_training_mode(True)
+        self._finite.fill_(1.0)
+        for _ in range(gradient_steps):
+            counts = np.random.multinomial(batch_size, sizes / sizes.sum())
+            samples = [
+                buffer.sample(int(n), env=self._vec_normalize_env)
+                for buffer, n in zip(replay_buffers, counts, strict=True)
+                if n
+            ]
+            obs = concatenate([drawn.observations for drawn in samples], self.device)
+            loss, _ = self._sampler_loss(obs, self.critic.features(obs), self.temperature.alpha)
+            self._minimize({"actor_loss": loss})
+        policy.set_training_mode(False)
+        if not self._finite:
+            self._finite.fill_(1.0)
+            raise ValueError("A loss was not finite while distilling: look for NaN in the replay buffers' observations")
+        policy.act_by_sampler(True)
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        if isinstance(self.policy, ComposedPolicy):
+            raise ValueError(
+                "A composed model has no Q-function of its own that learn() could train: train its sampler with distil(), or "
+                "go on with the skills and compose() them again"
+            )
+        return super()._setup_learn(*args, **kwargs)
