@@ -8,8 +8,12 @@ only what Python has loaded by then, and must never fail. Set ``SB3_SOFTAC_NO_ZO
 import os
 import sys
 
-# The modules of RL Zoo that sb3_softac.zoo.registration has something to add to
-WATCHED = {"rl_zoo3.utils", "rl_zoo3.hyperparams_opt", "rl_zoo3.exp_manager"}
+# The modules of RL Zoo that something is added to, each with the function of sb3_softac.zoo.registration that does it
+PATCHES = {
+    "rl_zoo3.utils": "patch_utils",
+    "rl_zoo3.hyperparams_opt": "patch_hyperparams_opt",
+    "rl_zoo3.exp_manager": "patch_exp_manager",
+}
 
 
 class PatchingLoader:
@@ -32,10 +36,12 @@ class PatchingLoader:
 
 
 class ZooFinder:
-    """Finds the watched modules where the other finders find them, and wraps their loaders."""
+    """Finds the modules to patch where the other finders find them, and wraps their loaders."""
+
+    switched_off = False
 
     def find_spec(self, name, path=None, target=None):
-        if name not in WATCHED:
+        if name not in PATCHES or self.switched_off:
             return None
         # Asking only the finders behind this one keeps two hooks of this kind from calling each other for ever.
         for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
@@ -57,7 +63,7 @@ def register(module):
     except Exception as error:
         import warnings
 
-        WATCHED.clear()
+        ZooFinder.switched_off = True
         warnings.warn(f"sb3_softac could not register with RL Zoo, which works without it: {error!r}", stacklevel=2)
 
 

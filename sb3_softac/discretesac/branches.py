@@ -1,6 +1,7 @@
 """Discrete actions as one or several branches, each a choice among its own options."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -19,7 +20,6 @@ class Branches:
 
     :param action_space: Action space.
     :raises AssertionError: if it is none of the three (the type is SB3's for unsupported spaces).
-    :raises ValueError: if it leaves nothing to choose.
     """
 
     def __init__(self, action_space: spaces.Space):
@@ -34,14 +34,11 @@ class Branches:
                 "DiscreteSAC needs Discrete, one-dimensional MultiDiscrete or one-dimensional MultiBinary actions, got "
                 f"{action_space}: for a Box use SoftAC_v1 or SB3's SAC, flatten others in a gymnasium.ActionWrapper"
             )
-        if max(sizes) < 2:
-            raise ValueError(f"{action_space} has one action only: there is nothing to learn, and log|A| is 0")
         self.sizes = sizes
         self.start = np.asarray(start)
         self.n = sum(sizes)
         self.max_entropy = sum(math.log(size) for size in sizes)
-        """Entropy of the uniform policy in nats."""
-        self._shape, self._dtype = action_space.shape, action_space.dtype
+        """Entropy of the uniform policy in nats; 0 where there is nothing to choose."""
         self._starts = np.cumsum([0, *sizes[:-1]])
         self._offsets = th.from_numpy(self._starts)
         # Branches of one size are the rows of a matrix; others are taken one by one
@@ -100,32 +97,52 @@ class Branches:
         counts = [branch.sum(dim=-1) for branch in masks.split(self.sizes, dim=-1)]
         return th.stack(counts, dim=-1).log().sum(dim=-1)
 
-    def to_env(self, actions: th.Tensor) -> np.ndarray:
-        """
-        :param actions: Index of the chosen option of each branch ``[batch, n_branches]``.
-        :return: Actions of the action space, its ``start`` added ``[batch, *action_space.shape]``.
-        """
-        return (actions.cpu().numpy().reshape(-1, *self._shape) + self.start).astype(self._dtype)  # type: ignore[misc]
-
-    def check_masks(self, masks: np.ndarray, batch: int) -> np.ndarray:
+    def read_masks(self, masks: Any, batch: int) -> np.ndarray:
         """
         :param masks: True (or 1) where an action is allowed, ``batch * n`` entries.
         :param batch: Number of environments or observations.
         :return: The masks as booleans ``[batch, n]``.
-        :raises ValueError: if the shape is wrong or a branch has no allowed action.
+        :raises ValueError: if the shape is wrong or an entry is neither true nor false.
         """
-        masks = np.asarray(masks, dtype=bool)
-        if masks.size != batch * self.n:
-            raise ValueError(
-                f"Action masks need shape ({batch}, {self.n}): one entry per option of each branch (sizes {self.sizes}) for "
-                f"each environment, got {masks.shape}"
-            )
-        masks = masks.reshape(batch, self.n)
-        allowed = np.logical_or.reduceat(masks, self._starts, axis=1)
+        needed = (
+            f"Action masks need shape ({batch}, {self.n}): one entry per option of each branch (sizes {self.sizes}) for each "
+            "environment, got "
+        )
+        try:
+            given = np.asarray(masks)
+        except ValueError as error:  # how NumPy answers rows of different sizes
+            raise ValueError(f"{needed}masks of the shapes {[np.shape(mask) for mask in masks]}") from error
+        if given.size != batch * self.n:
+            raise ValueError(f"{needed}{given.shape}")
+        if given.dtype != bool:
+            wrong = given[(given != 0) & (given != 1)]
+            if wrong.size:
+                raise ValueError(
+                    f"Action masks hold True or 1 where an action is allowed and False or 0 where not, got {wrong[0]!s}: turn "
+                    "what is added to logits (0 and -inf) into a mask by `values == 0`"
+                )
+        return given.astype(bool).reshape(batch, self.n)
+
+    def allow_an_action(self, masks: np.ndarray) -> np.ndarray:
+        """
+        :param masks: True where an action is allowed ``[batch, n]``.
+        :return: Whether each branch has an allowed option ``[batch, n_branches]``.
+        """
+        return np.logical_or.reduceat(masks, self._starts, axis=1)
+
+    def check_masks(self, masks: Any, batch: int) -> np.ndarray:
+        """
+        :param masks: True (or 1) where an action is allowed, ``batch * n`` entries.
+        :param batch: Number of environments or observations.
+        :return: The masks as booleans ``[batch, n]``.
+        :raises ValueError: if the shape is wrong, an entry is neither true nor false, or a branch has no allowed option.
+        """
+        checked = self.read_masks(masks, batch)
+        allowed = self.allow_an_action(checked)
         if not allowed.all():
             row, branch = np.argwhere(~allowed)[0]
             raise ValueError(
                 f"The action mask of environment {row} forbids every option of branch {branch} (of {len(self.sizes)}): "
                 "action_masks() must leave at least one"
             )
-        return masks
+        return checked

@@ -4,19 +4,30 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from sb3_contrib.common.maskable.utils import is_masking_supported
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from sb3_contrib.common.maskable.utils import EXPECTED_METHOD_NAME, is_masking_supported
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
+
+from sb3_softac.discretesac.branches import Branches
+
+MASK_KEY = "sb3_softac.action_masks"
+"""Where :class:`ActionMaskInfo` puts the mask in an info."""
 
 
 class ActionMaskInfo(gym.Wrapper):
     """
-    Put the mask of the state that a step leads to into ``info["action_masks"]``.
+    Put the mask of the state that a step leads to into ``info["sb3_softac.action_masks"]``, unless that state is terminal.
 
     A vectorized environment resets itself when an episode ends; after that, ``action_masks()`` belongs to the new episode. The
-    value of the last state, which counts if a time limit ended the episode, needs the mask from before.
+    value of the last state, which counts if a time limit ended the episode, needs the mask from before. An environment
+    without masks stays as it is.
 
-    :param env: Environment with a method ``action_masks()``.
+    :param env: Environment.
     """
+
+    def __init__(self, env: gym.Env):
+        super().__init__(env)
+        self._reports = env.has_wrapper_attr(EXPECTED_METHOD_NAME)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """
@@ -24,42 +35,119 @@ class ActionMaskInfo(gym.Wrapper):
         :return: What the environment returns, with the mask added to the last entry.
         """
         obs, reward, terminated, truncated, info = self.env.step(action)
-        return obs, reward, terminated, truncated, {**info, "action_masks": self.env.get_wrapper_attr("action_masks")()}
+        if self._reports and not terminated:
+            # A copy, because an environment may keep its mask in one array that its next reset changes
+            info = {**info, MASK_KEY: np.array(self.env.get_wrapper_attr(EXPECTED_METHOD_NAME)())}
+        return obs, reward, terminated, truncated, info
+
+
+def has_masks(env: VecEnv) -> bool:
+    """
+    :param env: Vectorized environment.
+    :return: Whether it has action masks, its own or those of its environments.
+    :raises ValueError: if some of its environments have masks and others have none.
+    """
+    if is_masking_supported(env):
+        return True
+    venv = env.unwrapped
+    if isinstance(venv, DummyVecEnv | SubprocVecEnv):
+        having = venv.env_method("has_wrapper_attr", EXPECTED_METHOD_NAME)
+        if any(having) and not all(having):
+            raise ValueError(
+                f"The environments {np.flatnonzero(having).tolist()} of {env.num_envs} have a method action_masks(), the "
+                "others have none: give it to all of them (where everything is allowed it returns ones), or to none"
+            )
+    return False
+
+
+def ask_masks(env: VecEnv, branches: Branches) -> np.ndarray:
+    """
+    :param env: Vectorized environment with masks.
+    :param branches: Branches of its action space.
+    :return: Masks of the states that its environments are in now ``[n_envs, n]``.
+    :raises ValueError: if a mask has the wrong shape or values, or forbids everything.
+    """
+    return branches.check_masks(list(env.env_method(EXPECTED_METHOD_NAME)), env.num_envs)
+
+
+def single_envs_answer(env: VecEnv) -> bool:
+    """
+    :param env: Vectorized environment with masks.
+    :return: Whether the masks come from the single environments, not from a wrapper around the vectorized one.
+    """
+    while isinstance(env, VecEnvWrapper):
+        if type(env).env_method is not VecEnvWrapper.env_method:
+            return False
+        env = env.venv
+    return True
 
 
 def keep_last_masks(env: VecEnv) -> VecEnv:
     """
-    Have every environment with masks report them in its info, see :class:`ActionMaskInfo`.
+    Have every environment with masks report them in its info, where it is in reach: see :class:`ActionMaskInfo`.
 
     :param env: Vectorized environment; the environments of a ``DummyVecEnv`` are wrapped in place.
     :return: The same vectorized environment.
-    :raises ValueError: if its environments live in other processes and are not wrapped.
+    :raises ValueError: if some of its environments have masks and others have none.
     """
-    if not is_masking_supported(env) or all(env.env_is_wrapped(ActionMaskInfo)):
-        return env
     venv = env.unwrapped
-    if not isinstance(venv, DummyVecEnv):
-        raise ValueError(
-            f"The environments of this {type(venv).__name__} have action masks, but the masks of their last states are out of "
-            "reach behind it: wrap each environment in sb3_softac.discretesac.masks.ActionMaskInfo, "
-            "e.g. make_vec_env(..., wrapper_class=ActionMaskInfo)"
-        )
-    venv.envs = [ActionMaskInfo(single) for single in venv.envs]
+    if has_masks(env) and isinstance(venv, DummyVecEnv) and single_envs_answer(env):
+        venv.envs = [single if is_wrapped(single, ActionMaskInfo) else ActionMaskInfo(single) for single in venv.envs]
     return env
 
 
-def masks_of_next_states(infos: list[dict[str, Any]], dones: np.ndarray, n_actions: int) -> np.ndarray:
+def ended_by_time_limit(info: dict[str, Any], done: bool) -> bool:
     """
-    :param infos: What the environments reported, with masks.
-    :param dones: Whether the episodes ended ``[n_envs]``.
-    :param n_actions: Number of entries of a mask.
-    :return: Masks of the states that the last step led to, before any reset ``[n_envs, n_actions]``. Terminal states, which
-        have no value and may have no action, count as if everything were allowed.
+    :param info: What an environment reported with its last step.
+    :param done: Whether its episode ended.
+    :return: Whether it ended without a terminal state.
     """
-    masks = [
-        np.ones(n_actions, dtype=bool)
-        if done and not info.get("TimeLimit.truncated", False)
-        else np.asarray(info["action_masks"], dtype=bool).reshape(-1)
-        for info, done in zip(infos, dones, strict=True)
+    return bool(done) and bool(info.get("TimeLimit.truncated", False))
+
+
+def dead_ends(infos: list[dict[str, Any]], dones: np.ndarray, branches: Branches) -> list[int]:
+    """
+    :param infos: What the environments reported with the last step.
+    :param dones: Whether their episodes ended ``[n_envs]``.
+    :param branches: Branches of the action space.
+    :return: The environments in which a time limit ended the episode in a state that allows no action.
+    """
+    return [
+        i
+        for i, (info, done) in enumerate(zip(infos, dones, strict=True))
+        if ended_by_time_limit(info, done)
+        and MASK_KEY in info
+        and not branches.allow_an_action(branches.read_masks(info[MASK_KEY], 1)).all()
     ]
-    return np.stack(masks)
+
+
+def masks_of_next_states(
+    env: VecEnv, infos: list[dict[str, Any]], dones: np.ndarray, branches: Branches
+) -> tuple[np.ndarray, bool]:
+    """
+    Masks of the states that the last step led to, before any reset.
+
+    Terminal states, which have no value and may have no action, count as if everything were allowed; so do the last states
+    before a time limit whose masks nobody has reported.
+
+    :param env: Vectorized environment with masks.
+    :param infos: What its environments reported with the last step.
+    :param dones: Whether their episodes ended ``[n_envs]``.
+    :param branches: Branches of the action space.
+    :return: Masks ``[n_envs, n]``, and whether one was missing.
+    :raises ValueError: if a mask has the wrong shape or values, or forbids everything.
+    """
+    rows: list[Any] = [info.get(MASK_KEY) for info in infos]
+    running, ended = np.flatnonzero(~dones), np.flatnonzero(dones)
+    # What was reported with the step holds even if a callback has used the environment since then
+    if not single_envs_answer(env) or any(rows[i] is None for i in running):
+        asked = env.env_method(EXPECTED_METHOD_NAME)
+        for i in running:
+            rows[i] = asked[i]
+    missing = False
+    for i in ended:
+        by_time_limit = ended_by_time_limit(infos[i], True)
+        missing |= by_time_limit and rows[i] is None
+        if not by_time_limit or rows[i] is None:
+            rows[i] = np.ones(branches.n, dtype=bool)
+    return branches.check_masks([np.reshape(row, -1) for row in rows], len(rows)), missing

@@ -1,11 +1,12 @@
 """Acting, storing and continuing with discrete actions: branches, action masks and what the replay buffer keeps of them."""
 
+import warnings
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -13,10 +14,11 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_softac.common.buffers import SoftReplayBuffer
 from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm
+from sb3_softac.common.policies import require_finite_actions
 from sb3_softac.discretesac.branches import Branches
-from sb3_softac.discretesac.masks import keep_last_masks, masks_of_next_states
+from sb3_softac.discretesac.masked_play import ADVICE, mask_evaluations, masks_behind
+from sb3_softac.discretesac.masks import MASK_KEY, ask_masks, dead_ends, has_masks, keep_last_masks, masks_of_next_states
 from sb3_softac.discretesac.policies import DiscreteSACPolicy
 from sb3_softac.equations.discrete_sac import policy_entropy
 
@@ -32,7 +34,12 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
     branches: Branches
     stable_kwargs: dict[str, float]
     _has_masks = False
-    _last_masks: np.ndarray | None = None
+    """Whether the model was trained with masks; its replay buffer keeps them."""
+    _env_has_masks = False
+    """Whether the environment has masks that it is trained in now."""
+    _masks: np.ndarray | None = None
+    """Masks of the actions taken last, if the environment has masks ``[n_envs, n]``."""
+    _warnings_given: frozenset[str] = frozenset()
 
     @staticmethod
     def _check_action_space(action_space: spaces.Space) -> None:
@@ -45,7 +52,7 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
     def _setup_model(self) -> None:
         self.branches = Branches(self.action_space)
         if self.env is not None:
-            self._has_masks = self._has_masks or is_masking_supported(self.env)
+            self._has_masks = self._has_masks or has_masks(self.env)
         super()._setup_model()
 
     def _buffer_columns(self) -> dict[str, tuple[tuple[int, ...], type]]:
@@ -65,10 +72,9 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> Any:
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-        assert self.env is not None
-        env_has_masks = is_masking_supported(self.env)
-        columns = getattr(self.replay_buffer, "extras", {}).keys()
-        if env_has_masks and "action_masks" not in columns:
+        self._env_has_masks, self._masks = has_masks(self._env()), None
+        columns = self._kept_columns()
+        if self._env_has_masks and "action_masks" not in columns:
             raise ValueError(
                 "The environment has action masks, but this model was made for one without, and its replay buffer keeps none: "
                 "make a new model for this environment"
@@ -78,28 +84,27 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
                 "The entropy penalty needs the entropies of the policy that collected the data; the replay buffer lacks them: "
                 "start with an empty one, or leave the penalty out"
             )
-        self._last_masks = self._current_masks() if env_has_masks else None
+        mask_evaluations(result[1], self)
         return result
-
-    def _current_masks(self) -> np.ndarray:
-        """:return: Masks of the states that the environments are in ``[n_envs, n]``."""
-        assert self.env is not None
-        return self.branches.check_masks(get_action_masks(self.env), self.env.num_envs)
 
     @th.inference_mode()
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
+        # Asked only now: a callback may have used the environment since its last step
+        self._masks = ask_masks(self._env(), self.branches) if self._env_has_masks else None
         random_steps = learning_starts if self.random_steps is None else self.random_steps
         if self.num_timesteps < random_steps:
             logits = th.zeros(n_envs, self.branches.n)
-            log_pi = self.branches.log_softmax(logits, None if self._last_masks is None else th.as_tensor(self._last_masks))
+            log_pi = self.branches.log_softmax(logits, None if self._masks is None else th.as_tensor(self._masks))
         else:
             obs = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
-            log_pi = self.policy.log_probs(obs, self._last_masks)
+            log_pi = self.policy.log_probs(obs, self._masks)
+            require_finite_actions(log_pi)
         if "entropy_penalty" in self.stable_kwargs:
             self._last_entropy = policy_entropy(log_pi).cpu().numpy()
-        action = self.branches.to_env(self.branches.sample(log_pi))
+        chosen = self.policy.actor.choose(log_pi, deterministic=False).cpu().numpy()
+        action = chosen.astype(self.action_space.dtype)
         return action, action - self.branches.start  # the buffer counts from 0
 
     def _store_transition(
@@ -111,25 +116,47 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        if isinstance(replay_buffer, SoftReplayBuffer) and replay_buffer.extras:
-            replay_buffer.stage(**self._extra_columns(dones, infos))
-        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)  # type: ignore[arg-type]
+        ended = dead_ends(infos, dones, self.branches) if self._masks is not None else []
+        if ended:
+            self._warn_once(
+                f"A time limit ended an episode of environment {ended[0]} in a state in which its mask allows no action. Such "
+                "states are stored as terminal, without a value: have the environment return terminated=True in them"
+            )
+            infos = [{**info, "TimeLimit.truncated": False} if i in ended else info for i, info in enumerate(infos)]
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
 
     def _extra_columns(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-        """:return: What the replay buffer keeps of this transition beyond SB3's columns, by name ``[n_envs, ...]``."""
         columns = {}
         if "entropy_penalty" in self.stable_kwargs:
             columns["old_entropy"] = self._last_entropy
-        if self._last_masks is not None:
-            masks_next = masks_of_next_states(infos, dones, self.branches.n)
-            masks_next = self.branches.check_masks(masks_next, len(dones))
-            columns |= {"action_masks": self._last_masks, "next_action_masks": masks_next}
-            # Where an episode has ended, the environment has been reset already
-            self._last_masks = self._current_masks() if dones.any() else masks_next
-        elif self._has_masks:
+        if self._masks is not None:
+            masks_next, missing = masks_of_next_states(self._env(), infos, dones, self.branches)
+            if missing:
+                self._warn_once(
+                    "The masks of the last states before time limits are out of reach, so all actions count as allowed in "
+                    "them: wrap each environment in sb3_softac.discretesac.masks.ActionMaskInfo, e.g. "
+                    "make_vec_env(..., wrapper_class=ActionMaskInfo), or have the vectorized environment put them into "
+                    f'infos[i]["{MASK_KEY}"]'
+                )
+            columns |= {"action_masks": self._masks, "next_action_masks": masks_next}
+        elif "action_masks" in self._kept_columns():
             everything = np.ones((len(dones), self.branches.n), dtype=bool)
             columns |= {"action_masks": everything, "next_action_masks": everything}
         return columns
+
+    def _kept_columns(self) -> Collection[str]:
+        """:return: Names of what the replay buffer keeps beyond SB3's columns."""
+        return getattr(self.replay_buffer, "extras", {}).keys()
+
+    def _env(self) -> VecEnv:
+        assert self.env is not None
+        return self.env
+
+    def _warn_once(self, message: str) -> None:
+        """Warn, unless this model has given the warning already."""
+        if message not in self._warnings_given:
+            self._warnings_given = self._warnings_given | {message}
+            warnings.warn(message, stacklevel=2)
 
     def predict(  # type: ignore[override]
         self,
@@ -146,11 +173,17 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         :param state: Not used, returned as it is (recurrent policies have one).
         :param episode_start: Not used.
         :param deterministic: Whether to take the most probable action instead of a sample.
-        :param action_masks: True where an action is allowed, one row per observation; None if all are.
+        :param action_masks: True where an action is allowed, one row per observation. If None, the environment that returned
+            this very observation is asked, where :class:`~sb3_softac.discretesac.masked_play.MasksForPredict` knows it;
+            else everything is allowed, and a model that was trained with masks warns once.
         :return: Actions of the action space, and the state.
-        :raises ValueError: if a mask has the wrong shape or forbids everything.
+        :raises ValueError: if a mask has the wrong shape or values, or forbids everything.
         """
+        if action_masks is None:
+            action_masks = masks_behind(observation)  # type: ignore[assignment]
+            if action_masks is None and self._has_masks:
+                self._warn_once(ADVICE)
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "branches"]
+        return [*super()._excluded_save_params(), "branches", "_env_has_masks", "_masks", "_warnings_given"]

@@ -2,7 +2,7 @@
 
 import importlib
 
-MODULES = ("rl_zoo3.utils", "rl_zoo3.hyperparams_opt", "rl_zoo3.exp_manager")
+from _sb3_softac_autoload import PATCHES
 
 
 def register() -> None:
@@ -13,7 +13,7 @@ def register() -> None:
     """
     from sb3_softac.zoo.registration import patch
 
-    for name in MODULES:
+    for name in PATCHES:
         patch(importlib.import_module(name))
 
 

@@ -11,6 +11,8 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import sb3_softac
+from _sb3_softac_autoload import PATCHES
+from sb3_softac.zoo.environments import mask_play, mask_training
 from sb3_softac.zoo.hub import repair_hub
 
 
@@ -46,17 +48,37 @@ def patch(module: ModuleType) -> None:
     """
     Add the algorithms to a module of RL Zoo. Entries that are there already win.
 
-    :param module: One of the modules named in ``_sb3_softac_autoload.WATCHED``.
+    :param module: One of the modules named in ``_sb3_softac_autoload.PATCHES``.
     """
-    if module.__name__ == "rl_zoo3.utils":
-        _add(module.ALGOS, {algo: entry.algorithm for algo, entry in ALGORITHMS.items()})
-        with _failure_reported("repair RL Zoo's scripts for the hub"):
-            repair_hub()
-    elif module.__name__ == "rl_zoo3.hyperparams_opt":
-        _add(module.HYPERPARAMS_SAMPLER, {algo: entry.sampler for algo, entry in ALGORITHMS.items()})
-        _add(module.HYPERPARAMS_CONVERTER, {algo: entry.converter for algo, entry in ALGORITHMS.items()})
-    elif module.__name__ == "rl_zoo3.exp_manager":
-        _use_own_hyperparameters(module.ExperimentManager)
+    globals()[PATCHES[module.__name__]](module)
+
+
+def patch_utils(module: ModuleType) -> None:
+    """
+    :param module: ``rl_zoo3.utils``.
+    """
+    _add(module.ALGOS, {algo: entry.algorithm for algo, entry in ALGORITHMS.items()})
+    with _failure_reported("repair RL Zoo's scripts for the hub"):
+        repair_hub()
+    with _failure_reported("have RL Zoo's scripts respect action masks"):
+        mask_play(module)
+
+
+def patch_hyperparams_opt(module: ModuleType) -> None:
+    """
+    :param module: ``rl_zoo3.hyperparams_opt``.
+    """
+    _add(module.HYPERPARAMS_SAMPLER, {algo: entry.sampler for algo, entry in ALGORITHMS.items()})
+    _add(module.HYPERPARAMS_CONVERTER, {algo: entry.converter for algo, entry in ALGORITHMS.items()})
+
+
+def patch_exp_manager(module: ModuleType) -> None:
+    """
+    :param module: ``rl_zoo3.exp_manager``.
+    """
+    _use_own_hyperparameters(module.ExperimentManager)
+    with _failure_reported("have RL Zoo's environments report action masks"):
+        mask_training(module.ExperimentManager)
 
 
 def _add(table: dict[str, Any], names: dict[str, str]) -> None:

@@ -123,27 +123,11 @@ def test_max_entropies_are_those_of_the_uniform_policy(space, sizes):
     th.testing.assert_close(everything, th.full((4,), branches.max_entropy))
 
 
-@pytest.mark.parametrize(
-    ("space", "indices", "expected"),
-    [
-        (spaces.Discrete(3, start=3), [[0], [2]], [3, 5]),
-        (spaces.MultiDiscrete([2, 3], start=[5, -1]), [[0, 0], [1, 2]], [[5, -1], [6, 1]]),
-        (spaces.MultiDiscrete([2, 3], dtype=np.int32), [[1, 2]], [[1, 2]]),
-        (spaces.MultiBinary(2), [[0, 1]], [[0, 1]]),
-        (spaces.MultiBinary([2]), [[1, 1]], [[1, 1]]),
-    ],
-)
-def test_actions_of_the_environment(space, indices, expected):
-    actions = Branches(space).to_env(th.tensor(indices))
-    np.testing.assert_array_equal(actions, expected)
-    assert actions.dtype == space.dtype and all(space.contains(action) for action in actions)
-
-
 @every_space
 def test_good_masks(space, sizes):
     branches = Branches(space)
     masks = random_masks(sizes, 4).numpy()
-    for given in (masks, masks.astype(np.int8), masks.tolist(), masks.reshape(4, 1, -1)):
+    for given in (masks, masks.astype(np.int8), masks.astype(float), masks.tolist(), masks.reshape(4, 1, -1), list(masks)):
         checked = branches.check_masks(given, 4)
         assert checked.dtype == bool
         np.testing.assert_array_equal(checked, masks)
@@ -158,6 +142,20 @@ def test_masks_that_forbid_everything():
         branches.check_masks(masks, 3)
     with pytest.raises(ValueError, match=r"environment 0 forbids every option of branch 0 \(of 1\)"):
         Branches(spaces.Discrete(4)).check_masks(np.zeros(4), 1)
+
+
+@pytest.mark.parametrize("wrong", [-math.inf, math.nan, 0.5, -1, 2])
+def test_masks_that_are_neither_true_nor_false(wrong):
+    """What is added to logits is 0 where an action is allowed: as a truth value it would be the opposite of a mask."""
+    masks = np.zeros((2, 3))
+    masks[1, 2] = wrong
+    with pytest.raises(ValueError, match=rf"True or 1 where an action is allowed .* got {wrong}.*values == 0"):
+        Branches(spaces.Discrete(3)).check_masks(masks, 2)
+
+
+def test_masks_of_different_sizes():
+    with pytest.raises(ValueError, match=r"need shape \(2, 5\).* masks of the shapes \[\(5,\), \(4,\)\]"):
+        Branches(spaces.MultiDiscrete([2, 3])).check_masks([np.ones(5), np.ones(4)], 2)
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (2, 5), (5,)])
@@ -184,8 +182,13 @@ def test_refused_spaces(space):
 
 @pytest.mark.parametrize("space", [spaces.Discrete(1), spaces.MultiDiscrete([1, 1])], ids=str)
 def test_nothing_to_choose(space):
-    with pytest.raises(ValueError, match="one action only"):
-        Branches(space)
+    """The first lesson of a curriculum may have one action."""
+    branches = Branches(space)
+    assert branches.max_entropy == 0.0
+    log_pi = branches.log_softmax(th.randn(6, branches.n))
+    assert (log_pi == 0.0).all()
+    assert (branches.sample(log_pi) == 0).all() and (branches.argmax(log_pi) == 0).all()
+    assert (branches.max_entropies(th.ones(6, branches.n, dtype=th.bool)) == 0.0).all()
 
 
 def test_masked_logits_vanish_and_stay_finite():

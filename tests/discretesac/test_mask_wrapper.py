@@ -1,88 +1,23 @@
-"""Masks of the states that steps lead to; the environment here is also that of tests/discretesac."""
+"""Masks of the states that steps lead to."""
 
-import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
-from sb3_contrib.common.maskable.utils import get_action_masks
 from sb3_contrib.common.wrappers import ActionMasker
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
 from sb3_softac.discretesac.branches import Branches
-from sb3_softac.discretesac.masks import ActionMaskInfo, keep_last_masks, masks_of_next_states
-
-N_STATES, TERMINAL, TIME_LIMIT = 8, 7, 6
-
-
-def allowed(state, n):
-    """Of three neighbouring options one is forbidden: which, depends on the state."""
-    return (state + np.arange(n)) % 3 != 0
-
-
-class MaskedWalk(gym.Env):
-    """
-    A walk through eight states that refuses forbidden actions.
-
-    One of the states is terminal, and allows nothing (``terminal_mask=False``); after six steps there is a time limit.
-    """
-
-    def __init__(self, action_space=None, terminal_mask=False):
-        self.action_space = action_space or spaces.Discrete(4)
-        self.branches, self.terminal_mask = Branches(self.action_space), terminal_mask
-        self.observation_space = spaces.Box(0, 1, (N_STATES,), np.float32)
-        self.state, self.steps = 0, 0
-
-    def valid(self):
-        if self.state == TERMINAL:
-            return np.full(self.branches.n, self.terminal_mask)
-        return allowed(self.state, self.branches.n)
-
-    def observe(self):
-        return np.eye(N_STATES, dtype=np.float32)[self.state]
-
-    def reset(self, seed=None, options=None):
-        super().reset(seed=seed)
-        self.state, self.steps = int(self.np_random.integers(TERMINAL)), 0
-        return self.observe(), {}
-
-    def step(self, action):
-        assert self.action_space.contains(action) or self.action_space.contains(int(action)), action
-        chosen = np.atleast_1d(action) - self.branches.start
-        assert self.valid()[np.cumsum([0, *self.branches.sizes[:-1]]) + chosen].all(), f"{action} in state {self.state}"
-        self.state = (5 * self.state + 3 * int(chosen.sum()) + 1) % N_STATES
-        self.steps += 1
-        terminated, truncated = self.state == TERMINAL, self.steps == TIME_LIMIT
-        return self.observe(), float(chosen.sum()), terminated, truncated, {"given": self.steps}
-
-
-class MaskableWalk(MaskedWalk):
-    def action_masks(self):
-        return self.valid()
-
-
-class Elsewhere(VecEnvWrapper):
-    """Stands for a vectorized environment with environments out of reach."""
-
-    @property
-    def unwrapped(self):
-        return self
-
-    def reset(self):
-        return self.venv.reset()
-
-    def step_wait(self):
-        return self.venv.step_wait()
-
-
-def walk(env, steps=60):
-    """Random allowed actions: what each step reported, and the state that it led to."""
-    rng = np.random.default_rng(0)
-    env.reset()
-    for _ in range(steps):
-        actions = np.array([rng.choice(np.flatnonzero(mask)) for mask in get_action_masks(env)])
-        _, _, dones, infos = env.step(actions)
-        yield dones, infos
+from sb3_softac.discretesac.masks import (
+    MASK_KEY,
+    ActionMaskInfo,
+    ask_masks,
+    dead_ends,
+    has_masks,
+    keep_last_masks,
+    masks_of_next_states,
+)
+from tests.discretesac.masked_walk import TERMINAL, MaskableWalk, MaskedWalk, MasksOfWrapper, allowed, walk
 
 
 def test_the_walk_refuses_forbidden_actions():
@@ -109,50 +44,139 @@ def test_infos_hold_the_mask_of_the_last_state(wrap):
     for dones, infos in walk(env):
         for i, (done, info) in enumerate(zip(dones, infos, strict=True)):
             state = int(np.argmax(info["terminal_observation"])) if done else env.get_attr("state", i)[0]
-            expected = np.zeros(4, bool) if state == TERMINAL else allowed(state, 4)
-            np.testing.assert_array_equal(info["action_masks"], expected)
-            assert "given" in info  # what the environment reports stays
+            if state == TERMINAL:
+                assert MASK_KEY not in info
+            else:
+                np.testing.assert_array_equal(info[MASK_KEY], allowed(state, 4))
+            assert info["action_masks"] == "mine"  # what the environment reports stays
             if done:
                 ends["truncated" if info["TimeLimit.truncated"] else "terminated"] += 1
     assert min(ends.values()) >= 2
 
 
+class OneArray(MaskableWalk):
+    """Always returns the same array, changed in place."""
+
+    def action_masks(self):
+        self.array = getattr(self, "array", np.zeros(4, bool))
+        self.array[:] = self.valid()
+        return self.array
+
+    def reset(self, **kwargs):
+        result = super().reset(**kwargs)
+        self.action_masks()
+        return result
+
+
+def test_the_reported_mask_survives_the_reset():
+    env, compared = keep_last_masks(DummyVecEnv([OneArray])), 0
+    for dones, infos in walk(env):
+        if dones[0] and infos[0]["TimeLimit.truncated"]:
+            state = int(np.argmax(infos[0]["terminal_observation"]))
+            np.testing.assert_array_equal(infos[0][MASK_KEY], allowed(state, 4))
+            compared += state % 3 != env.get_attr("state")[0] % 3
+    assert compared >= 2
+
+
+def test_the_asked_masks_survive_the_next_step():
+    env = DummyVecEnv([OneArray])
+    env.reset()
+    masks = ask_masks(env, Branches(env.action_space))
+    before = masks.copy()
+    env.envs[0].array[:] = ~env.envs[0].array
+    np.testing.assert_array_equal(masks, before)
+
+
 def test_wrapping_happens_once():
-    env = DummyVecEnv([MaskableWalk] * 2)
+    env = DummyVecEnv([MaskableWalk, lambda: ActionMaskInfo(MaskableWalk())])
     keep_last_masks(env)
     first = list(env.envs)
     keep_last_masks(env)
     assert env.envs == first and all(env.env_is_wrapped(ActionMaskInfo))
-    assert not isinstance(first[0].env, ActionMaskInfo)
+    assert not any(isinstance(single.env, ActionMaskInfo) for single in first)
 
 
 def test_masks_of_wrappers_are_found():
     env = keep_last_masks(DummyVecEnv([lambda: ActionMasker(Monitor(MaskedWalk()), lambda env: env.unwrapped.valid())]))
-    assert all("action_masks" in infos[0] for _, infos in walk(env, 5))
+    assert sum(MASK_KEY in infos[0] for _, infos in walk(env, 5)) >= 3
 
 
 def test_environments_without_masks_are_left_alone():
     env = DummyVecEnv([MaskedWalk])
     assert keep_last_masks(env) is env and not any(env.env_is_wrapped(ActionMaskInfo))
+    env = ActionMaskInfo(MaskedWalk())
+    env.reset()
+    action = np.flatnonzero(env.unwrapped.valid())[0]
+    assert MASK_KEY not in env.step(action)[-1]
 
 
-def test_environments_out_of_reach():
-    with pytest.raises(ValueError, match=r"environments of this Elsewhere .*sb3_softac\.common\.masks\.ActionMaskInfo"):
-        keep_last_masks(Elsewhere(DummyVecEnv([MaskableWalk])))
-    wrapped = Elsewhere(DummyVecEnv([lambda: ActionMaskInfo(MaskableWalk())]))
-    assert keep_last_masks(wrapped) is wrapped
-    assert keep_last_masks(Elsewhere(DummyVecEnv([MaskedWalk])))
+def test_masks_of_a_vectorized_wrapper():
+    """They are not those of the single environments, even if these have some too."""
+    for single in (MaskedWalk, MaskableWalk):
+        env = MasksOfWrapper(DummyVecEnv([single] * 2))
+        assert has_masks(env) and keep_last_masks(env) is env
+        assert not any(env.env_is_wrapped(ActionMaskInfo))
+
+
+@pytest.mark.parametrize("vec_env", [DummyVecEnv, SubprocVecEnv])
+def test_masks_of_some_environments_only(vec_env):
+    env = VecNormalize(vec_env([MaskedWalk, lambda: Monitor(MaskableWalk())]))
+    try:
+        with pytest.raises(ValueError, match=r"environments \[1\] of 2 have a method action_masks\(\), the others have none"):
+            keep_last_masks(env)
+    finally:
+        env.close()
+
+
+def test_dead_ends():
+    """States before a time limit that allow no action in one of the branches."""
+    branches, limit = Branches(spaces.MultiDiscrete([2, 2])), {"TimeLimit.truncated": True}
+    infos = [
+        {MASK_KEY: np.array([0, 0, 1, 1]), **limit},
+        {MASK_KEY: np.array([0, 1, 1, 0]), **limit},
+        {MASK_KEY: np.zeros(4)},
+        limit,
+        {MASK_KEY: np.zeros((1, 4), bool), **limit},
+    ]
+    assert dead_ends(infos, np.array([True, True, True, True, True]), branches) == [0, 4]
+    assert dead_ends(infos, np.zeros(5, bool), branches) == []
+
+
+class Asked:
+    """Stands for a vectorized environment: answers with the masks that it was given."""
+
+    def __init__(self, masks):
+        self.masks = masks
+
+    def env_method(self, name):
+        assert name == "action_masks"
+        return self.masks
 
 
 def test_masks_of_next_states():
-    some, none = np.array([True, False, True]), np.zeros(3, bool)
+    some, others, none = np.array([True, False, True]), np.array([False, True, True]), np.zeros(3, bool)
+    limit, branches = {"TimeLimit.truncated": True}, Branches(spaces.Discrete(3))
     infos = [
-        {"action_masks": some},
-        {"action_masks": none, "TimeLimit.truncated": False},  # terminal: has no value
-        {"action_masks": none},
-        {"action_masks": some.astype(np.int8)[None], "TimeLimit.truncated": True},
+        {MASK_KEY: some},
+        {MASK_KEY: none, "TimeLimit.truncated": False},  # terminal: has no value
         {},
+        {MASK_KEY: some.astype(np.int8)[None], **limit},
     ]
-    masks = masks_of_next_states(infos, np.array([False, True, True, True, True]), 3)
-    assert masks.dtype == bool
-    np.testing.assert_array_equal(masks, [some, ~none, ~none, some, ~none])
+    dones = np.array([False, True, True, True])
+    masks, missing = masks_of_next_states(Asked(None), infos, dones, branches)
+    np.testing.assert_array_equal(masks, [some, ~none, ~none, some])
+    assert masks.dtype == bool and not missing
+    # Nothing reported: those of running episodes are asked, the others are missing
+    masks, missing = masks_of_next_states(Asked([some, others, others]), [{}, {}, limit], np.array([0, 1, 1], bool), branches)
+    np.testing.assert_array_equal(masks, [some, ~none, ~none])
+    assert missing
+
+
+def test_the_wrapper_answers_for_running_episodes():
+    """What its single environments say by themselves does not count."""
+    env = MasksOfWrapper(DummyVecEnv([lambda: ActionMaskInfo(MaskableWalk())]))
+    env.reset()
+    infos = [{MASK_KEY: ~env.env_method("valid")[0]}]
+    masks, missing = masks_of_next_states(env, infos, np.array([False]), Branches(env.action_space))
+    np.testing.assert_array_equal(masks, env.env_method("valid"))
+    assert not missing

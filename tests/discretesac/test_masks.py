@@ -1,20 +1,22 @@
 """Action masks: no forbidden action is ever taken, and the replay buffer holds the masks of its states."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
 from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
-from sb3_contrib.common.maskable.evaluation import evaluate_policy
 from sb3_contrib.common.wrappers import ActionMasker
-from stable_baselines3 import HerReplayBuffer
-from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
 from sb3_softac import DiscreteSAC
+from sb3_softac.common.batch import make_batch
 from sb3_softac.discretesac.masks import ActionMaskInfo
-from tests.discretesac.test_mask_wrapper import TERMINAL, MaskableWalk, MaskedWalk, allowed
+from tests.discretesac.masked_walk import TERMINAL, TIME_LIMIT, MaskableWalk, MaskedWalk, MasksOfWrapper, allowed
 
 SMALL = dict(policy_kwargs=dict(net_arch=[16]), batch_size=16, learning_starts=40, buffer_size=600, seed=0, device="cpu")
 SPACES = [spaces.Discrete(4), spaces.Discrete(4, start=3), spaces.MultiDiscrete([2, 3], start=[1, -1]), spaces.MultiBinary(3)]
@@ -24,10 +26,11 @@ def make_model(env, **kwargs) -> DiscreteSAC:
     return DiscreteSAC("MlpPolicy", env, **{**SMALL, **kwargs})
 
 
-def check_stored_masks(model):
+def check_stored_masks(model, known_at_time_limits=True):
     """
     Compare the masks in the replay buffer with those of the states in it.
 
+    :param known_at_time_limits: Whether the masks of last states are known; else everything counts as allowed there.
     :return: Number of terminations and of time limits.
     """
     buffer, n = model.replay_buffer, model.branches.n
@@ -40,7 +43,8 @@ def check_stored_masks(model):
         np.testing.assert_array_equal(masks[where], allowed(states[where], n))
         terminated = dones[where] and not timeouts[where]
         assert terminated == (next_states[where] == TERMINAL)
-        np.testing.assert_array_equal(next_masks[where], np.ones(n, bool) if terminated else allowed(next_states[where], n))
+        everything = terminated or (dones[where] and not known_at_time_limits)
+        np.testing.assert_array_equal(next_masks[where], np.ones(n, bool) if everything else allowed(next_states[where], n))
     chosen = model.branches.select(th.as_tensor(masks.astype(np.float32)), th.as_tensor(buffer.actions[rows]).long())
     assert (chosen == len(model.branches.sizes)).all()
     return int((dones & ~timeouts).sum()), int(timeouts.sum())
@@ -61,18 +65,71 @@ def test_the_warm_up_and_the_policy_alone(random_steps):
     assert min(check_stored_masks(model)) >= 3
 
 
-def test_a_terminal_state_may_allow_everything():
-    model = make_model(DummyVecEnv([MaskableWalk, MaskableWalk, lambda: MaskableWalk(spaces.Discrete(4), True)]))
-    assert min(check_stored_masks(model.learn(200))) >= 5
+@pytest.mark.parametrize("terminal_mask", [False, True])
+def test_terminal_states_may_have_masks(terminal_mask):
+    walks = [MaskableWalk, MaskableWalk, lambda: MaskableWalk(spaces.Discrete(4), terminal_mask)]
+    assert min(check_stored_masks(make_model(DummyVecEnv(walks)).learn(200))) >= 5
 
 
-def test_subprocesses():
-    """Each process asserts that it gets no forbidden action."""
-    env = SubprocVecEnv([lambda: ActionMaskInfo(MaskableWalk())] * 2)
+@pytest.mark.parametrize("wrapper_class", [ActionMaskInfo, None])
+def test_subprocesses(wrapper_class):
+    """Each process asserts that it gets no forbidden action; without the wrapper the last masks are out of reach."""
+    env = make_vec_env(MaskableWalk, 2, vec_env_cls=SubprocVecEnv, wrapper_class=wrapper_class)
     try:
-        assert min(check_stored_masks(make_model(env).learn(100))) >= 3
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model = make_model(env).learn(100)
+        assert min(check_stored_masks(model, known_at_time_limits=wrapper_class is not None)) >= 3
     finally:
         env.close()
+    said = [str(warning.message) for warning in caught]
+    assert len(said) == (wrapper_class is None)  # once, though there were several time limits
+    assert all("wrap each environment in sb3_softac.discretesac.masks.ActionMaskInfo" in message for message in said)
+
+
+@pytest.mark.parametrize("n_envs", [1, 3])
+@pytest.mark.parametrize("wrap", [MasksOfWrapper, lambda env: VecNormalize(MasksOfWrapper(env), norm_reward=False)])
+def test_masks_of_a_vectorized_wrapper(wrap, n_envs):
+    model = make_model(wrap(DummyVecEnv([lambda: Monitor(MaskedWalk())] * n_envs)))
+    with pytest.warns(UserWarning, match="The masks of the last states before time limits are out of reach") as caught:
+        model.learn(150)
+    assert len(caught) == 1
+    assert min(check_stored_masks(model, known_at_time_limits=False)) >= 3
+
+
+class DeadEnd(MaskableWalk):
+    """Nobody can move any more when time is up."""
+
+    def valid(self):
+        return super().valid() & (self.steps < TIME_LIMIT)
+
+
+@pytest.mark.parametrize("n_steps", [1, 2])
+def test_time_limits_in_states_that_allow_nothing(n_steps):
+    model = make_model(DummyVecEnv([DeadEnd, MaskableWalk]), n_steps=n_steps)
+    with pytest.warns(UserWarning, match="environment 0 in a state in which its mask allows no action") as caught:
+        model.learn(150)
+    assert len(caught) == 1
+    dones, timeouts, masks = model.replay_buffer.dones, model.replay_buffer.timeouts, model.replay_buffer.extras
+    assert dones[:, 0].sum() >= 5 and timeouts[:, 0].sum() == 0  # there is no value behind them
+    assert masks["next_action_masks"][:75, 0][np.asarray(dones[:75, 0], bool)].all()
+    assert timeouts[:, 1].sum() >= 2  # other time limits stay what they are
+
+
+@pytest.mark.parametrize("callback", [MaskableEvalCallback, EvalCallback])
+@pytest.mark.parametrize("random_steps", [0, 1_000])
+def test_an_evaluation_in_the_training_environment(callback, random_steps):
+    """Between two steps it moves the environment to other states, with other masks."""
+    model = make_model(DummyVecEnv([lambda: Monitor(MaskableWalk())]), random_steps=random_steps)
+    evaluation = callback(model.get_env(), eval_freq=7, n_eval_episodes=2, verbose=0, warn=False)
+    model.learn(200, callback=evaluation)
+    assert len(evaluation.evaluations_results) == 0 and evaluation.best_mean_reward > -np.inf
+    buffer = model.replay_buffer
+    masks, next_masks = (buffer.extras[name][:200, 0] for name in ("action_masks", "next_action_masks"))
+    assert masks[np.arange(200), np.asarray(buffer.actions[:200, 0, 0], int)].all()  # those that were used
+    running = ~np.asarray(buffer.dones[:200, 0], bool)
+    states = np.asarray(buffer.next_observations[:200, 0]).argmax(axis=1)
+    np.testing.assert_array_equal(next_masks[running], [allowed(state, 4) for state in states[running]])
 
 
 @pytest.mark.parametrize("wrap_in_monitor", [False, True])
@@ -97,7 +154,7 @@ def test_learning_in_two_parts_keeps_the_masks():
 def test_forbidden_actions_have_no_part_in_the_losses(monkeypatch):
     """Whatever the networks say about them: logits and Q-values of forbidden actions may be anything."""
     model = make_model(MaskableWalk()).learn(60)
-    batch = model.replay_buffer.sample(64)
+    batch = make_batch(model.replay_buffer.sample(64), model.gamma)
     monkeypatch.setattr(model, "_minimize", lambda losses: None)
     before = model._update(batch)
     masks = {True: batch.extras["action_masks"], False: batch.extras["next_action_masks"]}
@@ -125,7 +182,7 @@ def test_entropies_are_ratios_of_those_over_allowed_actions(monkeypatch):
     with th.no_grad():
         for parameter in model.actor.parameters():
             parameter.zero_()  # uniform over what is allowed
-    batch = model.replay_buffer.sample(64)
+    batch = make_batch(model.replay_buffer.sample(64), model.gamma)
     targets = []
     monkeypatch.setattr(
         model.temperature, "losses", lambda log_pi, target: (targets.append(target), {"ent_coef_loss": log_pi.sum()})[1]
@@ -176,6 +233,7 @@ class Faulty(MaskableWalk):
         (np.zeros(4, bool), "environment 0 forbids every option of branch 0"),
         (np.ones(5, bool), r"need shape \(1, 4\)"),
         (np.ones((2, 4), bool), r"need shape \(1, 4\)"),
+        (np.array([0, -np.inf, 0, -np.inf]), "True or 1 where an action is allowed"),
     ],
 )
 def test_wrong_masks_are_reported_at_once(mask, message, step):
@@ -189,145 +247,3 @@ def test_the_environment_with_the_wrong_mask_is_named():
     model = make_model(DummyVecEnv([MaskableWalk, lambda: Faulty(np.zeros(4, bool), 3)]))
     with pytest.raises(ValueError, match="environment 1 forbids"):
         model.learn(100)
-
-
-@pytest.mark.parametrize("space", SPACES, ids=str)
-@pytest.mark.parametrize("deterministic", [False, True])
-def test_predict(space, deterministic):
-    env = MaskableWalk(space)
-    model = make_model(env)
-    for state in range(TERMINAL):
-        env.state, env.steps = state, 0
-        obs, mask = env.observe(), env.valid()
-        for _ in range(5):
-            action, _ = model.predict(obs, deterministic=deterministic, action_masks=mask)
-            assert action.shape == space.shape
-            env.state, env.steps = state, 0
-            env.step(action)  # asserts that the action is allowed
-    states = np.arange(TERMINAL)
-    masks = np.stack([allowed(state, model.branches.n) for state in states])
-    actions, _ = model.predict(np.eye(8)[states], deterministic=deterministic, action_masks=masks)
-    for state, action in zip(states, actions, strict=True):
-        env.state, env.steps = state, 0
-        env.step(action)
-
-
-def test_predict_with_wrong_masks():
-    model = make_model(MaskableWalk())
-    obs = np.zeros((3, 8), np.float32)
-    with pytest.raises(ValueError, match=r"need shape \(3, 4\)"):
-        model.predict(obs, action_masks=np.ones((2, 4)))
-    with pytest.raises(ValueError, match="forbids every option"):
-        model.predict(obs, action_masks=np.zeros((3, 4)))
-
-
-@pytest.mark.parametrize("space", SPACES, ids=str)
-def test_distribution_of_sb3_contrib(space):
-    model = make_model(MaskableWalk(space))
-    obs, _ = model.policy.obs_to_tensor(np.eye(8, dtype=np.float32))
-    masks = np.stack([allowed(state, model.branches.n) for state in range(8)])
-    for given in (None, masks):
-        distribution = model.policy.get_distribution(obs, given)
-        parts = [distribution.distribution] if isinstance(space, spaces.Discrete) else distribution.distributions
-        probabilities = th.cat([part.probs for part in parts], dim=1)
-        th.testing.assert_close(probabilities, model.policy.log_probs(obs, given).exp())
-    assert (probabilities[~th.as_tensor(masks)] == 0.0).all()
-
-
-@pytest.mark.parametrize("n_envs", [1, 3])
-def test_evaluation_by_sb3_contrib(n_envs):
-    model = make_model(MaskableWalk())
-    env = DummyVecEnv([lambda: Monitor(MaskableWalk())] * n_envs)
-    for deterministic in (False, True):
-        rewards, lengths = evaluate_policy(
-            model, env, n_eval_episodes=6, deterministic=deterministic, return_episode_rewards=True
-        )
-        assert len(rewards) == 6 and max(lengths) <= 6
-
-
-def test_evaluation_callback_of_sb3_contrib(tmp_path):
-    callback = MaskableEvalCallback(
-        Monitor(MaskableWalk()), eval_freq=30, n_eval_episodes=3, best_model_save_path=str(tmp_path), verbose=0
-    )
-    model = make_model(MaskableWalk()).learn(100, callback=callback)
-    assert callback.best_mean_reward > -np.inf
-    loaded = DiscreteSAC.load(tmp_path / "best_model", env=MaskableWalk())
-    loaded.learn(20)
-    assert min(check_stored_masks(model)) >= 3
-
-
-def test_saving_and_continuing(tmp_path):
-    model = make_model(MaskableWalk()).learn(80)
-    model.save(tmp_path / "model")
-    model.save_replay_buffer(tmp_path / "buffer")
-    loaded = DiscreteSAC.load(tmp_path / "model", env=DummyVecEnv([MaskableWalk]))
-    loaded.load_replay_buffer(tmp_path / "buffer")
-    obs, masks = np.eye(8, dtype=np.float32), np.stack([allowed(state, 4) for state in range(8)])
-    ours, theirs = (m.policy.log_probs(m.policy.obs_to_tensor(obs)[0], masks) for m in (model, loaded))
-    assert th.equal(ours, theirs)
-    loaded.learn(60, reset_num_timesteps=False)
-    assert loaded.num_timesteps == 140 and loaded.replay_buffer.pos == 140 and loaded._n_updates == 100
-    assert min(check_stored_masks(loaded)) >= 5
-
-
-def test_a_model_without_masks_refuses_an_environment_with_them(tmp_path):
-    model = make_model(MaskableWalk(), buffer_size=100)
-    plain = make_model(_without_masks(), learning_starts=10).learn(30)
-    assert plain.replay_buffer.extras == {}
-    plain.save(tmp_path / "plain")
-    plain.save_replay_buffer(tmp_path / "buffer")
-    plain.set_env(DummyVecEnv([MaskableWalk]))
-    with pytest.raises(ValueError, match="has action masks, but this model was made for one without"):
-        plain.learn(10)
-    model.load_replay_buffer(tmp_path / "buffer")
-    with pytest.raises(ValueError, match="its replay buffer keeps none"):
-        model.learn(10)
-    # Loaded for an environment with masks, the model gets a new replay buffer, which keeps them
-    loaded = DiscreteSAC.load(tmp_path / "plain", env=MaskableWalk()).learn(50)
-    assert min(check_stored_masks(loaded)) >= 1
-
-
-def _without_masks():
-    """The walk, but everything is allowed everywhere and nobody says so."""
-    env = MaskedWalk()
-    env.valid = lambda: np.ones(4, bool)
-    return env
-
-
-def test_environments_of_a_loaded_model(tmp_path):
-    """With masks where there were some, and without; the replay buffer keeps its columns in both cases."""
-    model = make_model(MaskableWalk()).learn(60)
-    model.save(tmp_path / "model")
-    model.save_replay_buffer(tmp_path / "buffer")
-    loaded = DiscreteSAC.load(tmp_path / "model")
-    loaded.set_env(DummyVecEnv([MaskableWalk]))
-    assert min(check_stored_masks(loaded.learn(150))) >= 3
-    loaded = DiscreteSAC.load(tmp_path / "model", env=_without_masks())
-    loaded.learn(50)
-    assert loaded.replay_buffer.extras["action_masks"][:50].all()
-    loaded.load_replay_buffer(tmp_path / "buffer")
-    loaded.learn(50, reset_num_timesteps=False)
-    assert loaded.replay_buffer.pos == 110
-
-
-def test_a_model_with_masks_goes_on_without_them():
-    model = make_model(MaskableWalk()).learn(60)
-    model.set_env(DummyVecEnv([_without_masks]))
-    model.learn(50, reset_num_timesteps=False)
-    assert model.replay_buffer.extras["action_masks"][60:110].all()
-    assert model.replay_buffer.extras["next_action_masks"][60:110].all()
-
-
-@pytest.mark.parametrize(
-    "kwargs",
-    [
-        dict(replay_buffer_class=ReplayBuffer),
-        dict(replay_buffer_class=HerReplayBuffer),
-        dict(optimize_memory_usage=True, replay_buffer_kwargs=dict(handle_timeout_termination=False)),
-    ],
-)
-def test_replay_buffers_that_cannot_keep_masks(kwargs):
-    with pytest.raises(ValueError, match=r"has to keep \['action_masks', 'next_action_masks'\]"):
-        make_model(MaskableWalk(), **kwargs)
-    if kwargs.get("replay_buffer_class") is not HerReplayBuffer:  # which needs goals
-        make_model(_without_masks(), **kwargs)

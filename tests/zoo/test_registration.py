@@ -39,14 +39,19 @@ def test_the_installed_hook_registered_everything_without_our_help():
 
 
 def test_registering_again_changes_nothing():
-    before = exp_manager.ExperimentManager.__init__
+    def patched():
+        manager = exp_manager.ExperimentManager
+        return manager.__init__, manager.create_envs, rl_zoo3.utils.create_test_env, rl_zoo3.create_test_env
+
+    before = patched()
+    assert before[2] is before[3]
     register()
-    assert exp_manager.ExperimentManager.__init__ is before
+    assert patched() == before
 
 
 def test_entries_of_the_zoo_itself_win():
     module = types.ModuleType("rl_zoo3.utils")
-    module.ALGOS = {"softac_v1": "native"}
+    module.ALGOS, module.create_test_env = {"softac_v1": "native"}, lambda: None
     registration.patch(module)
     assert module.ALGOS["softac_v1"] == "native"
 
@@ -55,7 +60,7 @@ def test_one_broken_algorithm_does_not_take_the_others_with_it(monkeypatch):
     broken = registration.Entry("sb3_softac:Nothing", "sb3_softac:nothing", "sb3_softac:nothing")
     monkeypatch.setattr(registration, "ALGORITHMS", {"nothing": broken, **registration.ALGORITHMS})
     module = types.ModuleType("rl_zoo3.utils")
-    module.ALGOS = {}
+    module.ALGOS, module.create_test_env = {}, lambda: None
     with pytest.warns(UserWarning, match="could not register nothing with RL Zoo"):
         registration.patch(module)
     assert sorted(module.ALGOS) == ALGOS
@@ -158,12 +163,17 @@ def test_search_space_of_discretesac():
 
 
 def test_a_failing_registration_warns_once_and_stops_watching(monkeypatch):
-    monkeypatch.setattr(autoload, "WATCHED", {"rl_zoo3.utils"})
+    monkeypatch.setattr(autoload.ZooFinder, "switched_off", False)
     monkeypatch.setattr(registration, "patch", lambda module: 1 / 0)
     module = types.ModuleType("rl_zoo3.utils")
     with pytest.warns(UserWarning, match="could not register with RL Zoo.*ZeroDivisionError"):
         autoload.register(module)
-    assert autoload.WATCHED == set()
+    assert autoload.ZooFinder().find_spec("rl_zoo3.exp_manager", rl_zoo3.__path__) is None
+
+
+def test_every_watched_module_has_a_function_that_patches_it():
+    for name, function in autoload.PATCHES.items():
+        assert inspect.getdoc(getattr(registration, function)) == f":param module: ``{name}``."
 
 
 def test_two_hooks_of_this_kind_do_not_chase_each_other(monkeypatch):
