@@ -3,7 +3,8 @@ The replay buffer of all algorithms: SB3's in less memory, with n-step targets f
 action masks.
 """
 
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -12,34 +13,10 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import TensorDict
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_softac.common import row_checks
+from sb3_softac.common.draws import Draw, SoftReplayBufferSamples, n_step_targets
 from sb3_softac.common.observation_store import ObservationStore
-
-
-class SoftReplayBufferSamples(NamedTuple):
-    """SB3's samples and, in a dictionary, the extra columns."""
-
-    observations: th.Tensor | TensorDict
-    actions: th.Tensor
-    next_observations: th.Tensor | TensorDict
-    dones: th.Tensor
-    rewards: th.Tensor
-    discounts: th.Tensor | None
-    extras: TensorDict
-
-
-class Draw(NamedTuple):
-    """What a batch consists of: where its transitions are in the replay buffer, and what is decided on the host."""
-
-    first: tuple[np.ndarray, np.ndarray]
-    """Rows and environments of the first transition of each target ``[batch]``."""
-    last: tuple[np.ndarray, np.ndarray]
-    """Those of the last transition; for 1-step targets the same."""
-    rewards: np.ndarray
-    """Discounted sums of rewards ``[batch, 1]``."""
-    dones: np.ndarray
-    """1 where the last transition led to a terminal state ``[batch, 1]``."""
-    discounts: np.ndarray | None
-    """Discounts of the values behind the last transitions ``[batch, 1]``; None for the algorithm's gamma."""
+from sb3_softac.common.row_view import RowView, RowViews
 
 
 class SoftReplayBuffer(ReplayBuffer):
@@ -47,7 +24,8 @@ class SoftReplayBuffer(ReplayBuffer):
     SB3's ReplayBuffer, DictReplayBuffer and NStepReplayBuffer in one, with extra columns.
 
     Time limits, n-step targets, several environments and VecNormalize mean what they mean there, and the same random numbers
-    draw the same samples. Observations are stored once, in the precision that the networks use.
+    draw the same samples. Observations are stored once; ``observations`` and ``next_observations`` can be read and written as
+    SB3's arrays are (:class:`~sb3_softac.common.row_view.RowView`).
 
     :param buffer_size: Number of transitions.
     :param observation_space: Observation space.
@@ -60,7 +38,9 @@ class SoftReplayBuffer(ReplayBuffer):
     :param gamma: Discount factor, for ``n_steps`` greater than 1.
     :param extras: Further columns of a transition: shape and dtype by name. A name that begins with ``next_`` belongs to the
         state that the transition (with n-step targets: the last of them) leads to.
-    :raises ValueError: if memory optimisation is asked for.
+    :param single_precision: Whether to store observations of double precision in half the memory. Samples are of single
+        precision anyway, but VecNormalize sees exact numbers only without it.
+    :raises ValueError: if memory optimisation is asked for, or a number is out of its range.
     """
 
     def __init__(
@@ -75,52 +55,57 @@ class SoftReplayBuffer(ReplayBuffer):
         n_steps: int = 1,
         gamma: float = 0.99,
         extras: dict[str, tuple[tuple[int, ...], Any]] | None = None,
+        single_precision: bool = False,
     ):
         if optimize_memory_usage:
             raise ValueError(
                 "SoftReplayBuffer has no memory optimisation: use replay_buffer_class=ReplayBuffer (SB3's) for it"
             )
+        row_checks.check_numbers(buffer_size, n_envs, n_steps, gamma)
         super(ReplayBuffer, self).__init__(buffer_size, observation_space, action_space, device, n_envs=n_envs)
         self.buffer_size = size = max(buffer_size // n_envs, 1)
         self.optimize_memory_usage, self.handle_timeout_termination = False, handle_timeout_termination
         self.n_steps, self.gamma = n_steps, gamma
         self._is_dict = isinstance(observation_space, spaces.Dict)
         parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"": observation_space}
-        self._stores = {key: ObservationStore(space, size, n_envs) for key, space in parts.items()}
+        self._stores = {key: ObservationStore(space, size, n_envs, single_precision) for key, space in parts.items()}
         self.actions = np.zeros((size, n_envs, self.action_dim), dtype=self._maybe_cast_dtype(action_space.dtype))
         self.rewards = np.zeros((size, n_envs), dtype=np.float32)
-        self.dones = np.zeros((size, n_envs), dtype=bool)
-        self.timeouts = np.zeros((size, n_envs), dtype=bool)
+        self.dones, self.timeouts = np.zeros((size, n_envs), dtype=bool), np.zeros((size, n_envs), dtype=bool)
         self.extras = {name: np.zeros((size, n_envs, *shape), dtype) for name, (shape, dtype) in (extras or {}).items()}
-        self._staged: dict[str, np.ndarray] = {}
         self.n_added = 0
         """Rows added since the start, also those that have been overwritten."""
+        columns = [self.actions, self.rewards, self.dones, self.timeouts, *self.extras.values()]
+        row_checks.warn_about_memory(sum(map(attrgetter("nbytes"), [*columns, *self._stores.values()])))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if vars(self).pop("_staged", None) is not None:  # saved when extra columns were handed over separately
+            space = self.observation_space
+            for key, store in self._stores.items():
+                store.upgrade(space.spaces[key] if isinstance(space, spaces.Dict) else space, self.pos)
 
     @property
-    def observations(self) -> np.ndarray | dict[str, np.ndarray]:  # type: ignore[override]
-        """All observations as SB3 keeps them ``[buffer_size, n_envs, ...]``: a copy, to look at."""
-        return self._whole(next_obs=False)
+    def observations(self) -> Any:
+        """All observations as SB3 keeps them ``[buffer_size, n_envs, ...]``, to read and write."""
+        return self._views(False)
+
+    @observations.setter
+    def observations(self, values: Any) -> None:
+        self._views(False)[...] = values
 
     @property
-    def next_observations(self) -> np.ndarray | dict[str, np.ndarray]:  # type: ignore[override]
-        """All next observations as SB3 keeps them ``[buffer_size, n_envs, ...]``: a copy, to look at."""
-        return self._whole(next_obs=True)
+    def next_observations(self) -> Any:
+        """All next observations as SB3 keeps them ``[buffer_size, n_envs, ...]``, to read and write."""
+        return self._views(True)
 
-    def _whole(self, next_obs: bool) -> np.ndarray | dict[str, np.ndarray]:
-        rows, columns = np.indices((self.buffer_size, self.n_envs))
-        parts = {
-            key: store.get(next_obs, (rows.flatten(), columns.flatten())).reshape(self.buffer_size, self.n_envs, *store.shape)
-            for key, store in self._stores.items()
-        }
-        return parts if self._is_dict else parts[""]
+    @next_observations.setter
+    def next_observations(self, values: Any) -> None:
+        self._views(True)[...] = values
 
-    def stage(self, **extras: np.ndarray) -> None:
-        """
-        Give the extra columns of the transition that is added next.
-
-        :param extras: Values by name ``[n_envs, ...]``.
-        """
-        self._staged = extras
+    def _views(self, next_obs: bool) -> Any:
+        views = RowViews((key, RowView(store, next_obs)) for key, store in self._stores.items())
+        return views if self._is_dict else views[""]
 
     def add(  # type: ignore[override]
         self,
@@ -130,6 +115,7 @@ class SoftReplayBuffer(ReplayBuffer):
         reward: np.ndarray,
         done: np.ndarray,
         infos: list[dict[str, Any]],
+        extras: dict[str, np.ndarray] | None = None,
     ) -> None:
         """
         Store one transition per environment.
@@ -140,27 +126,55 @@ class SoftReplayBuffer(ReplayBuffer):
         :param reward: Rewards ``[n_envs]``.
         :param done: Whether the episodes ended ``[n_envs]``.
         :param infos: Infos; ``TimeLimit.truncated`` tells a time limit from a termination.
-        :raises ValueError: if an extra column was not given.
+        :param extras: Values of the extra columns by name ``[n_envs, ...]``.
+        :raises ValueError: if a shape is not that of the space, or if keys or extra columns are missing or unknown.
         """
-        if missing := self.extras.keys() - self._staged.keys():
-            raise ValueError(
-                f"The extra columns {sorted(missing)} of the replay buffer have no values: call stage() before add()"
-            )
-        for key, store in self._stores.items():
-            pair: Any = (obs[key], next_obs[key]) if self._is_dict else (obs, next_obs)
-            store.add(self.pos, self.full, *pair)
-        self.actions[self.pos] = np.reshape(action, (self.n_envs, self.action_dim))
-        self.rewards[self.pos] = reward
-        self.dones[self.pos] = done
-        if self.handle_timeout_termination:
-            self.timeouts[self.pos] = [info.get("TimeLimit.truncated", False) for info in infos]
-        for name, column in self.extras.items():
-            column[self.pos] = self._staged[name]
-        self._staged = {}
+        # Everything is checked before anything is stored
+        stores, pos, n_envs = self._stores, self.pos, self.n_envs
+        obs, next_obs = row_checks.by_key("obs", obs, stores.keys()), row_checks.by_key("next_obs", next_obs, stores.keys())
+        pairs = [store.fit(obs[key], next_obs[key], f"[{key!r}]" if key else "") for key, store in stores.items()]
+        actions = row_checks.as_row("action", action, (n_envs, self.action_dim), reshape=True)
+        rewards = row_checks.as_row("reward", reward, (n_envs,))
+        dones = row_checks.as_row("done", done, (n_envs,))
+        timeouts = row_checks.time_limits(infos, n_envs) if self.handle_timeout_termination else False
+        given = row_checks.extra_columns(extras, self.extras) if extras or self.extras else {}
+        for store, pair in zip(stores.values(), pairs, strict=True):
+            store.add(pos, *pair)
+        self.actions[pos], self.rewards[pos], self.dones[pos], self.timeouts[pos] = actions, rewards, dones, timeouts
+        for name, values in given.items():
+            self.extras[name][pos] = values
         self.n_added += 1
         self.pos += 1
         if self.pos == self.buffer_size:
             self.full, self.pos = True, 0
+
+    def extend(self, *args: Any, **kwargs: Any) -> None:
+        """
+        Add several transitions per environment, one after the other.
+
+        :param args: The arguments of :meth:`add`, each with a leading axis of steps; dictionaries of such arrays too,
+        :param kwargs: likewise, by name.
+        :raises ValueError: if the numbers of steps differ, or as :meth:`add` does.
+        """
+        for transition in zip(*map(row_checks.steps, [*args, *kwargs.values()]), strict=True):
+            self.add(*transition[: len(args)], **dict(zip(kwargs, transition[len(args) :], strict=True)))
+
+    def reset(self) -> None:
+        """Forget all transitions."""
+        super().reset()
+        self.timeouts[:] = False
+        for store in self._stores.values():
+            store.clear()
+
+    def end_episodes(self) -> None:
+        """Let n-step targets end at the newest transitions as at a time limit, because the environments were reset by hand."""
+        if self.size() > 0:
+            self.timeouts[self.pos - 1] |= ~self.dones[self.pos - 1]
+
+    def keep_double_precision(self) -> None:
+        """Store observations of double precision as they are from now on; those that were rounded before stay so."""
+        for store in self._stores.values():
+            store.keep_double_precision()
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> SoftReplayBufferSamples:  # type: ignore[override]
         """
@@ -169,6 +183,7 @@ class SoftReplayBuffer(ReplayBuffer):
         :param batch_size: Number of transitions.
         :param env: Normalization of observations and rewards, if any.
         :return: The transitions on the device.
+        :raises ValueError: if the batch or the buffer is empty.
         """
         return self._get_samples(self._draw_rows(batch_size), env)
 
@@ -178,17 +193,32 @@ class SoftReplayBuffer(ReplayBuffer):
 
         :param batch_size: Number of transitions.
         :return: Which ones, with their rewards.
+        :raises ValueError: if the batch or the buffer is empty.
         """
         return self._draw(self._draw_rows(batch_size), None)
 
     def _draw_rows(self, batch_size: int) -> np.ndarray:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if self.size() == 0:
+            raise ValueError("The replay buffer is empty: add() transitions, or learn(), before drawing from it")
         return np.random.randint(0, self.size(), size=batch_size)
 
     def _draw(self, rows: np.ndarray, env: VecNormalize | None) -> Draw:
         columns = np.random.randint(0, self.n_envs, size=len(rows))  # also for one: the same random stream as SB3's
-        last, rewards, discounts = self._n_step(rows, columns, env)
+        first = last = (rows, columns)
+        discounts: np.ndarray | None = None
+        if self.n_steps == 1:
+            rewards = self._normalize_reward(self.rewards[first], env).astype(np.float32)
+        else:
+            way = (rows[:, None] + np.arange(self.n_steps)) % self.buffer_size, columns[:, None]
+            # A target ends with its episode, and at the newest transition, behind which the oldest ones follow
+            ends = self.dones[way] | self.timeouts[way] | (way[0] == (self.pos - 1) % self.buffer_size)
+            each_reward = self._normalize_reward(self.rewards[way], env)
+            lengths, rewards, discounts = n_step_targets(each_reward, ends, self.gamma)
+            last, discounts = ((rows + lengths) % self.buffer_size, columns), discounts[:, None]
         dones = (self.dones[last] & ~self.timeouts[last]).astype(np.float32)[:, None]
-        return Draw((rows, columns), last, rewards[:, None], dones, discounts)
+        return Draw(first, last, rewards[:, None], dones, discounts)
 
     def _get_samples(  # type: ignore[override]
         self, batch_inds: np.ndarray, env: VecNormalize | None = None
@@ -208,34 +238,13 @@ class SoftReplayBuffer(ReplayBuffer):
             extras=extras,
         )
 
-    def _n_step(
-        self, rows: np.ndarray, columns: np.ndarray, env: VecNormalize | None
-    ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray | None]:
-        """
-        :return: Where the last transition of each target stands, the discounted sum of its rewards ``[batch]`` and the
-            discount of the value behind it ``[batch, 1]`` (None for 1-step targets: the algorithm's gamma).
-        """
-        if self.n_steps == 1:
-            return (rows, columns), self._normalize_reward(self.rewards[rows, columns], env).astype(np.float32), None
-        steps = np.arange(self.n_steps)
-        indices = (rows[:, None] + steps) % self.buffer_size
-        # A target ends with its episode, and at the newest transition, behind which the oldest ones follow
-        ends = self.dones[indices, columns[:, None]] | (indices == (self.pos - 1) % self.buffer_size)
-        lengths = np.where(ends.any(axis=1), ends.argmax(axis=1), self.n_steps - 1)
-        rewards = self._normalize_reward(self.rewards[indices, columns[:, None]], env)
-        weights = np.where(steps <= lengths[:, None], self.gamma**steps, 0.0)
-        returns = (rewards * weights).sum(axis=1).astype(np.float32)
-        discounts = (self.gamma ** (lengths + 1.0)).astype(np.float32)[:, None]
-        return (indices[np.arange(len(rows)), lengths], columns), returns, discounts
-
     def _observations(
         self, next_obs: bool, where: tuple[np.ndarray, np.ndarray], env: VecNormalize | None
     ) -> th.Tensor | TensorDict:
         parts = {key: store.get(next_obs, where) for key, store in self._stores.items()}
-        if not self._is_dict:
-            return self._tensor(self._normalize_obs(parts[""], env))  # type: ignore[arg-type]
-        return {key: self._tensor(values) for key, values in self._normalize_obs(parts, env).items()}  # type: ignore[union-attr]
+        values = self._normalize_obs(parts if self._is_dict else parts[""], env)
+        return {key: self._tensor(part) for key, part in values.items()} if isinstance(values, dict) else self._tensor(values)
 
     def _tensor(self, array: np.ndarray) -> th.Tensor:
         # Indexing by arrays has made a copy already
-        return th.as_tensor(array, device=self.device)
+        return th.as_tensor(array.astype(self._maybe_cast_dtype(array.dtype), copy=False), device=self.device)

@@ -1,10 +1,14 @@
 """SoftReplayBuffer against SB3's buffers on the same transitions, and what those leave out against a slow computation."""
 
+import re
+from types import SimpleNamespace
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common import buffers as sb3_buffers
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.save_util import load_from_pkl, save_to_pkl
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -91,12 +95,7 @@ def test_one_step_samples_are_sb3s(space, number, n_envs):
     stream = transitions(space, n_envs, number)
     fill(sb3, stream), fill(ours, stream)
     assert (ours.pos, ours.full, ours.size(), ours.buffer_size) == (sb3.pos, sb3.full, sb3.size(), sb3.buffer_size)
-    theirs = sample(sb3)
-    if isinstance(space, spaces.Discrete):  # a column there, which SB3's policies flatten
-        theirs = theirs._replace(
-            observations=theirs.observations.squeeze(1), next_observations=theirs.next_observations.squeeze(1)
-        )
-    assert_same(sample(ours), theirs)
+    assert_same(sample(ours), sample(sb3))
 
 
 @pytest.mark.parametrize("n_envs", [1, 3])
@@ -168,12 +167,11 @@ def test_n_step_targets_and_extra_columns_against_a_slow_computation(space, numb
     extras = {"mask": ((4,), bool), "next_mask": ((4,), bool), "entropy": ((), np.float32)}
     buffer = make(SoftReplayBuffer, space, n_envs, n_steps=n_steps, gamma=gamma, extras=extras)
     stream, rng = transitions(space, n_envs, number), np.random.default_rng(5)
-    staged = []
+    given = []
     for transition in stream:
         masks = [rng.random((n_envs, 4)) < 0.5 for _ in range(2)]
-        staged.append(dict(mask=masks[0], next_mask=masks[1], entropy=rng.random(n_envs)))
-        buffer.stage(**staged[-1])
-        buffer.add(*transition)
+        given.append(dict(mask=masks[0], next_mask=masks[1], entropy=rng.random(n_envs)))
+        buffer.add(*transition, extras=given[-1])
     oldest = max(number - SIZE, 0)
     rows = np.arange(buffer.size())
     np.random.seed(0)
@@ -195,9 +193,9 @@ def test_n_step_targets_and_extra_columns_against_a_slow_computation(space, numb
             for got, step, column in ((batch.observations, start, 0), (batch.next_observations, last, 1)):
                 got, expected = (got, stream[step][column]) if key is None else (got[key], stream[step][column][key])
                 np.testing.assert_array_equal(got[i], expected[env])
-        np.testing.assert_array_equal(batch.extras["mask"][i], staged[start]["mask"][env])
-        np.testing.assert_array_equal(batch.extras["next_mask"][i], staged[last]["next_mask"][env])
-        assert batch.extras["entropy"][i].item() == pytest.approx(staged[start]["entropy"][env])
+        np.testing.assert_array_equal(batch.extras["mask"][i], given[start]["mask"][env])
+        np.testing.assert_array_equal(batch.extras["next_mask"][i], given[last]["next_mask"][env])
+        assert batch.extras["entropy"][i].item() == pytest.approx(given[start]["entropy"][env])
     assert lengths == set(range(1, n_steps + 1))
     assert batch.extras["mask"].dtype == th.bool and batch.extras["entropy"].dtype == th.float32
     assert (batch.discounts is None) is (n_steps == 1)
@@ -223,12 +221,15 @@ def test_stored_transitions_are_copies():
     assert (buffer.observations[0] <= 1.0).all()
 
 
-def test_numbers_of_double_precision_become_single():
+@pytest.mark.parametrize("single", [False, True])
+def test_samples_of_double_precision_become_single(single):
     space, actions = spaces.Box(-1, 1, (2,), np.float64), spaces.Box(-1, 1, (2,), np.float64)
-    buffer = fill(make(SoftReplayBuffer, space, 1, actions), transitions(space, 1, 3, actions))
-    batch = sample(buffer)
-    tensors = (batch.observations, batch.next_observations, batch.actions, batch.rewards, batch.dones)
-    assert all(tensor.dtype == th.float32 for tensor in tensors)
+    space = spaces.Dict(one=space, two=space)
+    buffer = fill(make(SoftReplayBuffer, space, 1, actions, single_precision=single), transitions(space, 1, 3, actions))
+    for batch in (sample(buffer), sample(buffer, normalization(space, norm_obs_keys=["one"]))):
+        observations = (*batch.observations.values(), *batch.next_observations.values())
+        assert all(tensor.dtype == th.float32 for tensor in (*observations, batch.actions, batch.rewards, batch.dones))
+    assert buffer.observations["one"].dtype == (np.float32 if single else np.float64)
 
 
 @pytest.mark.parametrize("space", [BOX, DICT], ids=["box", "dict"])
@@ -243,24 +244,27 @@ def test_pickling(space, tmp_path):
             assert_same(sample(copy), sample(buffer))
         for store in (buffer, copy):
             if store is not None:
-                store.stage(mask=np.full((2, 4), i % 2 == 0))
-                store.add(*transition)
+                store.add(*transition, extras={"mask": np.full((2, 4), i % 2 == 0)})
     assert_same(sample(copy), sample(buffer))
     assert th.equal(sample(copy).extras["mask"], sample(buffer).extras["mask"])
 
 
 def test_extra_columns_must_be_given_each_time():
     buffer = make(SoftReplayBuffer, BOX, 1, extras={"mask": ((4,), bool), "entropy": ((), np.float32)})
-    transition = transitions(BOX, 1, 1)[0]
-    with pytest.raises(ValueError, match=r"\['entropy', 'mask'\] .* have no values: call stage\(\) before add\(\)"):
+    transition, mask, entropy = transitions(BOX, 1, 1)[0], np.ones((1, 4), bool), np.ones(1)
+    with pytest.raises(ValueError, match=r"\['entropy', 'mask'\] are missing"):
         buffer.add(*transition)
-    buffer.stage(mask=np.ones((1, 4)), entropy=np.ones(1))
-    buffer.add(*transition)
-    with pytest.raises(ValueError, match=r"\['entropy', 'mask'\]"):
+    buffer.add(*transition, {"mask": mask, "entropy": entropy})
+    with pytest.raises(ValueError, match=r"\['entropy', 'mask'\] are missing"):
         buffer.add(*transition)  # those of before are not used twice
-    buffer.stage(mask=np.ones((1, 4)))
-    with pytest.raises(ValueError, match=r"\['entropy'\]"):
-        buffer.add(*transition)
+    with pytest.raises(ValueError, match=r"\['entropy'\] are missing"):
+        buffer.add(*transition, extras={"mask": mask})
+    with pytest.raises(ValueError, match=r"\['other'\] are unknown"):
+        buffer.add(*transition, extras={"mask": mask, "entropy": entropy, "other": mask})
+    with pytest.raises(ValueError, match=r"extras\['mask'\] must have the shape \(1, 4\).*got \(1, 3\)"):
+        buffer.add(*transition, extras={"mask": mask[:, :3], "entropy": entropy})
+    with pytest.raises(ValueError, match=r"\['mask'\] are unknown"):
+        make(SoftReplayBuffer, BOX, 1).add(*transition, extras={"mask": mask})
     assert buffer.pos == 1
 
 
@@ -270,11 +274,348 @@ def test_bytes_per_transition():
 
     limits = {(17,): 0.4, (376,): 0.3, (4, 84, 84): 0.15}
     for shape, limit in limits.items():
-        space = spaces.Box(0, 255, shape, np.uint8 if len(shape) == 3 else np.float64)
-        sb3, ours = (cls(5_000, space, spaces.Box(-1, 1, (6,)), device="cpu") for cls in (ReplayBuffer, SoftReplayBuffer))
+        space, actions = spaces.Box(0, 255, shape, np.uint8 if len(shape) == 3 else np.float64), spaces.Box(-1, 1, (6,))
+        sb3 = ReplayBuffer(5_000, space, actions, device="cpu")
+        ours = SoftReplayBuffer(5_000, space, actions, device="cpu", single_precision=True)
         assert size(ours) + sum(map(size, ours._stores.values())) < limit * size(sb3)
 
 
 def test_memory_optimisation_is_sb3s():
     with pytest.raises(ValueError, match="replay_buffer_class=ReplayBuffer"):
         make(SoftReplayBuffer, BOX, 1, optimize_memory_usage=True)
+
+
+TIMES = spaces.Box(0, np.inf, (2,), np.float64)
+
+
+@pytest.mark.parametrize("space", [TIMES, spaces.Dict(time=TIMES, other=TIMES)], ids=["box", "dict"])
+def test_vec_normalize_sees_the_exact_numbers(space):
+    """Seconds since 1970, whose differences are lost in single precision."""
+    env = VecNormalize(DummyVecEnv([lambda: Idle(space)]))
+    statistics = env.obs_rms if isinstance(env.obs_rms, dict) else {"": env.obs_rms}
+    for one in statistics.values():
+        one.mean, one.var = np.full(2, 1.7e9), np.full(2, 100.0)
+    rng = np.random.default_rng(0)
+
+    def observe():
+        parts = {key: 1.7e9 + 10.0 * rng.normal(size=(1, 2)) for key in statistics}
+        return parts if isinstance(space, spaces.Dict) else parts[""]
+
+    stream = [(observe(), observe(), np.zeros((1, 2)), np.zeros(1), np.zeros(1), [{}]) for _ in range(9)]
+    classes = (DictReplayBuffer if isinstance(space, spaces.Dict) else ReplayBuffer, SoftReplayBuffer)
+    sb3, ours = (fill(make(cls, space, 1), stream) for cls in classes)
+    late = fill(make(SoftReplayBuffer, space, 1, single_precision=True), stream[:4])
+    for _ in range(2):
+        late.keep_double_precision()  # the second time does nothing
+    fill(late, stream)
+    exact = sample(sb3, env)
+    assert_same(sample(ours, env), exact)
+    assert_same(late._get_samples(np.arange(4, 13), env), ours._get_samples(np.arange(9), env))
+    rounded = fill(make(SoftReplayBuffer, space, 1, single_precision=True), stream)
+    with pytest.raises(AssertionError):
+        assert_same(sample(rounded, env), exact, rtol=0.1)
+
+
+def test_keeping_double_precision_keeps_what_is_there():
+    stream = transitions(TIMES, 2, SIZE + 3)
+    buffer = fill(make(SoftReplayBuffer, TIMES, 2, single_precision=True), stream[:-2])
+    before = sample(buffer)
+    buffer.keep_double_precision()
+    assert_same(sample(buffer), before)
+    fill(buffer, stream[-2:])
+    np.testing.assert_array_equal(buffer.observations[buffer.pos - 1], stream[-1][0])
+
+
+CHW, HWC = spaces.Box(0, 255, (3, 8, 6), np.uint8), (8, 6, 3)
+KINDS = {
+    "picture": (CHW, MULTI, [HWC, (3, 6, 8), (3, 8), (1, 3, 8, 6), (144,), (3, 8, 5), (2, *HWC), (2, 144), (1,), ()]),
+    "vector": (spaces.Box(-1, 1, (5,)), MULTI, [(5,), (2, 5), (1, 5), (2, 1), (5, 2), (10,), (2, 6), (3, 5), (2, 1, 5), ()]),
+    "matrix": (BOX, MULTI, [(2, 3), (3, 2), (6,), (2, 6), (2, 3, 2), (2, 2, 3), (1, 2, 3), (1, 2, 2, 3), (2, 1, 1)]),
+    "discrete": (spaces.Discrete(5), MULTI, [(), (1,), (2,), (2, 1), (1, 2), (3,), (2, 2), (1, 1)]),
+    "bits": (spaces.MultiBinary(4), MULTI, [(4,), (2, 4), (4, 2), (8,), (1, 4), (3, 4)]),
+    "multi": (MULTI, MULTI, [(2,), (2, 2), (1, 2), (4,), (3, 2)]),
+}
+ACTION_SHAPES = [(), (1,), (2,), (4,), (6,), (12,), (2, 2), (2, 1), (1, 2), (4, 1), (2, 2, 3), (2, 6), (6, 2), (3, 2), (2, 3)]
+
+
+def assert_as_sb3(sb3, ours, transition, name):
+    """Both take the transition and store the same, or neither does."""
+    try:
+        sb3.add(*transition)
+    except ValueError:
+        before = ours.pos, [np.asarray(part).copy() for part in contents(ours)]
+        with pytest.raises(ValueError, match=rf"^{re.escape(name)} must have the shape \(.*\).*, got \("):
+            ours.add(*transition)
+        assert ours.pos == before[0]
+        for part, old in zip(contents(ours), before[1], strict=True):
+            np.testing.assert_array_equal(part, old)
+        return False
+    ours.add(*transition)
+    for mine, other in zip(contents(ours), contents(sb3), strict=True):
+        np.testing.assert_array_equal(np.asarray(mine), other)
+    return True
+
+
+def contents(buffer):
+    pairs = (buffer.observations, buffer.next_observations)
+    parts = [part for obs in pairs for _, part in sorted(obs.items())] if isinstance(pairs[0], dict) else [*pairs]
+    return [*parts, buffer.actions, buffer.rewards, buffer.dones, buffer.timeouts]
+
+
+@pytest.mark.parametrize("n_envs", [1, 2])
+@pytest.mark.parametrize("wrapped", [False, True], ids=["", "dict"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_shapes_of_observations_are_taken_or_refused_as_by_sb3(kind, wrapped, n_envs):
+    space, action_space, shapes = KINDS[kind]
+    whole = spaces.Dict(part=space, other=BOX) if wrapped else space
+    good = transitions(whole, n_envs, 1, action_space)[0]
+    taken, rng = [], np.random.default_rng(0)
+    for column, name in enumerate(("obs", "next_obs")):
+        for shape in [*shapes, (n_envs, *space.shape)]:
+            sb3 = make(DictReplayBuffer if wrapped else ReplayBuffer, whole, n_envs, action_space)
+            ours = make(SoftReplayBuffer, whole, n_envs, action_space)
+            bad = np.asarray(rng.integers(0, 2, shape), space.dtype)
+            transition = [*good]
+            transition[column] = {**good[column], "part": bad} if wrapped else bad
+            taken.append(assert_as_sb3(sb3, ours, transition, f"{name}['part']" if wrapped else name))
+    assert any(taken) and not all(taken)
+
+
+@pytest.mark.parametrize("n_envs", [1, 2])
+@pytest.mark.parametrize(
+    "action_space", [MULTI, spaces.Discrete(3), spaces.Box(-1, 1, (2, 3)), spaces.Box(-1, 1, (6,))], ids=str
+)
+def test_shapes_of_the_other_columns_are_taken_or_refused_as_by_sb3(action_space, n_envs):
+    good = transitions(BOX, n_envs, 1, action_space)[0]
+    cases = [(2, "action", np.ones(shape)) for shape in ACTION_SHAPES]
+    cases += [(3, "reward", np.ones(shape)) for shape in [(), (1,), (2,), (3,), (2, 1), (1, 2), (2, 2), (1, 1)]]
+    cases += [(4, "done", np.ones(shape)) for shape in [(), (1,), (2,), (3,), (2, 1), (1, 2), (2, 2), (1, 1)]]
+    cases += [(5, "infos", [{"TimeLimit.truncated": True}] * number) for number in (0, 1, 2, 3)]
+    taken = {}
+    for column, name, value in cases:
+        transition = [*good]
+        transition[column] = value
+        sb3, ours = (make(cls, BOX, n_envs, action_space) for cls in (ReplayBuffer, SoftReplayBuffer))
+        taken.setdefault(name, set()).add(assert_as_sb3(sb3, ours, transition, name))
+    assert all(results == {True, False} for results in taken.values())
+
+
+def test_lists_are_taken():
+    buffer = make(SoftReplayBuffer, BOX, 1)
+    obs = [[[0.0, 0.5, 1.0], [1.0, 0.5, 0.0]]]
+    buffer.add(obs, obs, [[1, 2]], [1.0], [False], ({},))
+    np.testing.assert_array_equal(buffer.observations[0], np.float32(obs))
+
+
+@pytest.mark.parametrize("shape", [HWC, (1, *HWC), (6, 3, 8)])
+def test_pictures_with_the_channels_elsewhere(shape):
+    buffer = make(SoftReplayBuffer, CHW, 1)
+    picture, right = np.zeros(shape, np.uint8), np.zeros((1, 3, 8, 6), np.uint8)
+    for pair in ((picture, right), (right, picture)):
+        with pytest.raises(ValueError, match=r"\(1, 3, 8, 6\).*channels-first.*VecTransposeImage"):
+            buffer.add(*pair, np.zeros((1, 2)), np.zeros(1), np.zeros(1), [{}])
+    with pytest.raises(ValueError) as error:
+        buffer.add(right[..., :5], right, np.zeros((1, 2)), np.zeros(1), np.zeros(1), [{}])
+    assert "channels" not in str(error.value)
+
+
+@pytest.mark.parametrize("column", [0, 1])
+def test_keys_must_be_those_of_the_space(column):
+    good = [*transitions(DICT, 1, 1)[0]]
+    name, obs = ("obs", "next_obs")[column], good[column]
+    wrong = [{"vector": obs["vector"]}, {**obs, "other": obs["vector"]}, {}, obs["vector"]]
+    for value in wrong:
+        buffer, transition = make(SoftReplayBuffer, DICT, 1), [*good]
+        transition[column] = value
+        with pytest.raises(ValueError, match=rf"^{name} must be a dictionary with the keys \['image', 'vector'\]"):
+            buffer.add(*transition)
+        assert buffer.pos == 0
+    transition = [*transitions(BOX, 1, 1)[0]]
+    transition[column] = {"": transition[column]}
+    with pytest.raises(ValueError, match=rf"^{name} must be an array"):
+        make(SoftReplayBuffer, BOX, 1).add(*transition)
+
+
+@pytest.mark.parametrize("truncated", [np.array([True]), np.array(True), np.bool_(True), 1])
+def test_time_limits_may_be_arrays(truncated):
+    buffer = make(SoftReplayBuffer, BOX, 2)
+    obs, _, actions, rewards, _, _ = transitions(BOX, 2, 1)[0]
+    buffer.add(obs, obs, actions, rewards, np.ones(2, bool), [{"TimeLimit.truncated": truncated}, {}])
+    assert buffer.timeouts[0].tolist() == [True, False]
+
+
+def test_reset_frees_everything():
+    buffer = make(SoftReplayBuffer, DICT, 2, n_steps=3)
+    stream = transitions(DICT, 2, SIZE + 5)
+    sizes = set()
+    for _ in range(4):
+        fill(buffer, stream)
+        buffer.end_episodes()
+        sizes.add(tuple(len(store.pieces) for store in buffer._stores.values()))
+        added = buffer.n_added
+        buffer.reset()
+        assert (buffer.size(), buffer.pos, buffer.full) == (0, 0, False) and not buffer.timeouts.any()
+        assert buffer.n_added == added  # who follows the buffer is not led to believe that nothing was added
+    assert len(sizes) == 1
+    fresh = make(SoftReplayBuffer, DICT, 2, n_steps=3)
+    assert_same(sample(fill(buffer, stream[:7])), sample(fill(fresh, stream[:7])))
+
+
+@pytest.mark.parametrize("space", [BOX, DICT], ids=["box", "dict"])
+def test_extend_adds_one_transition_after_another(space):
+    stream = transitions(space, 2, 6)
+    columns = [list(column) for column in zip(*stream, strict=True)]
+    extended, added = make(SoftReplayBuffer, space, 2), fill(make(SoftReplayBuffer, space, 2), stream)
+    extended.extend(*columns)
+    assert_same(sample(extended), sample(added))
+    if space is BOX:
+        sb3 = make(ReplayBuffer, space, 2)
+        sb3.extend(*map(np.array, columns[:5]), columns[5])
+        assert_same(sample(extended), sample(sb3))
+    with pytest.raises(ValueError):
+        extended.extend(*columns[:5], columns[5][:3])
+
+
+def test_extend_with_arrays_by_name():
+    stream, extras = transitions(DICT, 2, 6), {"mask": ((4,), bool), "entropy": ((), np.float32)}
+    given = {"mask": np.random.random((6, 2, 4)) < 0.5, "entropy": np.random.random((6, 2))}
+    added, extended, named = (make(SoftReplayBuffer, DICT, 2, extras=extras) for _ in range(3))
+    for step, transition in enumerate(stream):
+        added.add(*transition, extras={name: values[step] for name, values in given.items()})
+    columns = [list(column) for column in zip(*stream, strict=True)]
+    for place in (0, 1):
+        columns[place] = {key: np.stack([obs[key] for obs in columns[place]]) for key in DICT.spaces}
+    extended.extend(*columns, given)
+    names = ("obs", "next_obs", "action", "reward", "done", "infos")
+    named.extend(**dict(zip(names, columns, strict=True)), extras=given)
+    for buffer in (extended, named):
+        assert_same(sample(buffer), sample(added))
+        for name in extras:
+            assert th.equal(sample(buffer).extras[name], sample(added).extras[name])
+
+
+@pytest.mark.parametrize("space", [BOX, IMAGE, DICT], ids=["box", "image", "dict"])
+def test_warning_about_memory(space, monkeypatch):
+    def available(number):
+        memory = SimpleNamespace(virtual_memory=lambda: SimpleNamespace(available=number))
+        monkeypatch.setattr(sb3_buffers, "psutil", memory)
+
+    buffer = make(SoftReplayBuffer, space, 2, extras={"mask": ((4,), bool)})
+    arrays = [buffer.actions, buffer.rewards, buffer.dones, buffer.timeouts, buffer.extras["mask"]]
+    arrays += [part for store in buffer._stores.values() for part in (store.pieces, store.index)]
+    needed = sum(array.nbytes for array in arrays)
+    available(needed)
+    make(SoftReplayBuffer, space, 2, extras={"mask": ((4,), bool)})
+    available(needed - 1)
+    with pytest.warns(UserWarning, match="not enough memory for the complete replay buffer.*buffer_size"):
+        make(SoftReplayBuffer, space, 2, extras={"mask": ((4,), bool)})
+
+
+@pytest.mark.parametrize("handle", [True, False])
+@pytest.mark.parametrize("number", [5, SIZE, SIZE + 7])
+@pytest.mark.parametrize("n_steps", [1, 3, 30])
+def test_targets_end_where_episodes_were_ended(n_steps, number, handle):
+    """As a time limit in that place, but for the flag of the last transition."""
+    n_envs, marks = 2, {3, number - 4, number - 1}
+    stream = transitions(BOX, n_envs, number)
+    ours = make(SoftReplayBuffer, BOX, n_envs, n_steps=n_steps, gamma=0.9, handle_timeout_termination=handle)
+    kwargs = dict(n_steps=n_steps, gamma=0.9) if n_steps > 1 else {}
+    cls = NStepReplayBuffer if n_steps > 1 else ReplayBuffer
+    sb3 = make(cls, BOX, n_envs, **kwargs, handle_timeout_termination=True)
+    for step, transition in enumerate(stream):
+        ours.add(*transition)
+        limits = [dict(info) if handle else {} for info in transition[5]]
+        if step in marks:
+            ours.end_episodes()
+            limits = [
+                limit if done else {"TimeLimit.truncated": True} for limit, done in zip(limits, transition[4], strict=True)
+            ]
+        sb3.add(*transition[:5], limits)
+    assert_same(sample(ours), sample(sb3), rtol=1e-5)
+    unmarked = fill(make(SoftReplayBuffer, BOX, n_envs, n_steps=n_steps, gamma=0.9, handle_timeout_termination=handle), stream)
+    rewards = sample(unmarked).rewards
+    assert th.equal(sample(ours).rewards, rewards) is (n_steps == 1)
+
+
+def test_ends_of_episodes_are_saved_and_overwritten(tmp_path):
+    for handle in (True, False):
+        stream = transitions(BOX, 2, 3 * SIZE)
+        buffer, unmarked = (make(SoftReplayBuffer, BOX, 2, n_steps=5, handle_timeout_termination=handle) for _ in range(2))
+        buffer.end_episodes()  # nothing to end yet
+        assert not buffer.timeouts.any()
+        fill(buffer, stream[:8]), fill(unmarked, stream)
+        buffer.end_episodes()
+        save_to_pkl(tmp_path / "buffer.pkl", buffer)
+        copy = load_from_pkl(tmp_path / "buffer.pkl")
+        for one in (buffer, copy):
+            fill(one, stream[8:12])
+        assert_same(sample(copy), sample(buffer))
+        assert not th.equal(
+            sample(copy).discounts, sample(fill(make(SoftReplayBuffer, BOX, 2, n_steps=5), stream[:12])).discounts
+        )
+        assert_same(sample(fill(copy, stream[12:])), sample(unmarked))
+
+
+@pytest.mark.parametrize("space", [BOX, IMAGE, DICT, spaces.Discrete(5)], ids=str)
+def test_buffers_of_the_first_version_can_be_loaded(space, tmp_path):
+    """Before extra columns were handed over with the transition and rows could be written over."""
+    stream = transitions(space, 2, 3 * SIZE)
+    buffer = fill(make(SoftReplayBuffer, space, 2, n_steps=3), stream[: SIZE + 4])
+    expected = sample(buffer)
+    buffer._staged = {}
+    for store in buffer._stores.values():
+        n_slots = len(store.pieces)
+        free = np.setdiff1d(np.arange(1, n_slots), store.index)
+        for name in ("version", "space", "row_shape", "_next_row", "_n_used", "_free", "_last", "_last_slots"):
+            delattr(store, name)
+        store._free, store._n_free = np.resize(free, n_slots).astype(np.int32), len(free)
+        store.shape = () if isinstance(space, spaces.Discrete) else store.shape
+    save_to_pkl(tmp_path / "buffer.pkl", buffer)
+    loaded = load_from_pkl(tmp_path / "buffer.pkl")
+    assert not hasattr(loaded, "_staged")
+    assert_same(sample(loaded), expected)
+    fill(loaded, stream[SIZE + 4 :])
+    assert_same(sample(loaded), sample(fill(make(SoftReplayBuffer, space, 2, n_steps=3), stream)))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        (dict(buffer_size=0), "buffer_size must be at least 1, got 0"),
+        (dict(buffer_size=-5), "buffer_size"),
+        (dict(n_envs=0), "n_envs must be at least 1"),
+        (dict(n_steps=0), "n_steps must be at least 1, got 0"),
+        (dict(n_steps=-1), "n_steps"),
+        (dict(gamma=-0.1), "gamma must be between 0 and 1, got -0.1"),
+        (dict(gamma=1.01), "gamma"),
+        (dict(gamma=float("nan")), "gamma"),
+    ],
+)
+def test_impossible_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        SoftReplayBuffer(**{"buffer_size": 5, "observation_space": BOX, "action_space": MULTI, "device": "cpu"} | kwargs)
+
+
+def test_smallest_and_largest_arguments():
+    assert SoftReplayBuffer(2, BOX, MULTI, device="cpu", n_envs=3).buffer_size == 1
+    for gamma in (0.0, 1.0):
+        SoftReplayBuffer(1, BOX, MULTI, device="cpu", gamma=gamma, n_steps=1)
+
+
+@pytest.mark.parametrize("draw", ["sample", "draw"])
+def test_nothing_to_draw(draw):
+    buffer = make(SoftReplayBuffer, BOX, 1)
+    with pytest.raises(ValueError, match=r"replay buffer is empty: .*add\(\)"):
+        getattr(buffer, draw)(4)
+    fill(buffer, transitions(BOX, 1, 2))
+    for number in (0, -1):
+        with pytest.raises(ValueError, match=f"batch_size must be at least 1, got {number}"):
+            getattr(buffer, draw)(number)
+    buffer.reset()
+    with pytest.raises(ValueError, match="empty"):
+        getattr(buffer, draw)(1)
+
+
+def test_double_is_what_a_reader_of_the_space_expects():
+    assert make(SoftReplayBuffer, TIMES, 1).observations.dtype == np.float64
+    assert make(SoftReplayBuffer, spaces.Discrete(5), 2).observations.shape == (SIZE, 2, 1)

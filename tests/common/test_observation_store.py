@@ -32,7 +32,7 @@ def fill(space, size, n_envs, stream):
     """:return: The store, and what should be in it: all transitions in their order."""
     store, log = ObservationStore(space, size, n_envs), []
     for number, (obs, next_obs) in enumerate(stream):
-        store.add(number % size, number >= size, obs, next_obs)
+        store.add(number % size, *store.fit(obs, next_obs))
         log.append((obs.copy(), next_obs.copy()))
     return store, log
 
@@ -47,7 +47,7 @@ def assert_holds(store, log):
 
 
 def used(store):
-    return len(store.pieces) - 1 - store._n_free
+    return store._n_used - 1 - len(store._free)
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 40])
@@ -60,10 +60,7 @@ def test_holds_what_was_added(space, colours, end, n_envs, size):
         assert_holds(store, log)
         # Every slot is either free or in use, and none is both
         in_use = np.unique(store.index)
-        free = store._free[: store._n_free]
-        assert len(np.unique(free)) == len(free) and not np.isin(free, in_use).any()
-        if number >= size:
-            assert used(store) == len(in_use[in_use > 0])
+        assert sorted([*in_use[in_use > 0], *store._free]) == list(range(1, store._n_used))
 
 
 def test_a_chain_costs_one_piece_per_step():
@@ -101,8 +98,37 @@ def test_what_is_read_is_a_copy():
     assert_holds(store, log)
 
 
-def test_single_precision_and_bytes():
-    assert ObservationStore(VECTOR, 1, 1).pieces.dtype == np.float32
-    assert ObservationStore(FRAMES, 1, 1).pieces.dtype == np.uint8
+def test_precision_and_pieces():
+    assert ObservationStore(VECTOR, 1, 1).pieces.dtype == np.float64
+    assert ObservationStore(VECTOR, 1, 1, single_precision=True).pieces.dtype == np.float32
+    assert ObservationStore(FRAMES, 1, 1, single_precision=True).pieces.dtype == np.uint8
     assert ObservationStore(FRAMES, 1, 1).pieces.shape[1:] == (5, 6)
     assert ObservationStore(spaces.Discrete(4), 1, 1).pieces.dtype == np.int64
+    channels_last = spaces.Box(0, 255, (5, 6, 3), np.uint8)
+    assert ObservationStore(channels_last, 1, 1).pieces.shape[1:] == (5, 6, 3)
+
+
+def test_growth_is_geometric_and_bounded():
+    """Pictures that share nothing, three pieces each: few copies of the store, and not much more room than they need."""
+    space = spaces.Box(0, 255, (3, 8, 8), np.uint8)
+    rng = np.random.default_rng(0)
+    store, sizes = ObservationStore(space, 1_000, 1), []
+    obs = rng.integers(0, 256, (1, 3, 8, 8), np.uint8)
+    for number in range(1_500):
+        following = rng.integers(0, 256, (1, 3, 8, 8), np.uint8)
+        store.add(number % 1_000, obs, following)
+        obs = following
+        sizes.append(len(store.pieces))
+    assert len(set(sizes)) <= 4 and store.version <= 4
+    assert used(store) == 3 * 1_001 and sizes[-1] < 1.3 * used(store)
+
+
+def test_an_observation_that_has_come_again_in_one_environment_only():
+    rng = np.random.default_rng(0)
+    goal, stream = rng.normal(size=3), []
+    for _ in range(20):
+        obs, following = (np.stack([goal, rng.normal(size=3), goal]) for _ in range(2))
+        stream.append((obs, following))
+    store, log = fill(VECTOR, 20, 3, stream)
+    assert_holds(store, log)
+    assert len(np.unique(store.index[:, :, [0, 2]])) == 2

@@ -1,0 +1,51 @@
+"""What is drawn from a replay buffer, and the targets of several steps."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.type_aliases import TensorDict
+
+
+class SoftReplayBufferSamples(NamedTuple):
+    """SB3's samples and, in a dictionary, the extra columns."""
+
+    observations: th.Tensor | TensorDict
+    actions: th.Tensor
+    next_observations: th.Tensor | TensorDict
+    dones: th.Tensor
+    rewards: th.Tensor
+    discounts: th.Tensor | None
+    extras: TensorDict
+
+
+class Draw(NamedTuple):
+    """What a batch consists of: where its transitions are in the replay buffer, and what is decided on the host."""
+
+    first: tuple[np.ndarray, np.ndarray]
+    """Rows and environments of the first transition of each target ``[batch]``."""
+    last: tuple[np.ndarray, np.ndarray]
+    """Those of the last transition; for 1-step targets the same."""
+    rewards: np.ndarray
+    """Discounted sums of rewards ``[batch, 1]``."""
+    dones: np.ndarray
+    """1 where the last transition led to a terminal state ``[batch, 1]``."""
+    discounts: np.ndarray | None
+    """Discounts of the values behind the last transitions ``[batch, 1]``; None for the algorithm's gamma."""
+
+
+def n_step_targets(rewards: np.ndarray, ends: np.ndarray, gamma: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Sum up the rewards of targets that end at the first end on their way, or with their last reward.
+
+    :param rewards: Rewards ``[batch, n_steps]``.
+    :param ends: Whether nothing that belongs to the target comes behind a transition ``[batch, n_steps]``.
+    :param gamma: Discount factor.
+    :return: Number of the last transition of each target counted from 0 ``[batch]``, discounted sum of its rewards ``[batch]``
+        and discount of the value behind it ``[batch]``.
+    """
+    steps = np.arange(rewards.shape[1])
+    lengths = np.where(ends.any(axis=1), ends.argmax(axis=1), steps[-1])
+    weights = np.where(steps <= lengths[:, None], gamma**steps, 0.0)
+    returns = (rewards * weights).sum(axis=1).astype(np.float32)
+    return lengths, returns, (gamma ** (lengths + 1.0)).astype(np.float32)
