@@ -1,21 +1,61 @@
 """The gradient steps of an algorithm, sampling included, as CUDA graphs."""
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 
+from sb3_softac.common.batch import make_batch
 from sb3_softac.common.buffers import SoftReplayBuffer
-from sb3_softac.cuda.device_copy import DeviceCopy, DeviceDraws
-from sb3_softac.cuda.graphs import Engine, Graphs, places_of
+from sb3_softac.cuda.device_copy import DeviceCopy, DrawnBatches
+from sb3_softac.cuda.engine import CudaEngine, Engine
+from sb3_softac.cuda.launcher import CaptureError, Launcher
+from sb3_softac.cuda.obstacles import obstacle
 
 if TYPE_CHECKING:
     from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm
 
 # Gradient steps in one graph; a power of two.
 MAX_STEPS = 16
-EXTRACTORS = (FlattenExtractor, NatureCNN, CombinedExtractor)
+# Part of the device's free memory that the copy of the replay buffer may take; the rest is for networks, activations and
+# other programs.
+SHARE = 0.5
+# Graphs in a row that are captured for less than two launches before graphs are given up
+MAX_WASTED = 5
+
+
+class Steps:
+    """
+    Several gradient steps as a function of tensors, by the model's own ``_update``.
+
+    :param model: Model.
+    :param copy: Copy of its replay buffer on the device.
+    :param number: Number of gradient steps.
+    """
+
+    def __init__(self, model: "SoftOffPolicyAlgorithm", copy: DeviceCopy, number: int):
+        self.model, self.copy, self.number = model, copy, number
+        self.names: list[str] = []
+        """What a step logs."""
+        self.logs: list[th.Tensor] = []
+        """What was logged by the steps that were done ``[n_names]``."""
+
+    def __call__(self, transitions: th.Tensor, numbers: th.Tensor, target_weights: th.Tensor) -> th.Tensor:
+        """
+        :param transitions: First part of the batches, see :class:`~sb3_softac.cuda.device_copy.DrawnBatches`.
+        :param numbers: Second part.
+        :param target_weights: 1 where a step updates the targets, else 0 ``[number]``.
+        :return: What the steps log ``[number, n_names]``.
+        """
+        model, self.logs = self.model, []
+        for step in range(self.number):
+            samples = self.copy.gather(DrawnBatches(transitions, numbers), step)
+            logs = model._update(make_batch(samples, model.gamma))
+            self.names = list(logs)
+            self.logs.append(th.stack(list(logs.values())))
+            model._update_targets(target_weights[step])
+        return th.stack(self.logs)
 
 
 class GraphSteps:
@@ -23,91 +63,103 @@ class GraphSteps:
     Runs the gradient steps of a model as graphs, with the random numbers and the results of one step after the other.
 
     :param model: Model.
-    :param engine: What captures.
+    :param engine: What captures; None for CUDA graphs.
     """
 
-    def __init__(self, model: "SoftOffPolicyAlgorithm", engine: Engine):
-        self.model, self.graphs = model, Graphs(engine)
+    def __init__(self, model: "SoftOffPolicyAlgorithm", engine: Engine | None = None):
+        self.model = model
+        self.engine = CudaEngine(model.device) if engine is None else engine
         self._copy: DeviceCopy | None = None
+        self._launchers: dict[tuple[int, int], Launcher[Steps]] = {}
+        self._n_wasted = 0
         self._given_up = False
 
-    def can_run(self) -> bool:
-        """:return: Whether the model can be trained by graphs. Once it cannot, the reason is printed if it is verbose."""
-        buffer = self.model.replay_buffer
-        if self._copy is None or self._copy.buffer is not buffer:
-            self._copy = None
-        if not self._given_up and (reason := self._reason_against()):
-            self._give_up(reason)
-        if not self._given_up and self._copy is None:
-            assert isinstance(buffer, SoftReplayBuffer)
-            self._copy = DeviceCopy(buffer, self.model.device)
-        return not self._given_up
-
-    def _give_up(self, reason: str) -> None:
-        self._given_up, self._copy = True, None
-        if self.model.verbose >= 1:
-            print(f"Gradient steps do not run as CUDA graphs: {reason}")
-
-    def _reason_against(self) -> str:
-        """:return: Why graphs cannot do it; empty if they can."""
-        model, policy, buffer = self.model, self.model.policy, self.model.replay_buffer
-        if not type(model).__module__.startswith("sb3_softac.") or type(policy) not in model.policy_aliases.values():
-            return "the algorithm or the policy is not one of the package"
-        if any(isinstance(module, BaseFeaturesExtractor) and type(module) not in EXTRACTORS for module in policy.modules()):
-            return "the features extractor is not one of SB3's"
-        if model.use_sde:
-            return "gSDE replaces its noise matrix in every step"
-        if type(buffer) is not SoftReplayBuffer:
-            return "the replay buffer is not the default one"
-        if model._vec_normalize_env is not None:
-            return "VecNormalize works on the host"
-        if not all(optimizer.defaults.get("fused") for optimizer in model._optimizers):
-            return "the optimizer is not a fused one"
-        if model._target_stats:
-            return "batch normalisation has running statistics"
-        return "" if self._copy is not None or DeviceCopy.fits(buffer, model.device) else "the replay buffer is too large"
-
-    def run(self, gradient_steps: int, batch_size: int) -> list[th.Tensor]:
+    def run(self, gradient_steps: int, batch_size: int) -> bool:
         """
         :param gradient_steps: Number of gradient steps.
         :param batch_size: Number of transitions per step.
-        :return: What they log ``[n, n_names]``, one tensor per launch.
+        :return: Whether they were done; False if this model needs the plain way. A warning has said why then.
         """
-        history = []
+        if not self._given_up:
+            self._prepare()
+        if self._given_up:
+            self._copy = None
+            return False
         while gradient_steps > 0:
             # Powers of two, so that few graphs serve any number of steps
             number = 1 << min(gradient_steps, MAX_STEPS).bit_length() - 1
-            history.append(self._launch(number, batch_size))
+            self._launch(number, batch_size)
             gradient_steps -= number
-        return history
+        return True
 
-    def _launch(self, number: int, batch_size: int) -> th.Tensor:
-        """:return: What ``number`` gradient steps, launched at once, log ``[number, n_names]``."""
+    def _prepare(self) -> None:
+        """Look for what is in the way, and bring the copy of the replay buffer up to date."""
+        buffer = self.model.replay_buffer
+        if reason := obstacle(self.model, self.engine.device_type):
+            self._give_up(reason)
+            return
+        assert isinstance(buffer, SoftReplayBuffer)
+        if self._copy is None or not self._copy.follows(buffer):
+            self._copy = None
+            self._launchers.clear()
+            if DeviceCopy.size(buffer) >= SHARE * self.engine.free_memory():
+                self._give_up("the replay buffer is too large for the memory of the device: a smaller buffer_size fits")
+                return
+            self._copy = DeviceCopy(buffer, self.model.device)
+        self._copy.update()
+
+    def _give_up(self, reason: str) -> None:
+        if not self._given_up:
+            warnings.warn(f"cuda_graphs=True has no effect, gradient steps run the plain way: {reason}", stacklevel=4)
+        self._given_up = True
+        self._launchers.clear()
+
+    def _launch(self, number: int, batch_size: int) -> None:
+        """Do ``number`` gradient steps at once, count and log them."""
         model, copy = self.model, self._copy
         assert copy is not None
-
-        def steps(places: th.Tensor, numbers: th.Tensor, target_weights: th.Tensor) -> th.Tensor:
-            history = []
-            for step in range(number):
-                logs = model._update(copy.gather(DeviceDraws(places, numbers), step))
-                model._update_targets(target_weights[step])
-                history.append(th.stack(list(logs.values())))
-            model._log_names = list(logs)
-            return th.stack(history)
-
-        copy.follow()
         updates = model._n_updates + 1 + np.arange(number)
         target_weights = (updates % model.target_update_interval == 0).astype(np.float32)
-        draws = copy.send([copy.buffer.draw(batch_size) for _ in range(number)])
-        inputs = (*draws, th.from_numpy(target_weights).to(model.device))
-        tensors = [*model._sources, *model._targets, *model.policy.parameters(), *copy.tensors()]
-        constants = (batch_size, model.gamma, model.tau, *model._graph_constants())
+        batches = copy.send([copy.buffer.draw(batch_size) for _ in range(number)])
+        inputs = (*batches, th.from_numpy(target_weights).to(model.device))
+        launcher = self._launcher(number, batch_size, inputs)
+        steps = Steps(model, copy, number) if launcher is None else launcher.function
+        steps.logs = []
         try:
-            history = self.graphs.launch(
-                (constants, places_of(tensors, model._optimizers)), number, steps, inputs, model._optimizers
-            )
-        except RuntimeError as error:
-            self._give_up(f"this update cannot be captured ({error})")
-            history = steps(*inputs)
-        model._n_updates += number
-        return history
+            values = steps(*inputs) if launcher is None else launcher.launch(inputs)
+        except BaseException:
+            # The steps before the one that failed were done
+            self._launchers.clear()
+            self._count(steps.names, steps.logs)
+            raise
+        self._count(steps.names, values)
+        if launcher is not None and launcher.obstacle:
+            self._give_up(launcher.obstacle)
+
+    def _launcher(self, number: int, batch_size: int, inputs: tuple[th.Tensor, ...]) -> Launcher[Steps] | None:
+        """:return: What does the steps, nothing in it out of date; None if graphs are given up."""
+        if self._given_up:
+            return None
+        key, model, copy = (number, batch_size), self.model, self._copy
+        assert copy is not None
+        if key in self._launchers and (changes := self._launchers[key].changes()):
+            self._n_wasted = self._n_wasted + 1 if self._launchers[key].n_replays < 2 else 0
+            self._launchers.clear()
+            if self._n_wasted == MAX_WASTED:
+                self._give_up(f"graphs were captured in vain, for {', '.join(changes)} changed again and again")
+                return None
+        if key not in self._launchers:
+            steps = Steps(model, copy, number)
+            self._launchers[key] = Launcher(self.engine, steps, (model, copy), lambda: model._optimizers, inputs)
+        try:
+            self._launchers[key].capture_if_warm()
+        except CaptureError as error:
+            self._give_up(str(error))
+            return None
+        return self._launchers[key]
+
+    def _count(self, names: list[str], values: th.Tensor | list[th.Tensor]) -> None:
+        """Note gradient steps that were done, and what they log ``[n_steps, n_names]``."""
+        if len(values):
+            self.model._step_log.add_steps(names, values if isinstance(values, th.Tensor) else th.stack(values))
+            self.model._n_updates += len(values)

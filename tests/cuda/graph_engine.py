@@ -1,4 +1,4 @@
-"""CUDA graphs on a CPU: records the operations of a function, and repeats them on the same memory with the same numbers."""
+"""CUDA graphs on a CPU: notes the operations of a function, and repeats them on the same memory with the same numbers."""
 
 import torch as th
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -9,17 +9,26 @@ FORBIDDEN = (th.ops.aten._local_scalar_dense.default, th.ops.aten.lift_fresh.def
 
 
 class Recording(TorchDispatchMode):
+    """Runs operations and notes them; :meth:`undo` gives all memory back what it held before."""
+
     def __init__(self):
         super().__init__()
-        self.operations = []
+        self.operations, self.before = [], {}
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if function in FORBIDDEN:
             raise RuntimeError(f"operation not permitted when stream is capturing: {function}")
+        for tensor in tensors_in((args, kwargs or {})):
+            storage = tensor.untyped_storage()
+            self.before.setdefault(storage.data_ptr(), (storage, storage.clone()))
         result = function(*args, **(kwargs or {}))
         # Aliases keep the memory of now, even if a tensor is given other memory later
         self.operations.append((function, *alias((args, kwargs or {}, result))))
         return result
+
+    def undo(self):
+        for storage, content in self.before.values():
+            storage.copy_(content)
 
     @th.no_grad()
     def replay(self):
@@ -40,26 +49,32 @@ def tensors_in(tree):
 
 
 class RecordingEngine:
-    """Where CUDA only captures, this runs the function as well; the first replay is therefore left out."""
+    """The networks stay on the CPU; as on a GPU, nothing has been done there after a capture."""
 
-    def __init__(self):
+    device_type = "cpu"
+
+    def __init__(self, memory=1 << 40):
         self.captures = self.replays = 0
+        self.memory = memory
+
+    def free_memory(self):
+        return self.memory
 
     def warm_up(self, function):
         return function()
 
     def capture(self, function):
         self.captures += 1
-        recording = Recording()
-        with recording:
-            result = function()
-        first = True
+        recording, random_state = Recording(), th.get_rng_state()
+        try:
+            with recording:
+                result = function()
+        finally:
+            recording.undo()
+            th.set_rng_state(random_state)
 
         def replay():
-            nonlocal first
             self.replays += 1
-            if not first:
-                recording.replay()
-            first = False
+            recording.replay()
 
         return result, replay

@@ -1,0 +1,91 @@
+"""What captures and replays: PyTorch's CUDA graphs, or a stand-in."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch as th
+
+Function = Callable[[], th.Tensor]
+Replay = Callable[[], None]
+
+
+class Engine(Protocol):
+    """Runs functions on a device, captures what they do there, and repeats it."""
+
+    device_type: str
+    """Type of the devices that it works on, such as ``"cuda"``."""
+
+    def free_memory(self) -> int:
+        """:return: Bytes that are free on the device."""
+
+    def warm_up(self, function: Function) -> th.Tensor:
+        """
+        :param function: Function without arguments.
+        :return: What it returned, run as it is.
+        """
+
+    def capture(self, function: Function) -> tuple[th.Tensor, Replay]:
+        """
+        Note what a function does on the device, without doing it.
+
+        :param function: Function without arguments.
+        :return: The tensor that it returns, and what does on the device what the function would have done.
+        :raises Exception: if the function does something that cannot be captured. Nothing has been done on the device then.
+        """
+
+
+class CudaEngine:
+    """
+    PyTorch's CUDA graphs.
+
+    :param device: A CUDA device.
+    """
+
+    device_type = "cuda"
+
+    def __init__(self, device: th.device):
+        self.device = device
+        self._stream: th.cuda.Stream | None = None
+
+    def free_memory(self) -> int:
+        """:return: Bytes that are free on the device."""
+        return th.cuda.mem_get_info(self.device)[0]
+
+    def warm_up(self, function: Function) -> th.Tensor:
+        """
+        :param function: Function without arguments.
+        :return: What it returned, run on a stream of its own, as a capture will be.
+        """
+        with th.cuda.device(self.device):
+            if self._stream is None:
+                self._stream = th.cuda.Stream()
+            self._stream.wait_stream(th.cuda.current_stream())
+            with th.cuda.stream(self._stream):
+                result = function()
+            th.cuda.current_stream().wait_stream(self._stream)
+        return result
+
+    def capture(self, function: Function) -> tuple[th.Tensor, Replay]:
+        """
+        :param function: Function without arguments.
+        :return: The tensor that it returns, and what does on the device what the function would have done.
+        :raises RuntimeError: if the function does something that a graph cannot, such as waiting for the device.
+        """
+        graph = th.cuda.CUDAGraph()
+        with th.cuda.device(self.device), self._as_before_on_failure(), th.cuda.graph(graph):
+            result = function()
+        return result, graph.replay
+
+    @contextmanager
+    def _as_before_on_failure(self) -> Iterator[None]:
+        """A capture that fails leaves PyTorch on the stream of the capture, and its generator waiting for one to end."""
+        stream = th.cuda.current_stream()
+        generator = th.cuda.default_generators[th.cuda.current_device()]
+        state = generator.clone_state()
+        try:
+            yield
+        except BaseException:
+            th.cuda.set_stream(stream)
+            generator.graphsafe_set_state(state)
+            raise

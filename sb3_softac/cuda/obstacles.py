@@ -1,0 +1,61 @@
+"""Why graphs cannot train a model."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch as th
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
+
+from sb3_softac.common.buffers import SoftReplayBuffer
+
+if TYPE_CHECKING:
+    from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm
+
+EXTRACTORS = (FlattenExtractor, NatureCNN, CombinedExtractor)
+HOOKS_OF_MODULES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOKS_OF_TENSORS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+HOOKS_OF_OPTIMIZERS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks", "step")
+
+
+def obstacle(model: "SoftOffPolicyAlgorithm", device_type: str) -> str:
+    """
+    :param model: A model.
+    :param device_type: Type of the device that graphs run on.
+    :return: Why graphs cannot do its gradient steps, as far as it can be told beforehand; empty if nothing is in the way.
+    """
+    modules, optimizers = list(model.policy.modules()), model._optimizers
+    if model.device.type != device_type:
+        return f"the networks are on the device {str(model.device)!r}, and graphs run on {device_type!r}"
+    if model.use_sde:
+        return "gSDE replaces its noise matrix in every step"
+    if type(model.replay_buffer) is not SoftReplayBuffer:
+        return f"the replay buffer is a {type(model.replay_buffer).__name__}, not the default one"
+    if model._vec_normalize_env is not None:
+        return "VecNormalize works on the host"
+    if any(isinstance(module, BaseFeaturesExtractor) and type(module) not in EXTRACTORS for module in modules):
+        return "the features extractor is not one of SB3's"
+    if any("running_" in name for name, _ in model.policy.named_buffers()):
+        return "batch normalisation has running statistics"
+    if not all(_is_fused(optimizer) for optimizer in optimizers):
+        return "the optimizer is not a fused one of PyTorch's"
+    if _has_hooks(modules, optimizers):
+        return "hooks run on the host"
+    return ""
+
+
+def _is_fused(optimizer: th.optim.Optimizer) -> bool:
+    return type(optimizer).__module__.startswith("torch.optim.") and bool(optimizer.defaults.get("fused"))
+
+
+def _has_hooks(modules: list[th.nn.Module], optimizers: list[th.optim.Optimizer]) -> bool:
+    tensors = [parameter for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]]
+    owners: list[tuple[list[Any], tuple[str, ...]]] = [
+        (modules, HOOKS_OF_MODULES),
+        (tensors, HOOKS_OF_TENSORS),
+        ([vars(optimizer) for optimizer in optimizers], HOOKS_OF_OPTIMIZERS),
+    ]
+    return any(
+        owner.get(name) if isinstance(owner, dict) else getattr(owner, name)
+        for group, names in owners
+        for owner in group
+        for name in names
+    )

@@ -1,0 +1,229 @@
+"""Nothing is done by a graph that is out of date: what a graph depends on is found out, not listed."""
+
+import copy
+
+import pytest
+import torch as th
+from torch import nn
+
+from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac.common.temperature import FixedTemperature
+from tests.cuda.helpers import (
+    ALGORITHMS,
+    assert_same,
+    assert_same_models,
+    both,
+    copy_of_parameters,
+    engine_of,
+    learn,
+    make_model,
+    parameters_of,
+)
+
+
+class TwoModes(nn.Module):
+    """Another function in training mode than in evaluation mode, without random numbers."""
+
+    def forward(self, x):
+        return x.tanh() if self.training else x.sigmoid()
+
+
+def train_before_and_after(change, algorithm=SoftAC_v1, models=None, **kwargs):
+    """:return: Captures since the change, and a model that went on without it."""
+    models = models or both(algorithm, ent_coef="auto", **kwargs)
+    for model in models:
+        learn(model, 10)
+    unchanged = copy.deepcopy(parameters_of(models[0]))
+    for model in models:
+        captures = engine_of(model).captures if model._step_runner else 0
+        change(model)
+        model.set_random_seed(2)
+        for _ in range(5):
+            model.train(1, 4)
+    assert captures == 1
+    assert_same_models(*models)
+    with pytest.raises(AssertionError):
+        assert_same(unchanged, parameters_of(models[0]))
+    return models[1]
+
+
+def assert_captured_again(model):
+    assert engine_of(model).captures == 2 and engine_of(model).replays > 4
+    assert not model._step_runner._given_up
+
+
+def change_parameters(model):
+    params = model.get_parameters()
+    params["policy"] = {name: value * 0.5 for name, value in params["policy"].items()}
+    model.set_parameters(params)
+
+
+def move_temperature(model):
+    # as load() does it: other memory for the same tensor
+    model.log_ent_coef.data = th.full((1,), -3.0)
+
+
+def replace_optimizer(model):
+    parameters = model.policy.optimizer.param_groups[0]["params"]
+    model.policy.optimizer = th.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1, fused=True)
+
+
+def replace_network(model):
+    critic = copy.deepcopy(model.critic)
+    with th.no_grad():
+        for parameter in critic.parameters():
+            parameter.mul_(0.5)
+    model.policy.critic = critic
+    model.policy.optimizer = th.optim.Adam(
+        [parameter for network in (model.actor, critic) for parameter in network.parameters()], lr=1e-2, fused=True
+    )
+
+
+CHANGES = {
+    "gamma": lambda model: setattr(model, "gamma", 0.3),
+    "tau": lambda model: setattr(model, "tau", 0.9),
+    "target_update_interval": lambda model: setattr(model, "target_update_interval", 4),
+    "learning rate": lambda model: setattr(model, "lr_schedule", lambda _: 0.05),
+    "betas": lambda model: model.policy.optimizer.param_groups[0].update(betas=(0.5, 0.6)),
+    "set_parameters": change_parameters,
+    "moved temperature": move_temperature,
+    "replaced temperature": lambda model: setattr(model, "temperature", FixedTemperature(3.0, model.device)),
+    "bounded temperature": lambda model: setattr(model.temperature, "_log_bounds", (-1.0, -0.5)),
+    "optimizer state": lambda model: model.policy.optimizer.load_state_dict(model.policy.optimizer.state_dict()),
+    "replaced optimizer": replace_optimizer,
+    "frozen": lambda model: model.actor.requires_grad_(False),
+    "replaced network": replace_network,
+    "replaced activation": lambda model: setattr(model.critic.q_networks, "activation", nn.Tanh()),
+    "target_entropy": lambda model: setattr(model, "target_entropy", 0.1),
+    "patched method": lambda model: setattr(model, "_minimize", lambda losses: type(model)._minimize(model, losses)),
+}
+
+IN_TENSORS = ("target_update_interval", "learning rate")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("name", CHANGES)
+def test_changes_take_effect(algorithm, name):
+    model = train_before_and_after(CHANGES[name], algorithm)
+    if name not in IN_TENSORS:
+        assert_captured_again(model)
+    else:
+        assert engine_of(model).captures == 1
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "name", "value"),
+    [
+        (SoftAC_v1, "actor_q", "first"),
+        (DiscreteSAC, "q_aggregation", "mean"),
+        (DiscreteSAC, "critic_ent_coef_scale", 0.0),
+        (DiscreteSAC, "stable_kwargs", {"q_clip": 0.1}),
+        (SQL, "value_particles", 6),
+        (SQL, "kernel_particles", 6),
+        (SQL, "proposal", "uniform"),
+    ],
+)
+def test_options_take_effect(algorithm, name, value):
+    assert_captured_again(train_before_and_after(lambda model: setattr(model, name, value), algorithm))
+
+
+def test_a_dictionary_that_is_changed_in_place():
+    models = both(DiscreteSAC, stable_kwargs={"q_clip": 0.5})
+    change = lambda model: model.stable_kwargs.update(q_clip=0.01)  # noqa: E731
+    assert_captured_again(train_before_and_after(change, models=models))
+
+
+def test_training_mode_takes_effect():
+    models = both(SoftAC_v1, policy_kwargs=dict(net_arch=[4], activation_fn=TwoModes))
+
+    def stay_in_evaluation_mode(model):
+        model.policy.set_training_mode = lambda mode: None
+        model.policy.actor.eval()
+
+    assert_captured_again(train_before_and_after(stay_in_evaluation_mode, models=models))
+
+
+class Scaled(SoftAC_v1):
+    """A user's algorithm: its numbers are in attributes of all kinds."""
+
+    scale = 1.0
+
+    def _update(self, batch):
+        scale = self.scale * self.holder.scale * self.holder.by_name["scale"] * getattr(self, "late", 1.0)
+        return super()._update(batch._replace(rewards=batch.rewards * scale))
+
+
+class Holder:
+    def __init__(self):
+        self.scale, self.by_name = 1.0, {"scale": 1.0}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model, "scale", 2.0),
+        lambda model: setattr(model, "late", 2.0),
+        lambda model: setattr(model.holder, "scale", 2.0),
+        lambda model: model.holder.by_name.update(scale=2.0),
+    ],
+    ids=["attribute", "attribute that was missing", "attribute of an object", "element"],
+)
+def test_attributes_of_a_users_algorithm_take_effect(change):
+    models = both(Scaled)
+    for model in models:
+        model.holder = Holder()
+    assert_captured_again(train_before_and_after(change, models=models))
+
+
+@pytest.mark.parametrize("name", ["graph that was captured", "warm function"])
+def test_a_new_buffer_takes_effect(name):
+    """Warm, but not yet captured, is when an optimizer's new state would become part of the graph."""
+    models = both(SoftAC_v1)
+    for model in models:
+        learn(model, 10 if name == "graph that was captured" else 6)
+        replace_optimizer(model)
+        model.replay_buffer = copy.deepcopy(model.replay_buffer)
+        model.replay_buffer.actions[:] = 0.5
+        model.set_random_seed(2)
+        for _ in range(5):
+            model.train(1, 4)
+    assert_same_models(*models)
+
+
+def test_observations_that_are_written_over_take_effect():
+    models = both(SoftAC_v1)
+    for model in models:
+        learn(model, 10)
+        model.replay_buffer.observations[:] = 0.25
+        model.set_random_seed(2)
+        for _ in range(5):
+            model.train(1, 4)
+    assert_same_models(*models)
+
+
+def test_without_a_change_there_is_one_graph():
+    model = make_model(SoftAC_v1, True, ent_coef="auto")
+    learn(model, 10)
+    before = copy_of_parameters(model)
+    for _ in range(10):
+        model.train(1, 4)
+    assert engine_of(model).captures == 1
+    with pytest.raises(AssertionError):
+        assert_same(before, parameters_of(model))
+
+
+def test_what_changes_again_and_again_ends_in_the_plain_way():
+    plain, graphed = both(SoftAC_v1)
+
+    def train(model):
+        learn(model, 5)
+        model.set_random_seed(2)
+        for step in range(40):
+            model.gamma = 0.9 + 0.001 * step
+            model.train(1, 4)
+
+    train(plain)
+    with pytest.warns(UserWarning, match=r"SoftAC_v1.gamma changed again and again") as warned:
+        train(graphed)
+    assert len(warned) == 1
+    assert_same_models(plain, graphed)
