@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,7 +13,6 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 
 from sb3_softac.common.continuous import ContinuousOffPolicyAlgorithm
 from sb3_softac.common.policies import NetworkOfPolicy
-from sb3_softac.common.temperature import check_temperature
 from sb3_softac.sql.composition import ComposedPolicy
 from sb3_softac.sql.policies import SQLPolicy
 from sb3_softac.sql.skills import check_skills, concatenate, read_weights, transitions_of
@@ -58,7 +58,11 @@ class Composable(ContinuousOffPolicyAlgorithm):
         """
         check_skills(models, cls)
         first, numbers = models[0], read_weights(len(models), weights)
-        temperature = check_temperature(float(first.temperature.alpha if ent_coef is None else ent_coef))
+        if not isinstance(ent_coef, Real | None):
+            raise ValueError(
+                f"ent_coef of a composed model must be a number, got {ent_coef!r}: its temperature is not learned"
+            )
+        temperature = float(first.temperature.alpha) if ent_coef is None else ent_coef
         members = [model.policy._get_constructor_parameters() for model in models]
         for member, model in zip(members, models, strict=True):
             member["policy_class"] = type(model.policy)
@@ -118,7 +122,6 @@ class Composable(ContinuousOffPolicyAlgorithm):
             self._minimize({"actor_loss": loss})
         policy.set_training_mode(False)
         if not self._finite:
-            self._finite.fill_(1.0)
             raise ValueError("A loss was not finite while distilling: look for NaN in the replay buffers' observations")
         policy.act_by_sampler(True)
 

@@ -10,7 +10,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import nn
 
 from sb3_softac import SQL
-from sb3_softac.sql.sampler import ActionSampler
+from sb3_softac.sql.sampler import ActionSampler, fixed_noise
 from tests.sql.helpers import make_model
 
 OBS = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
@@ -85,6 +85,14 @@ def test_the_noise_in_a_file_counts(models):
     other = copy.deepcopy(models["plain"].policy)
     other.load_state_dict(state)
     assert (other.predict(OBS, deterministic=True)[0] != act(models["plain"])).any()
+
+
+def test_the_noise_is_that_of_no_generator(models):
+    before = th.get_rng_state()
+    first = fixed_noise(32, 1)
+    assert (th.get_rng_state() == before).all() and first.std().item() == pytest.approx(1.0, abs=0.3)
+    th.manual_seed(5)
+    assert (fixed_noise(32, 1) == first).all() and (make_model(seed=3).actor.candidate_noise == first).all()
 
 
 def test_evaluation_does_not_change_the_training():
@@ -190,12 +198,13 @@ def test_onnx(models, part, dynamo):
 
 
 def test_a_sampler_alone_acts_by_noise_zero(models, tmp_path):
-    actor = models["plain"].actor
+    actor = copy.deepcopy(models["plain"].actor)
+    actor.n_candidates = 40
     loaded = ActionSampler.load(_saved(actor, tmp_path / "actor"), device="cpu")
     obs = th.as_tensor(OBS)
     with th.no_grad():
         middle = th.tanh(actor.transform(actor.features(obs), th.zeros(1, 1))).squeeze(1)
-        assert loaded.judge is None and loaded.n_candidates == 32
+        assert loaded.judge is None and loaded.n_candidates == 40
         assert (loaded(obs, deterministic=True) == middle).all() and (loaded(obs) != loaded(obs)).all()
 
 
