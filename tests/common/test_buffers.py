@@ -417,6 +417,11 @@ def test_pictures_with_the_channels_elsewhere(shape):
     with pytest.raises(ValueError) as error:
         buffer.add(right[..., :5], right, np.zeros((1, 2)), np.zeros(1), np.zeros(1), [{}])
     assert "channels" not in str(error.value)
+    with pytest.raises(ValueError) as error:
+        make(SoftReplayBuffer, BOX, 1).add(
+            np.zeros((3, 2)), np.zeros((2, 3)), np.zeros((1, 2)), np.zeros(1), np.zeros(1), [{}]
+        )
+    assert "channels" not in str(error.value)
 
 
 @pytest.mark.parametrize("column", [0, 1])
@@ -455,6 +460,7 @@ def test_reset_frees_everything():
         added = buffer.n_added
         buffer.reset()
         assert (buffer.size(), buffer.pos, buffer.full) == (0, 0, False) and not buffer.timeouts.any()
+        assert not any(store.index.any() or store._free for store in buffer._stores.values())
         assert buffer.n_added == added  # who follows the buffer is not led to believe that nothing was added
     assert len(sizes) == 1
     fresh = make(SoftReplayBuffer, DICT, 2, n_steps=3)
