@@ -3,12 +3,14 @@
 import itertools
 import math
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
 from torch.distributions import Categorical
 
+from sb3_softac import DiscreteSAC
 from sb3_softac.discretesac.branches import MASKED_LOGIT, Branches
 
 SPACES = [
@@ -189,6 +191,42 @@ def test_nothing_to_choose(space):
     assert (log_pi == 0.0).all()
     assert (branches.sample(log_pi) == 0).all() and (branches.argmax(log_pi) == 0).all()
     assert (branches.max_entropies(th.ones(6, branches.n, dtype=th.bool)) == 0.0).all()
+
+
+class Waiting(gym.Env):
+    """Nothing to decide, for three steps."""
+
+    observation_space = spaces.Box(0, 1, (2,), np.float32)
+
+    def __init__(self, action_space):
+        self.action_space, self.steps = action_space, 0
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return np.ones(2, np.float32), {}
+
+    def step(self, action):
+        assert (np.asarray(action) == 0).all()
+        self.steps += 1
+        return np.ones(2, np.float32), 1.0, self.steps == 3, False, {}
+
+
+@pytest.mark.parametrize("space", [spaces.Discrete(1), spaces.MultiDiscrete([1, 1])], ids=str)
+@pytest.mark.parametrize("target_entropy", ["auto", 0.0, {"schedule": "linear", "start": 0.98, "end": 0.3}], ids=str)
+def test_training_with_nothing_to_choose(space, target_entropy):
+    """The ratio of two entropies that are 0 is no reason for NaN, which would end the training."""
+    model = DiscreteSAC(
+        "MlpPolicy",
+        Waiting(space),
+        target_entropy=target_entropy,
+        learning_starts=5,
+        batch_size=8,
+        buffer_size=100,
+        policy_kwargs=dict(net_arch=[8]),
+        device="cpu",
+    )
+    model.learn(40)
+    assert model.target_entropy == 0.0 and all(p.isfinite().all() for p in model.policy.parameters())
 
 
 def test_masked_logits_vanish_and_stay_finite():
