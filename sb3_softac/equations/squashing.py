@@ -48,27 +48,3 @@ def squashed_log_prob(log_mu: th.Tensor, u: th.Tensor) -> th.Tensor:
     correction = log_tanh_jacobian(u).sum(dim=-1)
     require_same_shape(log_mu=log_mu, correction=correction)
     return log_mu - correction
-
-
-def squashed_sample_gradient(
-    actions: th.Tensor, deviation: th.Tensor, grad_actions: th.Tensor, grad_log_prob: th.Tensor
-) -> tuple[th.Tensor, th.Tensor]:
-    r"""
-    Eq. 11 with Eq. 21, arXiv:1801.01290v2, differentiated. Gradients of :math:`m` and :math:`\log \sigma` in closed form.
-
-    Here :math:`a = \tanh u` and :math:`u = m + \sigma \epsilon`. Since :math:`-\frac{d}{du} \log(1 - \tanh^2 u) = 2 \tanh u`,
-    everything but :math:`-\log \sigma` passes through
-    :math:`\delta_u = \delta_a (1 - a^2) + 2 a \, \delta_{\log \pi}`.
-
-    :param actions: Actions a ``[batch, action_dim]``.
-    :param deviation: :math:`\sigma \epsilon` ``[batch, action_dim]``.
-    :param grad_actions: :math:`\delta_a` ``[batch, action_dim]``.
-    :param grad_log_prob: :math:`\delta_{\log \pi}` ``[batch]``.
-    :return: Gradients of the means and of the logarithms of the standard deviations, both ``[batch, action_dim]``.
-    :raises ValueError: if the shapes differ.
-    """
-    require_same_shape(actions=actions, deviation=deviation, grad_actions=grad_actions)
-    require_same_shape(grad_log_prob=grad_log_prob, row=actions[:, 0])
-    grad_log_prob = grad_log_prob.unsqueeze(1)
-    grad_u = grad_actions * (1.0 - actions.square()) + 2.0 * grad_log_prob * actions
-    return grad_u, grad_u * deviation - grad_log_prob

@@ -1,7 +1,7 @@
 import pytest
 import torch as th
 
-from sb3_softac.equations.bellman import soft_bellman_target
+from sb3_softac.equations.bellman import q_loss, soft_bellman_target
 
 
 def test_hand_computed():
@@ -27,3 +27,28 @@ def test_no_silent_broadcast():
         soft_bellman_target(th.ones(3), th.ones(3), th.ones(3, 1), 0.9)
     with pytest.raises(ValueError, match="discounts"):
         soft_bellman_target(th.ones(3, 1), th.ones(3, 1), th.ones(3, 1), th.ones(3))
+
+
+def test_q_loss_is_the_sum_over_critics():
+    q = th.tensor([[1.0, 2.0], [0.0, 5.0]])
+    target = th.tensor([2.0, 2.0])
+    # first critic: (1 + 0) / 2 / 2, second: (4 + 9) / 2 / 2
+    assert q_loss(q, target).item() == pytest.approx(0.25 + 3.25)
+
+
+def test_q_loss_against_finite_differences():
+    target = th.randn(5, dtype=th.float64)
+    assert th.autograd.gradcheck(lambda q: q_loss(q, target), [th.randn(3, 5, dtype=th.float64, requires_grad=True)])
+
+
+def test_the_target_of_q_loss_receives_no_gradient():
+    target = th.zeros(5, requires_grad=True)
+    q_loss(th.ones(2, 5, requires_grad=True), target).backward()
+    assert target.grad is None
+
+
+def test_q_loss_does_not_broadcast():
+    with pytest.raises(ValueError, match="one shape"):
+        q_loss(th.ones(2, 3), th.ones(3, 1))
+    with pytest.raises(ValueError, match="one shape"):
+        q_loss(th.ones(2, 3, 1), th.ones(3))

@@ -1,7 +1,6 @@
 import pytest
 import torch as th
 
-from sb3_softac.equations.bellman import q_loss
 from sb3_softac.equations.softac_v1 import policy_loss, soft_value_target, value_loss
 
 
@@ -12,13 +11,6 @@ def test_soft_value_target_hand_computed():
 
 def test_value_loss_hand_computed():
     assert value_loss(th.tensor([[1.0], [4.0]]), th.tensor([[3.0], [3.0]])).item() == pytest.approx(0.5 * (4 + 1) / 2)
-
-
-def test_q_loss_is_the_sum_over_critics():
-    q = th.tensor([[[1.0], [2.0]], [[0.0], [5.0]]])
-    target = th.tensor([[2.0], [2.0]])
-    # first critic: (1 + 0) / 2 / 2, second: (4 + 9) / 2 / 2
-    assert q_loss(q, target).item() == pytest.approx(0.25 + 3.25)
 
 
 def test_policy_loss_hand_computed():
@@ -33,14 +25,13 @@ def test_gradients_against_finite_differences():
     th.manual_seed(0)
     target = th.randn(5, 1, dtype=th.float64)
     assert th.autograd.gradcheck(lambda v: value_loss(v, target), [leaf(5, 1)])
-    assert th.autograd.gradcheck(lambda q: q_loss(q, target), [leaf(3, 5, 1)])
     assert th.autograd.gradcheck(lambda log_pi, q: policy_loss(log_pi, q, 0.2), [leaf(5, 1), leaf(5, 1)])
     assert th.autograd.gradcheck(lambda q, log_pi: soft_value_target(q, log_pi, 0.2), [leaf(5, 1), leaf(5, 1)])
 
 
 def test_targets_receive_no_gradient():
     target = th.zeros(5, 1, requires_grad=True)
-    (value_loss(th.ones(5, 1, requires_grad=True), target) + q_loss(th.ones(2, 5, 1, requires_grad=True), target)).backward()
+    value_loss(th.ones(5, 1, requires_grad=True), target).backward()
     assert target.grad is None
 
 
@@ -49,7 +40,6 @@ def test_targets_receive_no_gradient():
     [
         lambda a, b: soft_value_target(a, b, 0.2),
         lambda a, b: value_loss(a, b),
-        lambda a, b: q_loss(a.unsqueeze(0), b),
         lambda a, b: policy_loss(a, b, 0.2),
     ],
 )

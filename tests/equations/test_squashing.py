@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch as th
 
-from sb3_softac.equations.squashing import gaussian_log_prob, log_tanh_jacobian, squashed_log_prob, squashed_sample_gradient
+from sb3_softac.equations.squashing import gaussian_log_prob, log_tanh_jacobian, squashed_log_prob
 
 
 def test_jacobian_hand_computed():
@@ -66,24 +66,3 @@ def test_no_silent_broadcast():
         squashed_log_prob(th.zeros(5, 1), th.zeros(5, 2))
     with pytest.raises(ValueError, match="one shape"):
         gaussian_log_prob(th.zeros(5, 2), th.ones(5, 1))
-
-
-def test_gradient_hand_computed():
-    """a = 0.6, sigma epsilon = 0.5: (1 - 0.36) 2 + 2 * 0.6 * 3 = 4.88; 4.88 / 2 - 3 = -0.56."""
-    given = [th.tensor([[value]], dtype=th.float64) for value in (0.6, 0.5, 2.0)]
-    mean, log_std = squashed_sample_gradient(*given, th.tensor([3.0], dtype=th.float64))
-    assert mean.item() == pytest.approx(4.88) and log_std.item() == pytest.approx(-0.56)
-
-
-def test_gradient_against_the_formulas_one_by_one():
-    mean, log_std, noise, grad_actions = (th.randn(5, 3, dtype=th.float64) for _ in range(4))
-    grad_log_prob = th.randn(5, dtype=th.float64)
-    leaves = [mean.requires_grad_(), log_std.requires_grad_()]
-    std = log_std.exp()
-    u = mean + std * noise
-    outputs = th.tanh(u), squashed_log_prob(gaussian_log_prob(noise, std), u)
-    expected = th.autograd.grad(outputs, leaves, [grad_actions, grad_log_prob])
-    with th.no_grad():
-        th.testing.assert_close(squashed_sample_gradient(outputs[0], std * noise, grad_actions, grad_log_prob), expected)
-    with pytest.raises(ValueError, match="shape"):
-        squashed_sample_gradient(outputs[0], std * noise, grad_actions, grad_log_prob.unsqueeze(1))

@@ -8,7 +8,8 @@ from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.utils import LinearSchedule
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.softac_v1.helpers import ConstantReward, FaultyReward, make_model
+from sb3_softac.common.batch import make_batch
+from tests.softac_v1.helpers import ConstantReward, FaultyReward, draw_batch, make_model
 
 
 def filled_model(**kwargs):
@@ -32,11 +33,10 @@ NETWORKS = ("actor", "critic", "value_net", "value_net_target")
 def test_each_loss_reaches_its_own_network_only(loss, network, actor_q, monkeypatch):
     model = filled_model(ent_coef="auto", actor_q=actor_q)
     seen = {}
-    monkeypatch.setattr(model, "_minimize", seen.update)
-    model._update(model.replay_buffer.sample(16))
-    model.policy.optimizer.zero_grad()
-    model.ent_coef_optimizer.zero_grad()
-    seen[loss].backward()
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "_minimize", seen.update)
+        model._update(draw_batch(model))
+    model._minimize({loss: seen[loss]})
     for name in NETWORKS:
         reached = [p.grad is not None and bool(p.grad.any()) for p in getattr(model, name).parameters()]
         assert all(reached) if name == network else not any(reached), name
@@ -69,8 +69,7 @@ def test_update_equals_a_plain_reference():
         optimizer.step()
 
     th.manual_seed(1)
-    model._ok = th.ones(())
-    logs = model._update(batch)
+    logs = model._update(make_batch(batch, model.gamma))
     for name in NETWORKS[:3]:
         th.testing.assert_close(flat(getattr(model, name)), flat(getattr(reference, name)), rtol=1e-5, atol=1e-6)
     for name, loss in (("actor_loss", actor_loss), ("critic_loss", critic_loss), ("value_loss", v_loss)):
@@ -88,7 +87,7 @@ def test_actor_q_first_ignores_the_other_critic(monkeypatch):
         monkeypatch.setattr(model, "_minimize", seen.update)
         for bias in (100.0, -300.0):  # ... and then sink it below
             th.manual_seed(0)
-            model._update(model.replay_buffer.sample(16))
+            model._update(draw_batch(model))
             losses[actor_q, bias] = seen["actor_loss"].item()
             model.critic.q_networks.layers[-1].bias.data[1] -= 300.0
     assert losses["first", 100.0] == pytest.approx(losses["first", -300.0], abs=1.0)
@@ -134,14 +133,12 @@ class HostReads(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("ent_coef", [0.2, "auto"])
-def test_the_update_asks_the_device_for_nothing(ent_coef):
-    """On a GPU each question would make the host wait for all work queued so far."""
+def test_training_asks_the_device_for_nothing(ent_coef, monkeypatch):
+    """On a GPU each question would make the host wait for all work queued so far. Logs are read when they are written."""
     model = filled_model(ent_coef=ent_coef)
-    model._ok = th.ones(())
-    batch = model.replay_buffer.sample(16)
+    monkeypatch.setattr(model, "_defer_logs", lambda: True)
     with HostReads() as reads:
-        model._update(batch)
-        model._update_targets()
+        model.train(gradient_steps=3, batch_size=16)
     assert reads.count == 0
     with HostReads() as reads:
         th.ones(()).item()
@@ -218,22 +215,9 @@ def test_training_goes_on_after_a_value_that_was_not_finite(monkeypatch):
 def test_logs_of_huge_values_are_finite():
     """Two values of 3e38 have a mean, though no sum in single precision."""
     model = filled_model()
-    model._log_names, model._history = ["critic_loss"], [th.full((2, 1), 3e38)]
+    model._step_log.add_steps(["critic_loss"], th.full((2, 1), 3e38))
     model._flush_logs()
     assert model.logger.name_to_value["train/critic_loss"] == pytest.approx(3e38)
-
-
-def test_the_policy_loss_does_not_train_the_features_of_the_critics():
-    critic = filled_model().critic
-    width = critic.q_networks.layers[0].weight.shape[1]
-    n_actions = critic.action_space.shape[0]
-    features = th.randn(5, width - n_actions, requires_grad=True)
-    actions = th.randn(5, n_actions, requires_grad=True)
-    q, q_pi = critic.q_values_of_both(features, th.randn(5, n_actions), actions)
-    q_pi.sum().backward(retain_graph=True)
-    assert features.grad is None and actions.grad is not None
-    q.sum().backward()
-    assert features.grad is not None
 
 
 def test_a_faulty_environment_is_reported_in_training():
