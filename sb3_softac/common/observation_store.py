@@ -107,7 +107,6 @@ class ObservationStore:
         """
         if row != self._next_row:  # not the oldest: the user has moved on
             self._detach(0, row, range(len(obs)))
-            self._detach(1, row, range(len(obs)))
             self._break_chain()
         obs_bytes, next_bytes = obs.tobytes(), next_obs.tobytes()
         first = self._store(obs, obs_bytes, self._last, self._last_slots)

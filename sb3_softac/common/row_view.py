@@ -39,9 +39,7 @@ class Rows(np.ndarray):
 
     def __getitem__(self, key: Any) -> Any:
         part = super().__getitem__(key)
-        if isinstance(part, Rows):
-            if self.source is None or not _is_basic(key):
-                return part.view(np.ndarray)
+        if isinstance(part, Rows) and self.source is not None:
             part.source = (self.source[0], (*self.source[1], key))
         return part
 
@@ -49,9 +47,6 @@ class Rows(np.ndarray):
         super().__setitem__(key, value)
         if self.source is not None:
             self.source[0].assign((*self.source[1], key), value)
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self[row] for row in range(len(self)))
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         return _apply(ufunc, method, inputs, kwargs)

@@ -326,6 +326,18 @@ def test_keeping_double_precision_keeps_what_is_there():
     np.testing.assert_array_equal(buffer.observations[buffer.pos - 1], stream[-1][0])
 
 
+def test_after_the_switch_to_double_precision_nothing_rounded_is_shared():
+    obs, action = np.full((1, 2), 1.7e9 + 0.1), np.zeros((1, 2))
+    buffer = make(SoftReplayBuffer, TIMES, 1, single_precision=True)
+    buffer.add(obs, obs, action, np.zeros(1), np.zeros(1), [{}])
+    version = buffer._stores[""].version
+    buffer.keep_double_precision()
+    assert buffer._stores[""].version > version
+    buffer.add(obs, obs, action, np.zeros(1), np.zeros(1), [{}])
+    np.testing.assert_array_equal(buffer.observations[1], obs)
+    assert (buffer.observations[0] != obs).all()
+
+
 CHW, HWC = spaces.Box(0, 255, (3, 8, 6), np.uint8), (8, 6, 3)
 KINDS = {
     "picture": (CHW, MULTI, [HWC, (3, 6, 8), (3, 8), (1, 3, 8, 6), (144,), (3, 8, 5), (2, *HWC), (2, 144), (1,), ()]),

@@ -158,6 +158,23 @@ def test_parts_of_parts_write_through(space, path):
     twins.assert_same()
 
 
+def test_what_is_a_copy_in_numpy_does_not_write_through_and_rows_in_a_loop_do():
+    twins = Twins(VECTOR)
+    twins.add(ROWS)
+    for buffer in (twins.sb3, twins.ours):
+        buffer.observations[2:5][[0, 1]][:] = 7.0
+        buffer.observations[[2, 3]][0] = 7.0
+        buffer.observations[2:5][MASK[2:5]][0] = 7.0
+    twins.assert_same()
+    for buffer in (twins.sb3, twins.ours):
+        for number, rows in enumerate(buffer.observations[2:4]):
+            rows[1] = number
+        for rows in buffer.next_observations:
+            rows[0] = 4.0
+    twins.assert_same()
+    assert (np.asarray(twins.ours.next_observations)[:, 0] == 4.0).all()
+
+
 @pytest.mark.parametrize("rows", [1, 2, ROWS])
 @pytest.mark.parametrize("n_envs", [1, 3])
 @pytest.mark.parametrize("space", [VECTOR, FRAMES], ids=["vector", "frames"])
@@ -175,7 +192,7 @@ def test_long_random_use(space, n_envs, rows):
                 getattr(buffer, name)[place] = value
             if step % 10 == 9:
                 getattr(buffer, name)[:, place[1]] = 3
-            if step % 20 == 19:
+            if step % 20 == 14:  # not where a write has broken the chain
                 buffer.pos = pos
         twins.assert_same()
 
@@ -228,7 +245,21 @@ def test_a_read_does_not_copy_everything():
 
 
 @pytest.mark.parametrize(
-    "key", [ROWS, -ROWS - 1, (0, N_ENVS), [0, ROWS], ([0], [N_ENVS]), np.ones(ROWS + 1, bool), 1.5, "a", True]
+    "key",
+    [
+        ROWS,
+        -ROWS - 1,
+        (0, N_ENVS),
+        [0, ROWS],
+        ([0], [N_ENVS]),
+        np.ones(ROWS + 1, bool),
+        np.zeros(ROWS + 1, bool),
+        MASK[:-1],
+        PAIRS.T,
+        1.5,
+        "a",
+        True,
+    ],
 )
 def test_impossible_indices(key):
     twins = Twins(VECTOR)
