@@ -211,13 +211,29 @@ def test_evaluation_callback_of_sb3(around, normalize, n_envs, tmp_path):
     assert DiscreteSAC.load(tmp_path / "best_model").num_timesteps > 0
 
 
+class Tolerant(MaskableWalk):
+    """Has masks, but accepts every action."""
+
+    def valid(self):
+        return np.ones(4, bool)
+
+    def action_masks(self):
+        return allowed(self.state, 4)
+
+
 def test_callbacks_of_sb3_contrib_are_left_alone():
     """They may have been told to leave the masks aside."""
-    callback = MaskableEvalCallback(DummyVecEnv([_everything_allowed]), use_masking=False, eval_freq=20, verbose=0)
+    callback = MaskableEvalCallback(Monitor(Tolerant()), use_masking=False, eval_freq=20, verbose=0)
     model = make_model(MaskableWalk())
     with pytest.warns(UserWarning, match="got no action_masks"):
         model.learn(40, callback=callback)
     assert callback.model is model
+
+
+def test_evaluation_in_an_environment_without_masks():
+    callback = EvalCallback(_everything_allowed(), eval_freq=20, verbose=0)
+    model = make_model(_everything_allowed()).learn(40, callback=callback)
+    assert callback.model is model and callback.best_mean_reward > -np.inf
 
 
 def test_order_of_wrappers():
