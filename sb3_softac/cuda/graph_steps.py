@@ -109,8 +109,7 @@ class GraphSteps:
         self._copy.update()
 
     def _give_up(self, reason: str) -> None:
-        if not self._given_up:
-            warnings.warn(f"cuda_graphs=True has no effect, gradient steps run the plain way: {reason}", stacklevel=4)
+        warnings.warn(f"cuda_graphs=True has no effect, gradient steps run the plain way: {reason}", stacklevel=4)
         self._given_up = True
         self._launchers.clear()
 

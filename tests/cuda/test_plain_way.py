@@ -51,7 +51,7 @@ def with_vec_normalize():
 
 def with_hindsight():
     env = BitFlippingEnv(n_bits=2, continuous=True)
-    settings = dict(learning_starts=3, batch_size=4, replay_buffer_class=HerReplayBuffer, device="cpu")
+    settings = dict(buffer_size=50, learning_starts=3, batch_size=4, replay_buffer_class=HerReplayBuffer, device="cpu")
     return use_graphs(SQL("MultiInputPolicy", env, **settings))
 
 
@@ -162,16 +162,16 @@ def train_until_error(model, call, gradient_steps):
             model.train(gradient_steps, 4)
 
 
-@pytest.mark.parametrize("gradient_steps", [1, 4])
-def test_errors_while_warming_up_are_not_hidden(gradient_steps):
-    """The second call fails: one step was done, and it is one step that counts."""
+@pytest.mark.parametrize(("call", "gradient_steps"), [(2, 1), (2, 4), (WARM_UP, 1)])
+def test_errors_while_warming_up_are_not_hidden(call, gradient_steps):
+    """If the second call fails, one step was done, and it is one step that counts."""
     plain, graphed = both(SoftAC_v1, learning_starts=10)
     for model in (plain, graphed):
         learn(model, 10)
         before = copy_of_parameters(model)
         assert model._n_updates == 0
-        train_until_error(model, 2, gradient_steps)
-        assert model._n_updates == 1
+        train_until_error(model, call, gradient_steps)
+        assert model._n_updates == call - 1
         with pytest.raises(AssertionError):
             assert_same(before, parameters_of(model))
     if gradient_steps == 1:
@@ -180,7 +180,7 @@ def test_errors_while_warming_up_are_not_hidden(gradient_steps):
     assert len(graphed._step_log) == (0 if gradient_steps == 1 else 1)
     for _ in range(WARM_UP + 1):
         graphed.train(1, 4)
-    assert graphed._n_updates == WARM_UP + 2 and engine_of(graphed).captures == 1
+    assert graphed._n_updates == call + WARM_UP and engine_of(graphed).captures == 1
 
 
 def test_errors_of_a_replay_are_not_hidden():

@@ -40,6 +40,7 @@ class Whole:
     def __init__(self):
         self.part, self.parts, self.by_name = Part(), [Part()], {"a": Part()}
         self.number, self.other, self.frozen, self.colour = 1, 1, Frozen(), Colour.RED
+        self.callback = Part().double
         self.tensor, self.array, self.empty = th.zeros(2), np.zeros(2), []
         self.module = nn.Sequential(nn.Linear(2, 2), nn.LeakyReLU())
 
@@ -77,6 +78,8 @@ NUMBER = lambda whole: setattr(whole, "number", 2)  # noqa: E731
         (lambda whole: whole.number, lambda whole: delattr(whole, "number"), "Whole.number"),
         (lambda whole: whole.method(), NUMBER, "Whole.number"),
         (lambda whole: whole.method(), lambda whole: setattr(whole, "method", lambda: 0), "Whole.method"),
+        (lambda whole: whole.method(), lambda whole: setattr(whole, "method", whole.part.double), "Whole.method"),
+        (lambda whole: whole.callback(), lambda whole: setattr(whole.callback.__self__, "number", 2), "Part.number"),
         (lambda whole: whole.computed, NUMBER, "Whole.number"),
         (lambda whole: whole.cached, lambda whole: vars(whole).update(cached=2), "Whole.cached"),
         (lambda whole: whole.in_class, lambda whole: setattr(whole, "in_class", 2), "Whole.in_class"),

@@ -8,6 +8,7 @@ from torch import nn
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.common.temperature import FixedTemperature
+from sb3_softac.cuda.launcher import WARM_UP
 from tests.cuda.helpers import (
     ALGORITHMS,
     assert_same,
@@ -175,13 +176,23 @@ def test_attributes_of_a_users_algorithm_take_effect(change):
     assert_captured_again(train_before_and_after(change, models=models))
 
 
-@pytest.mark.parametrize("name", ["graph that was captured", "warm function"])
-def test_a_new_buffer_takes_effect(name):
-    """Warm, but not yet captured, is when an optimizer's new state would become part of the graph."""
+def test_an_optimizer_that_is_replaced_right_before_the_capture():
+    """Its state would be made, with zeros in it, by every replay."""
     models = both(SoftAC_v1)
     for model in models:
-        learn(model, 10 if name == "graph that was captured" else 6)
+        learn(model, 3 + WARM_UP)
+        assert model._n_updates == WARM_UP
         replace_optimizer(model)
+        model.set_random_seed(2)
+        for _ in range(5):
+            model.train(1, 4)
+    assert_same_models(*models)
+
+
+def test_a_replaced_buffer_takes_effect():
+    models = both(SoftAC_v1)
+    for model in models:
+        learn(model, 10)
         model.replay_buffer = copy.deepcopy(model.replay_buffer)
         model.replay_buffer.actions[:] = 0.5
         model.set_random_seed(2)
