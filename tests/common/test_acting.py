@@ -1,4 +1,4 @@
-"""Inside training, actions are chosen without SB3's predict(), but none differs from what it would have chosen."""
+"""Inside training, actions are those that SB3 would have chosen by predict()."""
 
 from copy import deepcopy
 
@@ -10,12 +10,10 @@ from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
-from sb3_softac.nets.features import Network
 
 OBSERVATIONS = {
     "vector": spaces.Box(-1, 1, (3,), np.float64),
@@ -88,29 +86,14 @@ def test_same_actions_with_gsde():
     np.testing.assert_allclose(ours[1], sb3[1], atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["vector", "matrix", "image"])
-def test_features_are_those_of_sb3(kind):
-    space = OBSERVATIONS[kind]
-    network = Network(space, spaces.Discrete(2), features_extractor=FlattenExtractor(space))
-    obs = th.as_tensor(np.stack([space.sample() for _ in range(4)]))
-    ours = network.extract_features(obs, network.features_extractor)
-    theirs = super(Network, network).extract_features(obs, network.features_extractor)
-    assert ours.dtype == theirs.dtype == th.float32
-    assert th.equal(ours, theirs)
-
-
-def test_modes_reach_every_module():
-    """Flags are set without PyTorch's detours, unless a module has its own idea of training."""
-    network = DiscreteSAC("MlpPolicy", "CartPole-v1", device="cpu").policy.actor
-    network.extra = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2))
-    for mode in (False, True, False):
-        network.set_training_mode(mode)
-        assert [module.training for module in network.modules()] == [mode] * len(list(network.modules()))
-
-    class Frozen(nn.BatchNorm1d):
-        def train(self, mode=True):
-            return super().train(False)
-
-    network.extra = nn.Sequential(Frozen(2), nn.Dropout())
-    network.set_training_mode(True)
-    assert [module.training for module in network.extra] == [False, True] and network.training
+@pytest.mark.parametrize("algorithm", [SoftAC_v1, SQL, DiscreteSAC])
+def test_modes_reach_every_module_of_what_is_trained_and_no_target(algorithm):
+    model = make_model(algorithm)
+    networks = dict(model.policy.named_children())
+    assert networks.keys() == {*model.trains.values(), *model.targets.values()}
+    for network in networks.values():
+        network.features_extractor.extra = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2)).eval()
+    for mode in (True, False, True):
+        model.policy.set_training_mode(mode)
+        for name, network in networks.items():
+            assert {module.training for module in network.modules()} == {mode and name not in model.targets.values()}, name

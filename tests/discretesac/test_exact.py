@@ -69,9 +69,8 @@ def make_model(env, **kwargs) -> DiscreteSAC:
 
 
 def add(model, state, action, reward, next_state, done=False, timeout=False, **extras) -> None:
-    model.replay_buffer.stage(**extras)
     arrays = [np.array([value]) for value in (state, next_state, action, reward, done)]
-    model.replay_buffer.add(*arrays, [{"TimeLimit.truncated": timeout}])
+    model.replay_buffer.add(*arrays, [{"TimeLimit.truncated": timeout}], extras=extras)
 
 
 def fill(model, mdp, masks=None) -> None:
@@ -110,7 +109,7 @@ def tables(model, masks=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Learned Q, V and pi of all states. V is computed from Q and pi here, not by the package."""
     obs = th.arange(model.observation_space.n).unsqueeze(1)
     with th.no_grad():
-        log_pi = model.actor(obs, None if masks is None else th.as_tensor(masks))
+        log_pi = model.actor.log_probs(model.actor.features(obs), None if masks is None else th.as_tensor(masks))
         q, pi = joint(model, model._aggregate(model.critic(obs), log_pi)), np.exp(joint(model, log_pi))
     v = (pi * (q - ALPHA * np.log(np.maximum(pi, 1e-300)))).sum(axis=1)
     return q, v, pi

@@ -13,6 +13,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from sb3_softac import DiscreteSAC
+from sb3_softac.common.batch import make_batch
 from sb3_softac.common.buffers import SoftReplayBufferSamples
 
 OBS, HIDDEN, BATCH, GAMMA = 4, 6, 32, 0.9
@@ -64,7 +65,7 @@ def draw_masks(sizes) -> th.Tensor:
     return th.cat(masks, dim=1)
 
 
-def make_batch(model, masked=False, discounts=False, **replaced) -> SoftReplayBufferSamples:
+def make_samples(model, masked=False, discounts=False, **replaced) -> SoftReplayBufferSamples:
     th.manual_seed(3)
     sizes, extras = model.branches.sizes, {"old_entropy": th.rand(BATCH)}
     if masked:
@@ -211,7 +212,7 @@ def test_update_equals_a_plain_reference(case):
     batch_kwargs = {name: case.pop(name, False) for name in ("masked", "discounts")}
     model = make_model(ent_coef="auto_0.4", learning_rate=learning_rate, **case)
     spread(model)
-    batch, reference = make_batch(model, **batch_kwargs), Reference(model)
+    batch, reference = make_samples(model, **batch_kwargs), Reference(model)
     stable = case.get("stable_kwargs", {})
     expected = reference.losses(
         batch,
@@ -224,8 +225,7 @@ def test_update_equals_a_plain_reference(case):
     )
     (expected["critic_loss"] + expected["actor_loss"] + expected["entropy_penalty"]).backward()
     before = {name: flat(getattr(model, name)) for name in ("actor", "critic", "critic_target")}
-    model._ok = th.ones(())
-    logs = model._update(batch)
+    logs = model._update(make_batch(batch, GAMMA))
 
     reference.assert_same_gradients(model)
     for name in ("actor", "critic"):  # one step of SGD
@@ -246,7 +246,7 @@ def test_the_cases_make_a_difference():
     """Each option moves the loss of the same batch by ten times the tolerance of the comparison above."""
     model = make_model()
     spread(model)
-    plain, masked, reference = make_batch(model), make_batch(model, masked=True), Reference(model)
+    plain, masked, reference = make_samples(model), make_samples(model, masked=True), Reference(model)
     base = reference.losses(plain, 0.4)["critic_loss"].item()
     for options in (dict(aggregation="mean"), dict(scale=0.5), dict(scale=0.0), dict(q_clip=0.2)):
         assert reference.losses(plain, 0.4, **options)["critic_loss"].item() != pytest.approx(base, rel=1e-3)
@@ -271,9 +271,10 @@ def test_each_loss_reaches_its_own_network_only(loss, share, monkeypatch):
     policy_kwargs = dict(features_extractor_class=LinearExtractor, share_features_extractor=share)
     model = make_model(ent_coef="auto_0.4", stable_kwargs=dict(entropy_penalty=1.0, q_clip=0.5), policy_kwargs=policy_kwargs)
     seen = {}
-    monkeypatch.setattr(model, "_minimize", seen.update)
-    model._update(make_batch(model))
-    seen[loss].backward()
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "_minimize", seen.update)
+        model._update(make_batch(make_samples(model), GAMMA))
+    model._minimize({loss: seen[loss]})
     critic = [*model.critic.q_networks.parameters(), *model.critic.features_extractor.parameters()]
     actor = [*model.actor.logits.parameters()] + ([] if share else [*model.actor.features_extractor.parameters()])
     owners = {"critic_loss": critic, "ent_coef_loss": [model.log_ent_coef]}
@@ -315,17 +316,16 @@ def test_a_reward_that_is_no_number_leaves_the_parameters(optimizer_class):
         lr=0.01,
         **({"fused": True} if optimizer_class is th.optim.Adam else {}),
     )
-    model._optimizers[0] = model.policy.optimizer
-    good = make_batch(model)
-    poisoned = make_batch(model, rewards=th.full((BATCH, 1), 1.0).index_fill(0, th.tensor([5]), float("nan")))
+    good = make_samples(model)
+    poisoned = make_samples(model, rewards=th.full((BATCH, 1), 1.0).index_fill(0, th.tensor([5]), float("nan")))
     model.replay_buffer.sample = Mock(side_effect=[good, poisoned, good])
     model.train(gradient_steps=1)
     before = {name: flat(getattr(model, name)) for name in ("actor", "critic", "critic_target")}
-    alpha, state = model.temperature.alpha, dict(model._target_entropy_state)
+    alpha, state = model.temperature.alpha, model._target.state()
     with pytest.raises(ValueError, match="critic_loss is nan at gradient step 2"):
         model.train(gradient_steps=2)
     assert all(th.equal(before[name], flat(getattr(model, name))) for name in before)
-    assert model.temperature.alpha == alpha and model._target_entropy_state == state
+    assert model.temperature.alpha == alpha and model._target.state() == state
     assert model._n_updates == 1
 
 
@@ -342,7 +342,7 @@ def with_logits(model, *logits) -> DiscreteSAC:
 def test_a_learned_temperature_follows_the_entropy(logits, direction, bounds):
     """Entropy too low: up; too high: down; and never out of its bounds."""
     model = make_model(ent_coef="auto_0.1", target_entropy="ratio_0.5", learning_rate=0.2, ent_coef_bounds=bounds)
-    model.replay_buffer.sample = Mock(return_value=make_batch(model))
+    model.replay_buffer.sample = Mock(return_value=make_samples(model))
     alphas = [0.1]
     for _ in range(8):
         with_logits(model, *logits)  # the policy must not answer
@@ -362,12 +362,11 @@ def test_target_entropy_of_each_state_counts_its_allowed_actions(action_space, m
     for ratio, gap in (("ratio_1.0", 0.0), ("ratio_0.5", 0.5)):
         model = make_model(action_space, ent_coef="auto_0.4", target_entropy=ratio)
         with_logits(model, *[0.0] * model.branches.n)
-        batch = make_batch(model, masked=True)
+        batch = make_samples(model, masked=True)
         counts = [mask.sum(1) for mask in batch.extras["action_masks"].split(model.branches.sizes, dim=1)]
         largest = sum(count.log() for count in counts).mean().item()
         assert largest < model.branches.max_entropy - 0.1
-        model._ok = th.ones(())
-        logs = model._update(batch)
+        logs = model._update(make_batch(batch, GAMMA))
         assert model.log_ent_coef.grad.item() == pytest.approx(gap * largest, abs=1e-5)
         assert logs["entropy_ratio"].item() == pytest.approx(1.0, abs=1e-5)
 
@@ -376,7 +375,7 @@ def test_states_without_a_choice_are_no_obstacle():
     """Where every mask of a batch leaves one action, entropies and their largest value are 0."""
     model = make_model(ent_coef="auto", target_entropy=dict(schedule="drop", timeout=1))
     only = th.tensor([False, True, False]).expand(BATCH, 3)
-    batch = make_batch(model, extras={"action_masks": only, "next_action_masks": only})
+    batch = make_samples(model, extras={"action_masks": only, "next_action_masks": only})
     model.replay_buffer.sample = Mock(return_value=batch)
     model.train(gradient_steps=2)
     assert all(flat(network).isfinite().all() for network in (model.actor, model.critic))
@@ -469,12 +468,16 @@ def test_wrong_arguments(kwargs, message):
 
 
 @pytest.mark.parametrize(
-    "kwargs",
-    [dict(critic_ent_coef_scale=0.0), dict(target_entropy="ratio_1.0"), dict(target_entropy=0.0), dict(tau=1.0)],
+    ("name", "given", "kept"),
+    [
+        ("critic_ent_coef_scale", 0.0, 0.0),
+        ("target_entropy", "ratio_1.0", math.log(3)),
+        ("target_entropy", 0.0, 0.0),
+        ("tau", 1.0, 1.0),
+    ],
 )
-def test_the_edges_of_the_ranges_are_allowed(kwargs):
-    model = make_model(**{"ent_coef": "auto", **kwargs})
-    assert all(getattr(model, name) == value for name, value in kwargs.items())
+def test_the_edges_of_the_ranges_are_allowed(name, given, kept):
+    assert getattr(make_model(ent_coef="auto", **{name: given}), name) == pytest.approx(kept)
 
 
 def test_a_replay_buffer_without_entropies_is_refused_with_the_penalty(tmp_path):

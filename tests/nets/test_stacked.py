@@ -2,7 +2,6 @@ import pytest
 import torch as th
 from torch import nn
 
-from sb3_softac.nets import stacked as module
 from sb3_softac.nets.stacked import StackedLinear, StackedMLP
 
 
@@ -41,16 +40,6 @@ def test_equals_separate_networks(n_members, net_arch):
             th.testing.assert_close(layer.bias.grad[index, 0], linear.bias.grad)
 
 
-def test_frozen_passes_gradients_to_the_input_only():
-    stacked = StackedMLP(2, 4, 1, [8])
-    x = th.randn(6, 4, requires_grad=True)
-    th.testing.assert_close(stacked(x, frozen=True), stacked(x))
-    (expected,) = th.autograd.grad(stacked(x).sum(), x)
-    stacked(x, frozen=True).sum().backward()
-    th.testing.assert_close(x.grad, expected)
-    assert all(parameter.grad is None for parameter in stacked.parameters())
-
-
 def test_initialised_as_nn_linear():
     th.manual_seed(0)
     stacked, reference = StackedLinear(2, 64, 500), nn.Linear(64, 500)
@@ -62,29 +51,3 @@ def test_initialised_as_nn_linear():
 def test_members_start_different():
     stacked = StackedMLP(2, 4, 1, [8])
     assert not th.equal(stacked.layers[0].weight[0], stacked.layers[0].weight[1])
-
-
-def test_particles_are_the_concatenated_inputs_of_the_same_networks():
-    mlp = StackedMLP(3, 5, 2, [8, 7])
-    common, particles = th.randn(4, 3), th.randn(4, 6, 2, requires_grad=True)
-    together = th.cat([common.unsqueeze(1).expand(4, 6, 3), particles], dim=2)
-    expected = mlp(together.flatten(0, 1)).unflatten(1, (4, 6))
-    assert th.allclose(mlp.particles(common, particles), expected, atol=1e-6)
-    mlp.particles(common, particles, frozen=True).sum().backward()
-    assert particles.grad is not None and all(parameter.grad is None for parameter in mlp.parameters())
-    linear = StackedMLP(2, 5, 2, [])
-    assert linear.particles(common, particles).shape == (2, 4, 6, 2)
-
-
-@pytest.mark.parametrize("rows", [1, 3, 4])
-def test_particles_in_chunks_of_rows_are_the_same(rows, monkeypatch):
-    mlp = StackedMLP(2, 5, 2, [8, 7])
-    common, particles = th.randn(4, 3), th.randn(4, 6, 2)
-    calls, whole = [], mlp._particles
-    monkeypatch.setattr(module, "CHUNK", rows * 6 * 8)
-    monkeypatch.setattr(mlp, "_particles", lambda *args: calls.append(len(args[0])) or whole(*args))
-    expected = mlp.particles(common, particles).detach()
-    assert calls == [4]  # gradients keep every chunk, so that there is nothing to gain
-    with th.no_grad():
-        assert th.allclose(mlp.particles(common, particles), expected, atol=1e-6)
-    assert calls[1:] == {1: [1, 1, 1, 1], 3: [3, 1], 4: [4]}[rows]

@@ -21,16 +21,16 @@ def test_bandit_reaches_the_boltzmann_policy(action_dim):
     model = make_model(
         QuadraticBandit(curvature, peak, action_dim),
         ent_coef=alpha,
-        learning_rate=3e-3,
+        learning_rate=1e-2,
         learning_starts=200,
-        batch_size=128,
+        batch_size=64,
         buffer_size=5_000,
         tau=0.05,
         policy_kwargs=dict(net_arch=[32, 32]),
     )
-    model.learn(1_500)
-    model.lr_schedule = lambda _: 3e-4
-    model.train(500, 256)
+    model.learn(700)
+    model.lr_schedule = lambda _: 1e-3
+    model.train(200, 256)
     obs = th.zeros(20_000, 1)
     with th.no_grad():
         actions, log_pi = model.actor.action_log_prob(obs)
@@ -52,14 +52,14 @@ def test_time_limits_bootstrap_and_the_entropy_counts():
         TimeLimit(ConstantReward(), 5),
         ent_coef=alpha,
         gamma=gamma,
-        learning_rate=3e-3,
-        tau=0.1,
+        learning_rate=1e-2,
+        tau=0.2,
         learning_starts=100,
         batch_size=64,
     )
-    model.learn(1_500)
-    model.lr_schedule = lambda _: 3e-4
-    model.train(300, 128)
+    model.learn(600)
+    model.lr_schedule = lambda _: 1e-3
+    model.train(200, 128)
     with th.no_grad():
         v = model.value_net(th.full((1, 2), 0.5)).item()
         entropy = -model.actor.action_log_prob(th.full((20_000, 2), 0.5))[1].mean().item()

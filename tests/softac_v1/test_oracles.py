@@ -59,6 +59,7 @@ def draw(model, obs, n=5_000):
     return actions.numpy()[:, 0], log_pi.numpy()
 
 
+@pytest.mark.slow
 def test_unimodal_bandit_matches_the_density_and_the_soft_value():
     oracle, model = BoltzmannOracle(unimodal, ALPHA), train(Bandit(unimodal), 1_500)
     obs = th.zeros(1, 1)
@@ -79,6 +80,7 @@ def best_tanh_gaussian(oracle):
     return -min(minimize(loss, start, method="Nelder-Mead").fun for start in ([0.5, -1.0], [-0.5, -1.0], [0.0, 0.0]))
 
 
+@pytest.mark.slow
 def test_bimodal_bandit_gets_what_a_tanh_gaussian_can_get():
     """No tanh-Gaussian has two such modes: the model must reach the best one, which falls short of the exact soft value."""
     oracle, model = BoltzmannOracle(bimodal, ALPHA), train(Bandit(bimodal), 2_000)
@@ -90,6 +92,7 @@ def test_bimodal_bandit_gets_what_a_tanh_gaussian_can_get():
     assert ks_distance(oracle, actions) > 0.1
 
 
+@pytest.mark.slow
 def test_chain_matches_soft_value_iteration():
     exact, oracles = Chain.solve()
     model = train(Chain(), 3_000, gamma=GAMMA)
