@@ -41,7 +41,7 @@ class StackedContinuousCritic(FeatureNetwork):
         :return: Soft Q-values in units of reward ``[n_critics, batch, K]``.
         """
         repeated = features.unsqueeze(1).expand(-1, actions.shape[1], -1)
-        return self.q_values(repeated.flatten(0, 1), actions.flatten(0, 1)).unflatten(1, actions.shape[:2])
+        return self.q_values(repeated.flatten(0, 1), actions.flatten(0, 1)).unflatten(1, (-1, actions.shape[1]))
 
     def forward(self, obs: PyTorchObs, actions: th.Tensor) -> tuple[th.Tensor, ...]:
         """
