@@ -115,5 +115,6 @@ class CollectLoop(OffPolicyAlgorithm):
     ) -> None:
         extras = self._extra_columns(dones, infos)
         # SB3 finds out which observations belong to the transition and calls add(), to which the extras are handed along
-        target: Any = SimpleNamespace(add=partial(replay_buffer.add, extras=extras)) if extras else replay_buffer
+        add: Any = replay_buffer.add
+        target: Any = SimpleNamespace(add=partial(add, extras=extras)) if extras else replay_buffer
         super()._store_transition(target, buffer_action, new_obs, reward, dones, infos)  # type: ignore[arg-type]

@@ -85,8 +85,9 @@ class FinitePredictions(BasePolicy):
         """
         obs, vectorized = super().obs_to_tensor(observation)
         if not all(part.isfinite().all() for part in (obs.values() if isinstance(obs, dict) else [obs])):
+            actor: Any = self.actor
             with th.no_grad():
-                features = self.actor.extract_features(obs, self.actor.features_extractor)
+                features = actor.extract_features(obs, actor.features_extractor)
             if not features.isfinite().all():
                 raise ValueError(NOT_FINITE.format(what="The observation is"))
         return obs, vectorized

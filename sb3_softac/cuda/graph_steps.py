@@ -8,6 +8,7 @@ import torch as th
 
 from sb3_softac.common.batch import make_batch
 from sb3_softac.common.buffers import SoftReplayBuffer
+from sb3_softac.cuda.dependencies import dependencies
 from sb3_softac.cuda.device_copy import DeviceCopy, DrawnBatches
 from sb3_softac.cuda.engine import CudaEngine, Engine
 from sb3_softac.cuda.launcher import CaptureError, Launcher
@@ -132,8 +133,6 @@ class GraphSteps:
             self._count(steps.names, steps.logs)
             raise
         self._count(steps.names, values)
-        if launcher is not None and launcher.obstacle:
-            self._give_up(launcher.obstacle)
 
     def _launcher(self, number: int, batch_size: int, inputs: tuple[th.Tensor, ...]) -> Launcher[Steps] | None:
         """:return: What does the steps, nothing in it out of date; None if graphs are given up."""
@@ -149,7 +148,7 @@ class GraphSteps:
                 return None
         if key not in self._launchers:
             steps = Steps(model, copy, number)
-            self._launchers[key] = Launcher(self.engine, steps, (model, copy), lambda: model._optimizers, inputs)
+            self._launchers[key] = Launcher(self.engine, steps, lambda: dependencies(model), lambda: model._optimizers, inputs)
         try:
             self._launchers[key].capture_if_warm()
         except CaptureError as error:

@@ -25,6 +25,8 @@ def obstacle(model: "SoftOffPolicyAlgorithm", device_type: str) -> str:
     modules, optimizers = list(model.policy.modules()), model._optimizers
     if model.device.type != device_type:
         return f"the networks are on the device {str(model.device)!r}, and graphs run on {device_type!r}"
+    if not type(model).__module__.startswith("sb3_softac.") or type(model.policy) not in model.policy_aliases.values():
+        return "the algorithm or the policy is not one of the package, so it is not known what a step reads"
     if model.use_sde:
         return "gSDE replaces its noise matrix in every step"
     if type(model.replay_buffer) is not SoftReplayBuffer:

@@ -42,8 +42,8 @@ class DiscreteSAC(EntropyRatio, DiscreteOffPolicyAlgorithm):
     Soft Actor-Critic for Discrete, MultiDiscrete and MultiBinary actions, with action masks (arXiv:1910.07207).
 
     Everything that SB3's SAC accepts means the same here, except for gSDE and action noise, which discrete actions do not
-    have. If the environment has a method ``action_masks()`` (sb3-contrib's protocol), forbidden actions are never taken and
-    have no part in expectations. Logged under ``train/``: ``actor_loss``, ``critic_loss``, ``ent_coef``, ``ent_coef_loss``
+    have. If the environment has a method ``action_masks()`` (sb3-contrib's protocol), forbidden actions are not taken in
+    training and have no part in expectations. Logged under ``train/``: ``actor_loss``, ``critic_loss``, ``ent_coef``, ``ent_coef_loss``
     (if learned), ``entropy`` (nats), ``entropy_ratio`` and ``target_entropy_ratio`` (of the largest entropy), ``q_mean``
     (units of reward), ``entropy_penalty`` (if used), ``n_updates``, ``learning_rate``.
 
@@ -177,7 +177,6 @@ class DiscreteSAC(EntropyRatio, DiscreteOffPolicyAlgorithm):
 
         features = self.critic.features(batch.obs)
         q = self.critic.q_values(features)
-        # A shared encoder is not trained by the policy loss
         own_features = features.detach() if self.policy.share_features_extractor else self.actor.features(batch.obs)
         log_pi = self.actor.log_probs(own_features, masks)
         entropy = policy_entropy(log_pi)  # Eq. 10
