@@ -37,7 +37,7 @@ def check_arguments(model: "SoftOffPolicyAlgorithm") -> None:
     n_critics = model.policy_kwargs.get("n_critics", 2)
     frequency = model.train_freq if isinstance(model.train_freq, int) else model.train_freq[0]
     rules = {
-        "tau": (0.0 < model.tau <= 1.0, "in (0, 1]: 1 copies the network, 0.005 is the usual slow average", model.tau),
+        "tau": (0.0 <= model.tau <= 1.0, "in [0, 1]: 1 copies the network, 0.005 is the usual slow average", model.tau),
         "gamma": (0.0 <= model.gamma <= 1.0, "in [0, 1]: 0.99 is the usual discount factor", model.gamma),
         "n_steps": (model.n_steps >= 1, "at least 1, the number of rewards in a target", model.n_steps),
         "batch_size": (model.batch_size >= 1, "at least 1 transition", model.batch_size),

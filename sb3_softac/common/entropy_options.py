@@ -15,8 +15,8 @@ class EntropyOptions(OffPolicyAlgorithm):
     """
     Keeps what was said apart from what it means.
 
-    ``model.target_entropy`` is a number, as in SB3, but what is saved is what was said, in ``model.__dict__`` under the same name:
-    ``load`` puts the file's or the user's words there and has them resolved again.
+    ``model.target_entropy`` is a number, as in SB3, but what is saved is what was said, in ``model.__dict__`` under the same
+    name: ``load`` puts the file's or the user's words there and has them resolved again.
     """
 
     temperature: Temperature

@@ -33,7 +33,7 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, EntropyOptions):
         or a schedule.
     :param ent_coef_bounds: Smallest and largest value of a learned temperature; None for no bounds.
     :param target_entropy: Entropy that a learned temperature holds the policy at, or ``"auto"``.
-    :param tau: Weight in (0, 1] of the network in each update of its target; 1 copies it.
+    :param tau: Weight in [0, 1] of the network in each update of its target; 1 copies it.
     :param target_update_interval: Gradient steps between two target updates, counted over the whole training.
     :param random_steps: Environment steps with uniform actions at the start; None for ``learning_starts``.
     :param policy_kwargs: Keyword arguments of the policy; the caller's dictionary is not changed.
@@ -192,14 +192,15 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, EntropyOptions):
         model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
         if "ent_coef" in model._said_anew:
             model.temperature = model._make_temperature()
+        model._said_anew = set()
         return model
 
     def set_parameters(
         self, load_path_or_dict: str | dict[str, Any], exact_match: bool = True, device: th.device | str = "auto"
     ) -> None:
         """
-        SB3's ``set_parameters``, but for the temperature: whether it is learned is this model's affair, so that a model with a
-        learned temperature can be loaded with a fixed or annealed one, and the other way round.
+        SB3's ``set_parameters``. What a file has of a learned temperature is left aside where this model has none, so that a
+        model can be loaded with a fixed or annealed temperature in place of a learned one, and the other way round.
 
         :param load_path_or_dict: Path of a saved model, or what ``get_parameters`` returned.
         :param exact_match: Whether the parameters of all networks must be there.
@@ -212,7 +213,7 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, EntropyOptions):
             _, params, _ = load_from_zip_file(load_path_or_dict, device=device, load_data=False)
         if self.ent_coef_optimizer is None:
             params.pop("ent_coef_optimizer", None)
-        elif exact_match:
+        elif "ent_coef" in self._said_anew:  # load() is about to start it anew
             params.setdefault("ent_coef_optimizer", self.ent_coef_optimizer.state_dict())
         super().set_parameters(params, exact_match, device)
 

@@ -17,8 +17,8 @@ Network = TypeVar("Network", bound=FeatureNetwork)
 
 
 NOT_FINITE = (
-    "{what} not finite: look for NaN or infinite values in the observation (SB3's VecCheckNan finds them) and in the parameters "
-    "of the policy"
+    "{what} not finite: look for NaN or infinite values in the observation (SB3's VecCheckNan finds them) and in the "
+    "parameters of the policy"
 )
 
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 PLAIN = (bool, int, float, str, types.NoneType, th.dtype, th.device)
 CONSTANT = (type, types.FunctionType, types.MethodType)
-# What the training loop counts, keeps for itself, or hands to a graph in tensors. A name that is missing here leads to captures
-# in vain, which are given up with a warning that names it; it never leads to a graph that is out of date.
+# What the training loop counts, keeps for itself, or hands to a graph in tensors. A name that is missing here leads to
+# captures in vain, which are given up with a warning that names it; it never leads to a graph that is out of date.
 OF_THE_LOOP = {
     "lr_schedule",
     "target_update_interval",

@@ -43,9 +43,9 @@ class DiscreteSAC(EntropyRatio, DiscreteOffPolicyAlgorithm):
 
     Everything that SB3's SAC accepts means the same here, except for gSDE and action noise, which discrete actions do not
     have. If the environment has a method ``action_masks()`` (sb3-contrib's protocol), forbidden actions are not taken in
-    training and have no part in expectations. Logged under ``train/``: ``actor_loss``, ``critic_loss``, ``ent_coef``, ``ent_coef_loss``
-    (if learned), ``entropy`` (nats), ``entropy_ratio`` and ``target_entropy_ratio`` (of the largest entropy), ``q_mean``
-    (units of reward), ``entropy_penalty`` (if used), ``n_updates``, ``learning_rate``.
+    training and have no part in expectations. Logged under ``train/``: ``actor_loss``, ``critic_loss``, ``ent_coef``,
+    ``ent_coef_loss`` (if learned), ``entropy`` (nats), ``entropy_ratio``, ``target_entropy_ratio`` (of the largest entropy),
+    ``q_mean`` (units of reward), ``entropy_penalty`` (if used), ``n_updates``, ``learning_rate``.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, or a policy class.
     :param env: Environment with discrete actions, or its registered name.
@@ -53,7 +53,7 @@ class DiscreteSAC(EntropyRatio, DiscreteOffPolicyAlgorithm):
     :param buffer_size: Number of transitions in the replay buffer.
     :param learning_starts: Environment steps before the first gradient step.
     :param batch_size: Number of transitions per gradient step.
-    :param tau: Weight in (0, 1] of the critics in each update of their target.
+    :param tau: Weight in [0, 1] of the critics in each update of their target.
     :param gamma: Discount factor.
     :param train_freq: Environment steps between two rounds of gradient steps, or a tuple such as ``(1, "episode")``.
     :param gradient_steps: Gradient steps per round; -1 for as many as environment steps were done.

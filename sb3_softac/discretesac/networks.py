@@ -8,11 +8,11 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from sb3_softac.discretesac.branches import Branches
-from sb3_softac.nets.base import FeatureNetwork
+from sb3_softac.nets.base import FeatureActor, FeatureNetwork
 from sb3_softac.nets.stacked import StackedMLP
 
 
-class CategoricalActor(FeatureNetwork):
+class CategoricalActor(FeatureActor):
     """
     Policy over discrete actions: one softmax per branch.
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.policies import BaseModel
+from stable_baselines3.common.policies import BaseModel, BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
@@ -63,3 +63,14 @@ class FeatureNetwork(WithoutOptimizer, BaseModel):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         names = ("net_arch", "features_extractor", "features_dim", "activation_fn", "share_features_extractor")
         return {**super()._get_constructor_parameters(), **{name: getattr(self, name) for name in names}}
+
+
+class FeatureActor(FeatureNetwork, BasePolicy):
+    """
+    Base of the actors, which can ``predict`` by themselves as SB3's can.
+
+    :param kwargs: Keyword arguments of :class:`FeatureNetwork`.
+    """
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        return self(observation, deterministic)

@@ -51,7 +51,7 @@ class SoftAC_v1(ContinuousOffPolicyAlgorithm):
     :param buffer_size: Number of transitions in the replay buffer.
     :param learning_starts: Environment steps before the first gradient step.
     :param batch_size: Number of transitions per gradient step.
-    :param tau: Weight in (0, 1] of V in each update of its target.
+    :param tau: Weight in [0, 1] of V in each update of its target.
     :param gamma: Discount factor.
     :param train_freq: Environment steps between two rounds of gradient steps, or a tuple such as ``(1, "episode")``.
     :param gradient_steps: Gradient steps per round; -1 for as many as environment steps were done.

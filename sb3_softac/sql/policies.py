@@ -52,6 +52,8 @@ class SQLPolicy(SoftPolicy):
     :param optimizer_kwargs: Its keyword arguments, without the learning rate.
     :param n_critics: Number of soft Q-functions, at least 1.
     :param n_candidates: Number of actions among which the deterministic policy takes the one with the largest Q-value.
+    :param share_features_extractor: Whether the critics use the sampler's features extractor, trained by its loss alone (SB3's
+        rule). By default each network has its own.
     """
 
     actor: ActionSampler
@@ -72,6 +74,7 @@ class SQLPolicy(SoftPolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
         n_critics: int = 2,
         n_candidates: int = 32,
+        share_features_extractor: bool = False,
     ):
         super().__init__(
             observation_space,
@@ -89,13 +92,16 @@ class SQLPolicy(SoftPolicy):
         actor_arch, critic_arch = get_actor_critic_arch(self.net_arch)
         self.actor = self._make_network(ActionSampler, actor_arch, n_candidates=n_candidates)
         self.actor.judge = self.smallest_q
-        self.critic = self._make_network(StackedContinuousCritic, critic_arch, n_critics=n_critics)
+        shared = self.actor.features_extractor if share_features_extractor else None
+        self.share_features_extractor = share_features_extractor
+        self.critic = self._make_network(StackedContinuousCritic, critic_arch, shared, n_critics=n_critics)
         self.critic_target = self._make_network(StackedContinuousCritic, critic_arch, n_critics=n_critics)
         self._start_target()
         self.optimizer = self._make_optimizer(lr_schedule, self.actor, self.critic)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), "n_candidates": self.n_candidates}
+        own = {"n_candidates": self.n_candidates, "share_features_extractor": self.share_features_extractor}
+        return {**super()._get_constructor_parameters(), **own}
 
     @property
     def n_candidates(self) -> int:

@@ -7,7 +7,7 @@ import torch as th
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import PyTorchObs
 
-from sb3_softac.nets.base import FeatureNetwork
+from sb3_softac.nets.base import FeatureActor
 from sb3_softac.nets.stacked import StackedLinear, StackedMLP
 
 Judge = Callable[[PyTorchObs, th.Tensor], th.Tensor]
@@ -22,7 +22,7 @@ def fixed_noise(*shape: int) -> th.Tensor:
     return th.randn(*shape, generator=th.Generator().manual_seed(0))
 
 
-class ActionSampler(FeatureNetwork):
+class ActionSampler(FeatureActor):
     """
     A network that turns a state and Gaussian noise into an action: any density, but none that could be evaluated.
 
@@ -41,6 +41,7 @@ class ActionSampler(FeatureNetwork):
 
     def __init__(self, *, n_candidates: int = 32, **kwargs: Any):
         super().__init__(**kwargs)
+        self._squash_output = True
         self.action_dim = get_action_dim(self.action_space)  # type: ignore[arg-type]
         input_dim = self.features_dim + self.action_dim
         self.network = StackedMLP(1, input_dim, self.action_dim, self.net_arch, self.activation_fn)

@@ -63,7 +63,7 @@ class SQL(Composable):
     :param buffer_size: Number of transitions in the replay buffer.
     :param learning_starts: Environment steps before the first gradient step.
     :param batch_size: Number of transitions per gradient step.
-    :param tau: Weight in (0, 1] of the Q-functions in each update of their target.
+    :param tau: Weight in [0, 1] of the Q-functions in each update of their target.
     :param gamma: Discount factor.
     :param train_freq: Environment steps between two rounds of gradient steps, or a tuple such as ``(1, "episode")``.
     :param gradient_steps: Gradient steps per round; -1 for as many as environment steps were done.

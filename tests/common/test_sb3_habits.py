@@ -374,7 +374,7 @@ BAD = [
     dict(gamma=float("nan")),
     dict(buffer_size=0),
     dict(policy_kwargs=dict(n_critics=0)),
-    dict(tau=0.0),
+    dict(tau=-0.1),
     dict(tau=1.5),
     dict(target_update_interval=0),
     dict(random_steps=-1),
