@@ -183,7 +183,7 @@ def test_masked_exploration_with_time_limits():
     model = make_model(TimeLimit(Masked(TabularEnv(mdp), masks), 3), learning_starts=600)
     model.learn(600)
     taken = np.zeros_like(masks)
-    taken[model.replay_buffer.observations[:600, 0], model.replay_buffer.actions[:600, 0, 0]] = True
+    taken[model.replay_buffer.observations[:600, 0, 0], model.replay_buffer.actions[:600, 0, 0]] = True
     np.testing.assert_array_equal(taken, masks)
     exact = soft_value_iteration(with_rewards(mdp, np.where(masks, mdp.rewards, FORBIDDEN)), ALPHA)
     assert_solved(train(model), mdp, exact, masks, masks)

@@ -457,7 +457,7 @@ def test_loading_and_continuing_equals_not_stopping(schedule, tmp_path):
         (dict(ent_coef=0.2, ent_coef_bounds=(0.1, 1.0)), "leave one of them out"),
         (dict(ent_coef="auto", ent_coef_bounds=(0.1, 0.5)), "starts at 1.0, outside"),
         (dict(ent_coef="auto", ent_coef_bounds=(0.0, 1.0)), "greater than 0"),
-        (dict(tau=0.0), r"tau must be in \(0, 1\]"),
+        (dict(tau=-0.1), r"tau must be in \[0, 1\]"),
         (dict(target_update_interval=0), "target_update_interval must be at least 1"),
         (dict(random_steps=-1), "random_steps must be"),
     ],

@@ -118,7 +118,7 @@ def test_density_of_the_proposal_integrates_to_one(proposal):
         (dict(proposal="gaussian"), "proposal must be 'mixture' or 'uniform'"),
         (dict(ent_coef=-1.0), "greater than 0"),
         (dict(target_entropy="low"), "number of nats or 'auto'"),
-        (dict(tau=0.0), "tau must be in"),
+        (dict(tau=-0.1), "tau must be in"),
     ],
 )
 def test_bad_arguments(kwargs, message):
