@@ -57,8 +57,8 @@ class FeatureNetwork(WithoutOptimizer, BaseModel):
         :param obs: Observations, a tensor or a dictionary of tensors with a batch dimension.
         :return: Features ``[batch, features_dim]``, without gradient if the extractor belongs to another network.
         """
-        with th.set_grad_enabled(th.is_grad_enabled() and not self.share_features_extractor):
-            return self.extract_features(obs, self.features_extractor)
+        features = self.extract_features(obs, self.features_extractor)
+        return features.detach() if self.share_features_extractor else features
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         names = ("net_arch", "features_extractor", "features_dim", "activation_fn", "share_features_extractor")
