@@ -184,8 +184,8 @@ class SoftPolicy(FinitePredictions):
         :return: The network.
         """
         kwargs = self._update_features_extractor(self.net_args, features_extractor)
-        kwargs.update(net_arch=net_arch, share_features_extractor=features_extractor is not None, **own)
-        return kind(**kwargs).to(self.device)
+        shared = {"share_features_extractor": features_extractor is not None}
+        return kind(**{**kwargs, **shared, **own, "net_arch": net_arch}).to(self.device)
 
     def _start_target(self) -> None:
         """Make the target a copy of the critics. It is not frozen: it may share a features extractor with them."""

@@ -80,7 +80,8 @@ class DiscreteSACPolicy(SoftPolicy):
         actor_arch, critic_arch = get_actor_critic_arch(self.net_arch)
         self.critic = self._make_network(StackedDiscreteCritic, critic_arch, n_critics=n_critics)
         encoder = self.critic.features_extractor if share_features_extractor else None
-        self.actor = self._make_network(CategoricalActor, actor_arch, encoder)
+        # Whoever asks for gradients gets them here; the policy loss does not, see DiscreteSAC._update
+        self.actor = self._make_network(CategoricalActor, actor_arch, encoder, share_features_extractor=False)
         self.critic_target = self._make_network(StackedDiscreteCritic, critic_arch, n_critics=n_critics)
         self._start_target()
         self.optimizer = self._make_optimizer(lr_schedule, self.critic, self.actor)
