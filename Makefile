@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 ALGO ?= softac_v1
 ENV ?= Walker2d-v4
 STEPS ?=
+JOBS ?= 2
 
 .PHONY: train test slow lint type format docs clean
 
@@ -20,10 +21,10 @@ train: $(VENV)/.installed
 	$(BIN)/python -m rl_zoo3.train --algo $(ALGO) --env $(ENV) --progress $(if $(STEPS),--n-timesteps $(STEPS))
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 slow: $(VENV)/.installed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m slow
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -86,12 +86,12 @@ def fill(model, mdp, masks=None) -> None:
             add(model, state, taken, mdp.rewards[state, action], next_state, mdp.terminal[next_state], **extras)
 
 
-def train(model, rows=None, steps=1_200) -> DiscreteSAC:
+def train(model, rows=None, steps=600) -> DiscreteSAC:
     """Gradient steps on the whole buffer, or on those rows of it, with a falling learning rate."""
     buffer = model.replay_buffer
     batch = buffer._get_samples(np.arange(buffer.size()) if rows is None else rows)
     buffer.sample = lambda *args, **kwargs: batch
-    for learning_rate, part in ((0.05, 0.7), (0.005, 0.2), (0.0005, 0.1)):
+    for learning_rate, part in ((0.1, 0.5), (0.02, 0.2), (0.005, 0.2), (0.0005, 0.1)):
         model.lr_schedule = lambda _, value=learning_rate: value
         model.train(int(steps * part))
     return model
@@ -224,7 +224,7 @@ def test_factored_actions_equal_the_flattened_solution(masked, kwargs):
     model = make_model(Masked(env, masks) if masked else env, **kwargs)
     fill(model, mdp, masks if masked else None)
     exact = soft_value_iteration(with_rewards(mdp, np.where(allowed, mdp.rewards, FORBIDDEN)), ALPHA)
-    train(model, steps=2_000 if masked else 1_200)
+    train(model, steps=1_000 if masked else 600)
     assert_solved(model, mdp, exact, masks if masked else None, allowed)
 
 
