@@ -20,7 +20,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 def test_code_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # The same code on fewer steps
-    code = re.sub(r"total_timesteps=[\d_]+", "total_timesteps=150", "\n".join(python_blocks(page)))
+    code = re.sub(r"total_timesteps=[\d_]+", "total_timesteps=120", "\n".join(python_blocks(page)))
     exec(compile(code, str(page), "exec"), {"__name__": "__main__"})
 
 
