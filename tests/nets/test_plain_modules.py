@@ -22,7 +22,7 @@ SIZES = (1, 3, 512)
 
 
 def make_model(algorithm, **kwargs):
-    policy_kwargs = dict(net_arch=[8, 8], activation_fn=nn.Tanh)
+    policy_kwargs = dict(net_arch=[8, 8], activation_fn=nn.Tanh, n_critics=3)
     given = dict(batch_size=16, learning_starts=20, buffer_size=100, seed=0, device="cpu")
     return algorithm("MlpPolicy", gym.make(ALGORITHMS[algorithm]), policy_kwargs=policy_kwargs, **given, **kwargs)
 
@@ -108,12 +108,16 @@ def hook_a_layer(network, part):
     layers_of(getattr(network, part))[1].register_forward_hook(lambda module, inputs, output: 2.0 * output)
 
 
+def hook_the_last_layer(network, part):
+    layers_of(getattr(network, part))[-1].register_forward_hook(lambda module, inputs, output: -2.0 * output)
+
+
 def hook_before_a_layer(network, part):
     layers_of(getattr(network, part))[1].register_forward_pre_hook(lambda module, inputs: (inputs[0] + 1.0,))
 
 
 def hook_all_layers(network, part):
-    getattr(network, part).register_forward_hook(lambda module, inputs, output: output.abs() + 1.0)
+    getattr(network, part).register_forward_hook(lambda module, inputs, output: 1.0 - 2.0 * output)
 
 
 def hook_before_all_layers(network, part):
@@ -135,6 +139,7 @@ CHANGES = [
     replace_layer,
     cut_out_a_layer,
     hook_a_layer,
+    hook_the_last_layer,
     hook_before_a_layer,
     hook_all_layers,
     hook_before_all_layers,
@@ -159,9 +164,9 @@ def test_a_change_acts_on_every_batch(name, change):
             th.testing.assert_close(answer(*few), after[:size].detach(), rtol=0.0, atol=1e-5)
 
 
-@pytest.mark.parametrize("member", [0, 1])
+@pytest.mark.parametrize("member", range(3))
 def test_a_pruned_member_of_a_stack(member):
-    """Without the weights of its last layer a critic is its bias; the other one stays what it was."""
+    """Without the weights of its last layer a critic is its bias; the others stay what they were."""
     answer, inputs = make_answer("softac critic"), make_inputs("softac critic")
     before, last = answer(*inputs), answer.network.q_networks.layers[-1]
     mask = th.ones_like(last.weight)
@@ -169,7 +174,8 @@ def test_a_pruned_member_of_a_stack(member):
     prune.custom_from_mask(last, "weight", mask)
     after = answer(*inputs)
     th.testing.assert_close(after[:, member], last.bias[member].flatten().expand(len(after)))
-    th.testing.assert_close(after[:, 1 - member], before[:, 1 - member])
+    others = [i for i in range(3) if i != member]
+    th.testing.assert_close(after[:, others], before[:, others])
 
 
 @every_network
