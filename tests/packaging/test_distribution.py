@@ -119,14 +119,12 @@ def test_install_use_uninstall(kind, built, source, make_environment, tmp_path):
     call(python, *TRAIN, "-n", "10", "--eval-freq", "-1", cwd=tmp_path)
     used = (tmp_path / "logs/softac_v1/Walker2d-v4_1/Walker2d-v4/config.yml").read_text()
     assert "random_steps" in used  # from our YAML, where the defaults do not have it
-    if kind == "wheel":  # the start-up files are the same in all of them
-        switched_off = call(python, *TRAIN, cwd=tmp_path, expect=2, SB3_SOFTAC_NO_ZOO="1")
-        assert "invalid choice: 'softac_v1'" in switched_off
+    switched_off = call(python, *TRAIN, cwd=tmp_path, expect=2, SB3_SOFTAC_NO_ZOO="1")
+    assert "invalid choice: 'softac_v1'" in switched_off
 
     pip(python, "uninstall", "--yes", "sb3_softac", cwd=tmp_path)
     assert files_of(site) == before
-    if kind == "wheel":  # nor does anything remain of the others
-        assert "invalid choice: 'softac_v1'" in call(python, *TRAIN, cwd=tmp_path, expect=2)
+    assert "invalid choice: 'softac_v1'" in call(python, *TRAIN, cwd=tmp_path, expect=2)
 
 
 def files_of(site):

@@ -224,7 +224,7 @@ def test_identity_environment_is_learned():
         policy_kwargs=dict(net_arch=[64]),
         device="cpu",
     )
-    model.learn(400)
+    model.learn(600)
     assert evaluate_policy(model, env, n_eval_episodes=20, warn=False)[0] > 90
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sb3_softac.tabular import TabularMDP
 
-a_hundred_mdps = settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+two_hundred_mdps = settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Problem(NamedTuple):

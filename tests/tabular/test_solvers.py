@@ -18,7 +18,7 @@ from sb3_softac.tabular import (
     soft_value_iteration,
 )
 from sb3_softac.tabular.equations import soft_bellman_backup, soft_policy, soft_value, soft_value_of_policy
-from tests.tabular.random_mdps import a_hundred_mdps, problems
+from tests.tabular.random_mdps import problems, two_hundred_mdps
 
 
 def random_policy(mdp, rng):
@@ -60,7 +60,7 @@ def test_one_state_in_closed_form():
         np.testing.assert_allclose(solution.pi, softmax(rewards / alpha, axis=1), atol=1e-9)
 
 
-@a_hundred_mdps
+@two_hundred_mdps
 @given(problems())
 def test_backups_are_contractions(problem):
     mdp, alpha, rng = problem
@@ -75,7 +75,7 @@ def test_backups_are_contractions(problem):
     assert np.abs(soft_value_of_policy(backup(one), pi, alpha) - soft_value_of_policy(backup(two), pi, alpha)).max() <= limit
 
 
-@a_hundred_mdps
+@two_hundred_mdps
 @given(problems())
 def test_improvement_never_lowers_a_value(problem):
     mdp, alpha, rng = problem
@@ -84,7 +84,7 @@ def test_improvement_never_lowers_a_value(problem):
     assert (after.q - before.q).min() >= -1e-8 * scale(mdp, alpha)
 
 
-@a_hundred_mdps
+@two_hundred_mdps
 @given(problems())
 def test_value_and_policy_iteration_agree(problem):
     mdp, alpha, _ = problem
@@ -96,7 +96,7 @@ def test_value_and_policy_iteration_agree(problem):
     assert len(by_policy.residuals) <= 30
 
 
-@a_hundred_mdps
+@two_hundred_mdps
 @given(problems())
 def test_the_error_bound_holds_where_rounding_limits_it(problem):
     """The error itself, by a Newton step from the residual in extended precision, for values up to 1e11."""
@@ -116,7 +116,7 @@ def test_the_error_bound_holds_where_rounding_limits_it(problem):
         assert np.abs(error).max() <= solution.error_bound
 
 
-@a_hundred_mdps
+@two_hundred_mdps
 @given(problems())
 def test_the_error_bound_holds_where_rewards_cancel_under_the_policy(problem):
     """The error of policy evaluation, as above, with rewards whose mean under the policy is 0 up to rounding."""
@@ -156,7 +156,7 @@ def test_values_that_stop_changing_are_not_certified():
     assert abs(solution.v[0] - 1e9 / (1 - 0.999)) <= solution.error_bound < 1.0
 
 
-@a_hundred_mdps
+@two_hundred_mdps
 @given(problems())
 def test_value_is_the_soft_maximum_and_that_of_the_policy(problem):
     """At the solution, alpha log sum exp(Q / alpha) is also the value that the policy earns."""
@@ -168,7 +168,7 @@ def test_value_is_the_soft_maximum_and_that_of_the_policy(problem):
     assert (solution.v[mdp.terminal] == 0).all()
 
 
-@a_hundred_mdps
+@two_hundred_mdps
 @given(problems())
 def test_limits_of_the_temperature(problem):
     """
@@ -177,7 +177,7 @@ def test_limits_of_the_temperature(problem):
     """
     mdp, _, _ = problem
     v = np.zeros(mdp.n_states)
-    for _ in range(1_000):
+    for _ in range(2_000):
         v = np.where(mdp.terminal, 0.0, soft_bellman_backup(mdp.rewards, mdp.transitions, mdp.discount, v).max(axis=1))
     cold = soft_value_iteration(mdp, 1e-4)
     tolerance = 1e-4 * math.log(mdp.n_actions) / (1 - mdp.discount) + 1e-8
@@ -192,7 +192,7 @@ def test_limits_of_the_temperature(problem):
         np.testing.assert_allclose(hot.pi, 1 / mdp.n_actions, atol=1e-3)
 
 
-@a_hundred_mdps
+@two_hundred_mdps
 @given(problems())
 def test_gradient_of_the_objective_vanishes_at_the_solution(problem):
     """J(theta) = E[V of softmax(theta)], by central differences along random directions."""
