@@ -45,7 +45,7 @@ def make_optimizer(
     """
     Make the optimizer of all networks that are trained, with PyTorch's fused kernel unless ``kwargs`` ask for another one.
 
-    A fused Adam can be told on the device not to step, see :class:`~sb3_softac.common.gradient_step.GradientStep`.
+    A fused Adam can be told on the device not to step, see :func:`~sb3_softac.common.train_loop.step_if`.
 
     :param optimizer_class: Class of the optimizer.
     :param networks: The networks that are trained.

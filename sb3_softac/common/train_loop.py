@@ -93,6 +93,7 @@ class TrainLoop(OffPolicyAlgorithm):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self._optimizers)
         self._follow_schedules(self._current_progress_remaining)
+        self._require_equal_targets()
         if self._step_runner is None or not self._step_runner.run(gradient_steps, batch_size):
             for _ in range(gradient_steps):
                 samples = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
@@ -104,6 +105,20 @@ class TrainLoop(OffPolicyAlgorithm):
                     self._update_targets()
         if not self._defer_logs() or len(self._step_log) >= MAX_DEFERRED:
             self._flush_logs()
+
+    def _require_equal_targets(self) -> None:
+        """:raises ValueError: if a network was changed (pruned, say) and its target was not, so that it cannot follow."""
+        for name, target_name in self.targets.items():
+            ours, theirs = (
+                {key: parameter.shape for key, parameter in getattr(self.policy, part).named_parameters()}
+                for part in (name, target_name)
+            )
+            if ours != theirs:
+                differing = sorted({key for key, _ in ours.items() ^ theirs.items()})
+                raise ValueError(
+                    f"{target_name} follows {name}, but their parameters {differing} differ: whatever was replaced, pruned or "
+                    f"parametrized in policy.{name} has to be changed in policy.{target_name} as well"
+                )
 
     def _follow_schedules(self, progress_remaining: float) -> None:
         """
@@ -147,8 +162,9 @@ class TrainLoop(OffPolicyAlgorithm):
         weight = weight * self.tau * self._finite
         for name, target_name in self.targets.items():
             network, target = getattr(self.policy, name), getattr(self.policy, target_name)
-            for source, follower in zip(network.parameters(), target.parameters(), strict=True):
-                follower.lerp_(source, weight)
+            followers = dict(target.named_parameters())
+            for key, source in network.named_parameters():
+                followers[key].lerp_(source, weight)
             # Running statistics of batch normalisation are copied, not averaged twice (SB3 issue 996)
             for (key, source), follower in zip(network.named_buffers(), target.buffers(), strict=True):
                 if "running_" in key:

@@ -12,6 +12,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import spectral_norm
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 
@@ -176,6 +178,27 @@ def test_replaced_networks_act_and_learn(algorithm):
     actor, critic = flat(model.actor), flat(model.critic)
     model.learn(30)
     assert not th.equal(flat(model.actor), actor) and not th.equal(flat(model.critic), critic)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda layer: prune.l1_unstructured(layer, "weight", 0.5), spectral_norm], ids=["prune", "norm"]
+)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_network_is_changed_together_with_its_target(algorithm, change):
+    model = make_model(algorithm, tau=0.5, learning_rate=0.05).learn(15)
+    ((name, target),) = model.targets.items()
+    first_layers = [
+        next(module for module in getattr(model, part).modules() if hasattr(module, "weight")) for part in (name, target)
+    ]
+    change(first_layers[0])
+    before = flat(model.policy)
+    with pytest.raises(ValueError, match=rf"weight.* has to be changed in policy\.{target}"):
+        model.train(1, 8)
+    assert th.equal(flat(model.policy), before)
+    change(first_layers[1])
+    before = flat(getattr(model, target))
+    model.train(3, 8)
+    assert not th.equal(flat(getattr(model, target)), before)
 
 
 # --- What a file or a policy of another algorithm gives
