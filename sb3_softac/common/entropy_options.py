@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from typing import Any
 
-import numpy as np
 import torch as th
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import Schedule
@@ -77,10 +76,3 @@ class EntropyOptions(OffPolicyAlgorithm):
     @ent_coef_optimizer.setter
     def ent_coef_optimizer(self, optimizer: th.optim.Optimizer) -> None:
         self.temperature.optimizer = optimizer
-
-    @abstractmethod
-    def _entropy_is_lost(self, logs: dict[str, np.ndarray]) -> np.ndarray:
-        """
-        :param logs: Finite values by name ``[n_steps]``.
-        :return: Whether the entropy was next to none, and far below its target ``[n_steps]``.
-        """

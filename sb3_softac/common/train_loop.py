@@ -87,7 +87,8 @@ class TrainLoop(OffPolicyAlgorithm):
 
         :param gradient_steps: Number of gradient steps.
         :param batch_size: Number of transitions per step.
-        :raises ValueError: if a loss is not finite. The parameters are then those of before that gradient step.
+        :raises ValueError: if a loss is not finite (the parameters are then those of before that gradient step), or if a
+            network was changed without its target.
         """
         assert self.replay_buffer is not None
         self.policy.set_training_mode(True)
@@ -166,9 +167,10 @@ class TrainLoop(OffPolicyAlgorithm):
             for key, source in network.named_parameters():
                 followers[key].lerp_(source, weight)
             # Running statistics of batch normalisation are copied, not averaged twice (SB3 issue 996)
-            for (key, source), follower in zip(network.named_buffers(), target.buffers(), strict=True):
+            statistics = dict(target.named_buffers())
+            for key, source in network.named_buffers():
                 if "running_" in key:
-                    follower.copy_(source)
+                    statistics[key].copy_(source)
 
     def _defer_logs(self) -> bool:
         """:return: Whether logs stay on the device until they are dumped, so that nobody waits for it."""

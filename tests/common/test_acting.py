@@ -1,8 +1,5 @@
 """Inside training, actions are those that SB3 would have chosen by predict()."""
 
-from copy import deepcopy
-
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -14,28 +11,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
-
-OBSERVATIONS = {
-    "vector": spaces.Box(-1, 1, (3,), np.float64),
-    "matrix": spaces.Box(-1, 1, (3, 2), np.float32),
-    "discrete": spaces.Discrete(5),
-    "dict": spaces.Dict({"a": spaces.Box(-1, 1, (3,)), "b": spaces.MultiBinary(2)}),
-    "image": spaces.Box(0, 255, (36, 36, 1), np.uint8),
-}
-POLICIES = {"dict": "MultiInputPolicy", "image": "CnnPolicy"}
-
-
-class RandomObservations(gym.Env):
-    def __init__(self, observation_space, action_space):
-        self.observation_space, self.action_space = deepcopy(observation_space), deepcopy(action_space)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.observation_space.seed(int(self.np_random.integers(1 << 31)))
-        return self.observation_space.sample(), {}
-
-    def step(self, action):
-        return self.observation_space.sample(), 0.0, False, self.np_random.random() < 0.2, {}
+from tests.random_observations import OBSERVATIONS, POLICIES, RandomObservations
 
 
 def make_model(algorithm, kind="vector", n_envs=1, action_space=None, normalize=False, **kwargs):
