@@ -1,0 +1,93 @@
+"""Detects changes of a model since it was read, cheaply enough for every round of gradient steps."""
+
+from collections.abc import Sequence
+from itertools import chain
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+import torch as th
+from torch.nn.modules import module as global_hooks
+from torch.optim import optimizer as global_optimizer_hooks
+
+from sb3_softac.fast.unsuitable import require
+
+if TYPE_CHECKING:
+    from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm
+
+HOOKS_OF_MODULES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOKS_OF_OPTIMIZERS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+GLOBAL_HOOKS = tuple(getattr(global_hooks, f"_global{name}") for name in HOOKS_OF_MODULES)
+HOOKS_OF_ALL_OPTIMIZERS = (
+    global_optimizer_hooks._global_optimizer_pre_hooks,
+    global_optimizer_hooks._global_optimizer_post_hooks,
+)
+# Of the groups of an optimizer: what has a comparison of its own, and what is read before each round of gradient steps
+READ_ELSEWHERE = ("params", "lr")
+
+
+class Watch:
+    """
+    The parts of a model at the time when this object was created.
+
+    :param model: Model.
+    :param tensors: All tensors whose addresses are in use.
+    :param names: Attributes of the model that C replaces, or that were read into the plan.
+    :raises Unsuitable: if there are hooks or replaced methods, which C does not call, or a parameter is frozen.
+    """
+
+    def __init__(self, model: "SoftOffPolicyAlgorithm", tensors: list[th.Tensor], names: Sequence[str]):
+        self._model, self._tensors, self._names = model, tensors, names
+        # All of them are kept: nothing new gets the identity of something old
+        self._modules, self._optimizers = list(model.policy.modules()), model._optimizers
+        self._objects = [*self._modules, *self._optimizers, model.temperature]
+        self._parts = [part for module in self._modules for part in (module._modules, module._parameters)]
+        self._hooks = [getattr(module, name) for module in self._modules for name in HOOKS_OF_MODULES]
+        self._hooks += [getattr(optimizer, name) for optimizer in self._optimizers for name in HOOKS_OF_OPTIMIZERS]
+        self._hooks += [*GLOBAL_HOOKS, *HOOKS_OF_ALL_OPTIMIZERS]
+        self._weights = list(model.policy.parameters())
+        self._states = [state for optimizer in self._optimizers for state in optimizer.state.values()]
+        self._parameters = [parameter for group in self._groups() for parameter in group["params"]]
+        require(not self._is_hooked(), "hooks are not called in C")
+        require(not any(map(has_own_methods, self._objects)), "replaced methods are not called in C")
+        require(all(map(attrgetter("requires_grad"), self._parameters)), "parameters are frozen")
+        self._then = self._now()
+
+    def holds(self) -> bool:
+        """:return: Whether everything is still as it was."""
+        return self._now() == self._then and not self._is_hooked()
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self._model._optimizers for group in optimizer.param_groups]
+
+    def _now(self) -> list[object]:
+        """:return: Identities, addresses and options, to be compared."""
+        model, groups = self._model, self._groups()
+        return [
+            id(model.policy),
+            id(model.temperature),
+            list(map(id, model.temperature.parameters())),
+            [repr(vars(model).get(name)) for name in self._names],
+            [len(vars(part)) for part in self._objects],
+            list(map(id, chain.from_iterable(part.values() for part in self._parts))),
+            list(map(id, model._optimizers)),
+            list(map(id, chain.from_iterable(optimizer.state.values() for optimizer in model._optimizers))),
+            list(map(id, chain.from_iterable(state.values() for state in self._states))),
+            list(map(id, chain.from_iterable(group["params"] for group in groups))),
+            [[value for name, value in group.items() if name not in READ_ELSEWHERE] for group in groups],
+            [tensor.data_ptr() for tensor in self._tensors],
+            [(weight.shape, weight.stride()) for weight in self._weights],
+            all(map(attrgetter("requires_grad"), self._parameters)),
+        ]
+
+    def _is_hooked(self) -> bool:
+        return any(self._hooks) or any(
+            parameter._backward_hooks or parameter._post_accumulate_grad_hooks for parameter in self._parameters
+        )
+
+
+def has_own_methods(part: object) -> bool:
+    """
+    :param part: A module, an optimizer or a temperature.
+    :return: Whether it has methods that are not those of its class.
+    """
+    return any(callable(getattr(type(part), name, None)) for name in vars(part))
