@@ -1,0 +1,166 @@
+"""The callback that makes training resumable."""
+
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, ProgressBarCallback
+
+from sb3_softac.common import ranks
+from sb3_softac.resume.checkpoint import Checkpoint, Segment
+from sb3_softac.resume.replay import all_rows, is_segmented, read_rows, restore_rows, rows_since
+from sb3_softac.resume.signals import SignalWatch
+from sb3_softac.resume.snapshot import capture, check_algorithm, restore
+from sb3_softac.resume.store import Store
+
+
+class Saved(NamedTuple):
+    """Contents of the newest checkpoint."""
+
+    steps: int = 0
+    pos: int | None = None
+    """Write position of the replay buffer; None before the first checkpoint."""
+    segments: list[Segment] = []  # noqa: RUF012  (never changed)
+
+
+class ExactCheckpoint(BaseCallback):
+    """
+    Save the complete state of training, and resume from it when the same program is started again.
+
+    ``model.learn(1_000_000, callback=ExactCheckpoint("run/checkpoints"))`` resumes from the newest checkpoint, if there is
+    one, and ends with the same numbers as a run that was never interrupted. On SIGTERM or SIGINT it saves a checkpoint after
+    the current rollout and its gradient steps, and exits with the code that shells report for a program that the signal has
+    ended, 143 or 130.
+
+    Checkpoints are saved between two rollouts, that is, after the gradient steps. Create everything as before: algorithm,
+    environment, callbacks. Each call of ``learn`` needs its own folder.
+
+    :param path: Folder of the checkpoints.
+    :param every: Environment steps between two checkpoints.
+    :param keep: Number of newest checkpoints to keep. The best one is kept too, by the mean reward of the last evaluation or,
+        without evaluations, of the last episodes.
+    :param verbose: 0 for no output, 1 to report when checkpoints are saved and resumed.
+    :raises ValueError: if a number is less than 1.
+    """
+
+    not_resumed = ("_store", "_saved", "_resumed", "_warned", "_signals")
+
+    def __init__(self, path: str | Path, every: int = 10_000, keep: int = 3, verbose: int = 0):
+        super().__init__(verbose)
+        if every < 1:
+            raise ValueError(f"every must be at least 1, got {every}")
+        self.every = every
+        self._store = Store(path, keep)
+        self._saved = Saved()
+        self._resumed: Checkpoint | None = None
+        self._warned = False
+        self._signals = SignalWatch()
+
+    def _on_training_start(self) -> None:
+        self._saved = Saved()
+        # Processes that train one agent go on together, from where all of them have been
+        together = ranks.common([path.name for path in self._store.checkpoints()]) if ranks.several() else None
+        self._resumed = self._store.newest(together)
+        if self._resumed is not None:
+            check_algorithm(self.model, self._resumed.tree)
+            buffer = self._buffer
+            if is_segmented(buffer):
+                restore_rows(buffer, [(segment.first, segment.read()) for segment in self._resumed.segments])
+            self._restore(self._resumed)
+            self._saved = Saved(self.model.num_timesteps, getattr(buffer, "pos", 0), self._resumed.segments)
+            if self.verbose:
+                print(f"Resuming from {self._resumed.path}")
+        self._signals.start(self.model)
+
+    def _on_rollout_start(self) -> None:
+        if self._resumed is not None:
+            # Only now the program is where it was when the checkpoint was made
+            if self._resumed.tree["in_learn"]:
+                self._restore(self._resumed)
+            self._resumed = None
+        if self._signals.caught is not None or self.model.num_timesteps - self._saved.steps >= self.every:
+            self._save(in_learn=True)
+        if self._signals.caught is not None:
+            self._signals.stop()
+            sys.exit(128 + self._signals.caught)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        self._signals.stop()
+        # A training that a callback has stopped is stopped again when it is resumed from the checkpoint before
+        if self.model.num_timesteps >= self.model._total_timesteps:
+            self._save(in_learn=False)
+
+    @property
+    def _callbacks(self) -> BaseCallback:
+        """All callbacks of the training, except the progress bar that ``learn(progress_bar=True)`` adds."""
+        given = self.locals["callback"]
+        with_bar = isinstance(given, CallbackList) and isinstance(given.callbacks[-1], ProgressBarCallback)
+        return given.callbacks[0] if with_bar and len(given.callbacks) == 2 else given
+
+    @property
+    def _buffer(self) -> ReplayBuffer | None:
+        return getattr(self.model, "replay_buffer", None)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        restore(self.model, self._callbacks, checkpoint.tree, checkpoint.tensors)
+
+    def _save(self, in_learn: bool) -> None:
+        steps, buffer = self.model.num_timesteps, self._buffer
+        if steps == self._saved.steps:
+            return
+        snapshot = capture(self.model, self._callbacks)
+        if snapshot.anew and not self._warned:
+            self._warned = True
+            warnings.warn(
+                "The state of these environments cannot be saved, so their episodes start over when training is resumed: "
+                f"{'; '.join(snapshot.anew)}",
+                stacklevel=2,
+            )
+        segments, rows = self._new_rows()
+        tree = snapshot.tree | {"in_learn": in_learn}
+        segments = self._store.save(steps, tree, snapshot.tensors, segments, rows, self._score())
+        self._saved = Saved(steps, getattr(buffer, "pos", 0), segments)
+        if self.verbose:
+            print(f"Saved the checkpoint of step {steps} in {self._store.path}")
+
+    def _new_rows(self) -> tuple[list[Segment], tuple[int, dict[str, np.ndarray]] | None]:
+        """:return: Rows of the replay buffer that are already on disk, and those that are not."""
+        buffer, saved = self._buffer, self._saved
+        if not is_segmented(buffer):
+            return [], None
+        segments, rows = saved.segments, None
+        if saved.pos is not None:
+            rows = rows_since(buffer, saved.pos, (self.model.num_timesteps - saved.steps) // self.model.n_envs)
+        if rows is None or not all(segment.file.exists() for segment in segments):
+            rows, segments = all_rows(buffer), []
+        # The oldest segments are of no use once all of their rows have been written over
+        while segments and sum(segment.rows for segment in segments[1:]) + len(rows) >= buffer.size():
+            segments = segments[1:]
+        return segments, (int(rows[0]), read_rows(buffer, rows)) if len(rows) else None
+
+    def _score(self) -> float | None:
+        """:return: Mean reward of the last evaluation, or else of the last episodes; None before the first one."""
+        for evaluation in evaluations(self._callbacks):
+            if np.isfinite(evaluation.last_mean_reward):
+                return float(evaluation.last_mean_reward)
+        episodes = self.model.ep_info_buffer
+        return float(np.mean([episode["r"] for episode in episodes])) if episodes else None
+
+
+def evaluations(callback: Any) -> Iterator[EvalCallback]:
+    """
+    :param callback: Callback.
+    :return: The evaluation callbacks among this one and those that it calls.
+    """
+    if isinstance(callback, EvalCallback):
+        yield callback
+    for inner in [*getattr(callback, "callbacks", []), getattr(callback, "callback", None)]:
+        if isinstance(inner, BaseCallback):
+            yield from evaluations(inner)

@@ -1,0 +1,154 @@
+"""
+The state of environments, wrappers included.
+
+An environment that keeps its state in plain attributes (numbers, arrays, containers, random generators, objects made of them)
+needs nothing more. Any other environment needs the two methods of :class:`Resumable`: ``get_state()`` returns plain data, and
+``set_state(state)`` restores the environment from it. If a class has these methods, its attributes are not inspected.
+"""
+
+import json
+import multiprocessing
+import signal
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch as th
+from stable_baselines3.common.monitor import ResultsWriter
+
+from sb3_softac.resume.box2d import is_box2d, record_episodes
+from sb3_softac.resume.generators import generator_states, set_generator_states
+from sb3_softac.resume.kinds import KINDS, read_attributes, write_attributes
+from sb3_softac.resume.plain import Kind, Reader, ResumeError, Writer
+from sb3_softac.resume.simulators import SIMULATORS
+
+
+def _has_protocol(value: Any) -> bool:
+    cls = type(value)
+    return (
+        isinstance(value, gym.Env) and callable(getattr(cls, "get_state", None)) and callable(getattr(cls, "set_state", None))
+    )
+
+
+def _write_protocol(writer: Writer, value: Any, path: str) -> Any:
+    state = value.get_state()
+    if isinstance(value, Resumable) and "unknown" in state:
+        writer.unknown.append(state["unknown"])
+    return {"state": writer.write(state, path), "generators": write_attributes(writer, _generators(value), path)}
+
+
+def _read_protocol(reader: Reader, content: Any, live: Any, path: str) -> Any:
+    live.set_state(reader.read(content["state"], None, path))
+    read_attributes(reader, content["generators"], live.unwrapped, path)
+    return live
+
+
+def _generators(env: Any) -> dict[str, Any]:
+    """:return: The attributes that hold random generators in every environment; get_state() need not return them."""
+    attributes = vars(env.unwrapped)
+    return {name: attributes[name] for name in ("_np_random", "action_space", "observation_space") if name in attributes}
+
+
+def _read_episodes(reader: Reader, content: str, live: Any, path: str) -> Any:
+    """Restore the content of Monitor's CSV file, which is new or has become longer."""
+    if live is not None:
+        live.file_handler.seek(0)
+        live.file_handler.truncate()
+        live.file_handler.write(content)
+        live.file_handler.flush()
+    return live
+
+
+EPISODES = Kind(
+    "episodes",
+    lambda v: isinstance(v, ResultsWriter),
+    lambda w, v, p: Path(v.file_handler.name).read_text(),
+    _read_episodes,
+)
+PROTOCOL = Kind("protocol", _has_protocol, _write_protocol, _read_protocol)
+ENVIRONMENT_KINDS = (PROTOCOL, EPISODES, *SIMULATORS, *KINDS)
+
+
+WRAP = "Wrap each environment in sb3_softac.resume.Resumable (make_vec_env(..., wrapper_class=Resumable))"
+
+
+class CannotCapture(Exception):
+    """Names the part of an environment that is neither plain data nor known to have no state."""
+
+
+def write_environment(env: gym.Env, path: str) -> tuple[Any, dict[str, th.Tensor]]:
+    """
+    :param env: Environment, with its wrappers.
+    :param path: Its name.
+    :return: Its state as JSON and tensors.
+    :raises CannotCapture: if a part of it cannot be saved.
+    """
+    writer = Writer(ENVIRONMENT_KINDS)
+    written = writer.write(env, path)
+    if writer.unknown:
+        others = f" and {len(writer.unknown) - 1} more" if len(writer.unknown) > 1 else ""
+        remedy = f"it belongs to Box2D. {WRAP}" if is_box2d(env) else "give it the methods get_state() and set_state(state)"
+        raise CannotCapture(f"{writer.unknown[0]}{others} is not plain data: {remedy}")
+    return written, writer.tensors
+
+
+def read_environment(env: gym.Env, path: str, written: Any, tensors: dict[str, th.Tensor]) -> None:
+    """
+    :param env: Environment, created as the saved one was.
+    :param path: Its name.
+    :param written: Its state as JSON.
+    :param tensors: The tensors of the state.
+    :raises ResumeError: if it is a different environment.
+    """
+    Reader(tensors, ENVIRONMENT_KINDS).read(written, env, path)
+
+
+class Resumable(gym.Wrapper):
+    """
+    Makes the state of an environment accessible from other processes, and that of a Box2D environment accessible at all.
+
+    It has to be the outermost wrapper: ``make_vec_env(..., vec_env_cls=SubprocVecEnv, wrapper_class=Resumable)``.
+
+    :param env: Environment.
+    """
+
+    def __init__(self, env: gym.Env):
+        super().__init__(record_episodes(env) if is_box2d(env) else env)
+        if multiprocessing.parent_process() is not None:
+            signal.signal(
+                signal.SIGINT, signal.SIG_IGN
+            )  # Ctrl-C is for the training, which still has to save this environment
+
+    def get_state(self) -> dict[str, Any]:
+        """
+        :return: The state of the environment and of the random generators of its process, as plain data; or, under
+            ``"unknown"``, the part that cannot be saved.
+        """
+        try:
+            written, tensors = write_environment(self.env, "env")
+        except CannotCapture as error:
+            return {"unknown": str(error)}
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        return {"state": json.dumps(written), "arrays": arrays, "generators": generator_states()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """
+        :param state: What :meth:`get_state` returned.
+        :raises ResumeError: if it is the state of a different environment.
+        """
+        tensors = {name: th.from_numpy(array) for name, array in state["arrays"].items()}
+        read_environment(self.env, "env", json.loads(state["state"]), tensors)
+        set_generator_states(state["generators"])
+
+    def take_state(self, state: dict[str, Any]) -> str | None:
+        """
+        :meth:`set_state` for calls from another process, where an exception would only end this one.
+
+        :param state: What :meth:`get_state` returned.
+        :return: The reason why the state does not fit; None if it does.
+        """
+        try:
+            self.set_state(state)
+        except ResumeError as error:
+            return str(error)
+        return None

@@ -1,0 +1,77 @@
+"""Simulators whose state is not in Python objects: MuJoCo, and Atari if it is installed."""
+
+from typing import Any
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+from gymnasium.envs.mujoco import MujocoEnv
+
+from sb3_softac.resume.kinds import read_attributes, write_attributes
+from sb3_softac.resume.plain import Kind, Reader, ResumeError, Writer
+
+SPEC = mujoco.mjtState.mjSTATE_INTEGRATION
+
+
+def _arrays(holder: Any) -> dict[str, np.ndarray]:
+    """:return: The floating-point arrays of a MuJoCo structure; writing to them changes the structure."""
+    values = {name: getattr(holder, name) for name in dir(holder) if not name.startswith("_")}
+    return {name: value for name, value in values.items() if isinstance(value, np.ndarray) and value.dtype.kind == "f"}
+
+
+def _write_mujoco(writer: Writer, value: Any, path: str) -> Any:
+    physics = np.empty(mujoco.mj_stateSize(value.model, SPEC))
+    mujoco.mj_getState(value.model, value.data, physics, SPEC)
+    attributes = {name: part for name, part in vars(value).items() if name not in ("model", "data")}
+    # Environments read what was derived from the state before, such as positions of bodies, and randomise the model
+    arrays = {name: _arrays(getattr(value, name)) for name in ("data", "model")}
+    return {
+        "physics": writer.write(physics, f"{path}.physics"),
+        "options": writer.write(_arrays(value.model.opt), f"{path}.options"),
+        "arrays": writer.write(arrays, f"{path}.arrays"),
+        "attributes": write_attributes(writer, attributes, path),
+    }
+
+
+def _read_mujoco(reader: Reader, content: Any, live: Any, path: str) -> Any:
+    physics, options = (reader.read(content[name], None, path) for name in ("physics", "options"))
+    if len(physics) != mujoco.mj_stateSize(live.model, SPEC):
+        raise ResumeError(f"{path}: the MuJoCo model differs from the saved one")
+    arrays = reader.read(content["arrays"], None, path)
+    _copy(options, live.model.opt)
+    _copy(arrays["model"], live.model)
+    mujoco.mj_setState(live.model, live.data, physics, SPEC)
+    mujoco.mj_forward(live.model, live.data)  # contacts and what else has no fixed size
+    _copy(arrays["data"], live.data)
+    read_attributes(reader, content["attributes"], live, path)
+    return live
+
+
+def _copy(arrays: dict[str, np.ndarray], holder: Any) -> None:
+    for name, target in _arrays(holder).items():
+        if name in arrays and target.shape == arrays[name].shape:
+            target[...] = arrays[name]
+
+
+def _is_atari(value: Any) -> bool:
+    return isinstance(value, gym.Env) and (type(value).__module__, type(value).__name__) == ("ale_py.env", "AtariEnv")
+
+
+def _write_atari(writer: Writer, value: Any, path: str) -> Any:
+    attributes = {name: part for name, part in vars(value).items() if name != "ale"}
+    state = value.clone_state(include_rng=True).serialize()
+    return {"state": writer.write(state, f"{path}.state"), "attributes": write_attributes(writer, attributes, path)}
+
+
+def _read_atari(reader: Reader, content: Any, live: Any, path: str) -> Any:
+    import ale_py
+
+    live.restore_state(ale_py.ALEState(reader.read(content["state"], None, path)))
+    read_attributes(reader, content["attributes"], live, path)
+    return live
+
+
+SIMULATORS = (
+    Kind("mujoco", lambda v: isinstance(v, MujocoEnv), _write_mujoco, _read_mujoco),
+    Kind("atari", _is_atari, _write_atari, _read_atari),
+)

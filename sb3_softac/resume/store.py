@@ -1,0 +1,199 @@
+"""A folder of checkpoints. A crash at any moment leaves the existing checkpoints intact."""
+
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Container
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from safetensors import SafetensorError
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import save_file
+
+from sb3_softac.resume.checkpoint import (
+    FORMAT,
+    MANIFEST,
+    STATE,
+    TENSORS,
+    Checkpoint,
+    Segment,
+    digest,
+    manifest_text,
+    read_checkpoint,
+)
+from sb3_softac.resume.plain import ResumeError
+
+LIBRARIES = ("sb3_softac", "stable_baselines3", "torch", "numpy", "gymnasium", "mujoco")
+NAME = re.compile(r"checkpoint-(\d{12})")
+
+
+def sync(path: Path) -> None:
+    """
+    Wait until a file or folder is on disk.
+
+    :param path: Path.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class Store:
+    """
+    A folder of checkpoints.
+
+    :param path: The folder; created when the first checkpoint is saved.
+    :param keep: Number of newest checkpoints to keep; the one with the largest score is kept too.
+    :raises ValueError: if ``keep`` is less than 1.
+    """
+
+    def __init__(self, path: str | Path, keep: int = 1):
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, got {keep}")
+        self.path, self.keep = Path(path), keep
+
+    def checkpoints(self) -> list[Path]:
+        """:return: The folders of all checkpoints, the oldest first."""
+        return sorted(path for path in self.path.glob("checkpoint-*") if NAME.fullmatch(path.name))
+
+    def newest(self, among: Container[str] | None = None) -> Checkpoint | None:
+        """
+        :param among: Names of checkpoints; None for all.
+        :return: The newest checkpoint that can be read; None if there are no checkpoints. Warns about damaged ones.
+        :raises ResumeError: if there are checkpoints, and all are damaged.
+        """
+        problems: list[str] = []
+        for path in reversed(self.checkpoints()):
+            if among is not None and path.name not in among:
+                continue
+            try:
+                checkpoint = read_checkpoint(path)
+            except ResumeError as error:
+                problems.append(str(error))
+                continue
+            if problems:
+                warnings.warn(f"Damaged: {'; '.join(problems)}. Using {path} instead", stacklevel=2)
+            return checkpoint
+        if problems:
+            raise ResumeError(
+                f"No checkpoint can be read: {'; '.join(problems)}. To start from the beginning, remove {self.path}"
+            )
+        return None
+
+    def save(
+        self,
+        step: int,
+        tree: dict[str, Any],
+        tensors: dict[str, th.Tensor],
+        segments: list[Segment],
+        rows: tuple[int, dict[str, np.ndarray]] | None = None,
+        score: float | None = None,
+    ) -> list[Segment]:
+        """
+        Save a checkpoint, then remove those that are not to be kept.
+
+        :param step: Environment steps until now.
+        :param tree: State as JSON.
+        :param tensors: Tensors of the state.
+        :param segments: Rows of the replay buffer that are already on disk.
+        :param rows: Rows that are not on disk yet: position of the first row in the buffer, and their contents by name.
+        :param score: How good the policy is, larger is better; None if not known.
+        :return: All segments, as they are in the new checkpoint.
+        :raises OSError: if it cannot be written. Earlier checkpoints stay intact.
+        """
+        final, writing = self.path / f"checkpoint-{step:012d}", self.path / f"writing-{step:012d}"
+        self.path.mkdir(parents=True, exist_ok=True)
+        for path in [*self.path.glob("writing-*"), *self.path.glob("removing-*")]:  # of a process that was killed
+            shutil.rmtree(path)
+        writing.mkdir()
+        try:
+            segments = self._write(writing, step, tree, tensors, segments, rows, score)
+            for path in self.checkpoints():
+                if path >= final:  # damaged, or the training would have gone on from there
+                    path.rename(path.with_name(f"damaged-{path.name}"))
+            writing.rename(final)
+        except BaseException:
+            shutil.rmtree(writing, ignore_errors=True)
+            raise
+        sync(self.path)
+        self._prune()
+        return [segment._replace(file=final / segment.file.name) for segment in segments]
+
+    def _write(
+        self,
+        folder: Path,
+        step: int,
+        tree: dict[str, Any],
+        tensors: dict[str, th.Tensor],
+        segments: list[Segment],
+        rows: tuple[int, dict[str, np.ndarray]] | None,
+        score: float | None,
+    ) -> list[Segment]:
+        for segment in segments:
+            _link(segment.file, folder / segment.file.name)
+        (folder / STATE).write_text(json.dumps(tree))
+        _save(save_file, tensors, folder / TENSORS)
+        if rows is not None:
+            first, contents = rows
+            file = folder / f"rows-{step:012d}.safetensors"
+            _save(save_arrays, contents, file)
+            segments = [*segments, Segment(file, first, len(contents["rewards"]), digest(file))]
+        new = [STATE, TENSORS, *(segment.file.name for segment in segments[-1:] if rows is not None)]
+        manifest = {
+            "format": FORMAT,
+            "step": step,
+            "score": score,
+            "libraries": {name: version(name) for name in LIBRARIES},
+            "segments": [{"file": segment.file.name, "first": segment.first, "rows": segment.rows} for segment in segments],
+            "files": {name: digest(folder / name) for name in (STATE, TENSORS)}
+            | {segment.file.name: segment.sha256 for segment in segments},
+        }
+        (folder / MANIFEST).write_text(manifest_text(manifest))
+        for name in [*new, MANIFEST]:
+            sync(folder / name)
+        sync(folder)
+        return segments
+
+    def _prune(self) -> None:
+        """Remove all checkpoints except the newest ones and the best one."""
+        checkpoints = self.checkpoints()
+        scores = {path: score for path in checkpoints if (score := _score(path)) is not None}
+        best = max(scores, key=lambda path: scores[path], default=None)
+        for path in checkpoints[: -self.keep]:
+            if path != best:
+                self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        """Remove a checkpoint so that a partly removed one is never taken for a complete one."""
+        removing = path.with_name(f"removing-{path.name}")
+        path.rename(removing)
+        shutil.rmtree(removing)
+
+
+def _save(write: Callable[[Any, Path], None], contents: Any, path: Path) -> None:
+    try:
+        write(contents, path)
+    except SafetensorError as error:  # also for a full disk
+        raise OSError(f"{path} cannot be written: {error}") from error
+
+
+def _score(path: Path) -> float | None:
+    try:
+        return json.loads((path / MANIFEST).read_text())["score"]
+    except (OSError, ValueError, KeyError):  # damaged
+        return None
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)

@@ -1,0 +1,185 @@
+"""Callbacks go on where they were: evaluations, the best model, the log."""
+
+import csv
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, EveryNTimesteps, ProgressBarCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_softac import DiscreteSAC, SoftAC_v1
+from sb3_softac.resume import ExactCheckpoint, ResumeError
+from tests.resume.harness import Cut, differences, interrupted, uninterrupted
+from tests.resume.test_exact import maker
+
+
+def evaluation(folder):
+    venv = VecNormalize(make_vec_env("Pendulum-v1", 2, seed=5), training=False, norm_reward=False)
+    return EvalCallback(
+        venv, eval_freq=17, n_eval_episodes=2, log_path=str(folder), best_model_save_path=str(folder), verbose=0
+    )
+
+
+def test_evaluations(tmp_path):
+    straight, cut = tmp_path / "a", tmp_path / "b"
+    makers = [maker(SoftAC_v1, wrap=VecNormalize, n_envs=2, callbacks=lambda f=f: [evaluation(f)]) for f in (straight, cut)]
+    expected = uninterrupted(makers[0], 200, tmp_path / "c")
+    assert differences(expected, interrupted(makers[1], 200, tmp_path / "d", cuts=(90, 171))) == []
+    first, second = (np.load(folder / "evaluations.npz") for folder in (straight, cut))
+    assert len(first["timesteps"]) == 5
+    assert all(np.array_equal(first[name], second[name]) for name in first.files)
+    best = [SoftAC_v1.load(folder / "best_model.zip").get_parameters()["policy"] for folder in (straight, cut)]
+    assert all((best[0][name] == best[1][name]).all() for name in best[0])
+
+
+class Count(BaseCallback):
+    """Has a state of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def _on_step(self):
+        self.seen.append((self.n_calls, self.num_timesteps))
+        return True
+
+
+def test_nested_callbacks(tmp_path):
+    counts = []
+
+    def callbacks():
+        counts.append(Count())
+        return [CallbackList([EveryNTimesteps(30, counts[-1])])]
+
+    make = maker(SoftAC_v1, callbacks=callbacks)
+    uninterrupted(make, 150, tmp_path / "straight")
+    interrupted(make, 150, tmp_path / "cut", cuts=(65, 110))
+    assert counts[0].seen == counts[-1].seen == [(i, 30 * i) for i in range(1, 6)]
+
+
+def test_other_callbacks_are_refused(tmp_path):
+    make = maker(SoftAC_v1)
+    uninterrupted(make, 60, tmp_path)
+    model, _ = make()
+    with pytest.raises(ResumeError, match="use the same callbacks"):
+        model.learn(100, callback=[ExactCheckpoint(tmp_path), Count()])
+
+
+def test_other_settings_are_said(tmp_path):
+    uninterrupted(maker(SoftAC_v1, batch_size=8), 60, tmp_path)
+    model, _ = maker(SoftAC_v1, batch_size=9)()
+    with pytest.warns(UserWarning, match="batch_size is 9, but 8 in the checkpoint"):
+        model.learn(60, callback=[ExactCheckpoint(tmp_path)])
+    assert model.batch_size == 8
+
+
+def test_other_algorithm_is_refused(tmp_path):
+    uninterrupted(maker(SoftAC_v1), 30, tmp_path)
+    model, _ = maker(DiscreteSAC)()
+    with pytest.raises(ResumeError, match="The checkpoint is of a SoftAC_v1, but this is a DiscreteSAC"):
+        model.learn(60, callback=[ExactCheckpoint(tmp_path)])
+
+
+@pytest.mark.filterwarnings("ignore:rich is experimental")
+def test_progress_bars_start_where_the_training_stopped(tmp_path, monkeypatch):
+    totals = []
+    start = ProgressBarCallback._on_training_start
+
+    def note(bar):
+        start(bar)
+        totals.append(bar.pbar.total)
+
+    monkeypatch.setattr(ProgressBarCallback, "_on_training_start", note)
+    uninterrupted(maker(SoftAC_v1), 60, tmp_path, progress_bar=True)
+    uninterrupted(maker(SoftAC_v1), 100, tmp_path, progress_bar=True)
+    uninterrupted(maker(SoftAC_v1), 110, tmp_path)
+    assert totals == [60, 40]
+
+
+@pytest.mark.parametrize("every", [0, -1])
+def test_every_is_checked(every, tmp_path):
+    with pytest.raises(ValueError, match="every must be at least 1"):
+        ExactCheckpoint(tmp_path, every)
+
+
+def test_a_finished_training_stays_as_it_is(tmp_path):
+    make = maker(SoftAC_v1)
+    expected = uninterrupted(make, 60, tmp_path)
+    assert differences(expected, uninterrupted(make, 60, tmp_path)) == []
+
+
+def test_a_longer_training_goes_on(tmp_path):
+    make = maker(SoftAC_v1, use_sde=True)
+    uninterrupted(make, 60, tmp_path / "short")
+    longer = uninterrupted(make, 100, tmp_path / "short")
+    expected = uninterrupted(make, 100, tmp_path / "long")
+    expected["counters"] = longer["counters"] = ()
+    assert differences(expected, longer) == []
+
+
+class Stop(BaseCallback):
+    def _on_step(self):
+        return self.num_timesteps < 70
+
+
+def test_a_stopped_training_is_stopped_again(tmp_path):
+    make = maker(SoftAC_v1, callbacks=lambda: [Stop()])
+    expected = uninterrupted(make, 100, tmp_path)
+    assert expected["counters"][0] == 70
+    assert differences(expected, uninterrupted(make, 100, tmp_path)) == []
+
+
+def test_the_log_goes_on(tmp_path):
+    logs = {}
+    for name, cuts in [("straight", []), ("cut", [230, 390])]:
+        for cut in [*cuts, 10**9]:
+            model, _ = maker(SoftAC_v1, train_freq=50)()
+            logs[name, cut] = tmp_path / f"{name}{cut}"
+            model.set_logger(configure(str(logs[name, cut]), ["csv"]))
+            try:
+                model.learn(600, callback=[ExactCheckpoint(tmp_path / name, 50), Cut(cut)], log_interval=1)
+            except KeyboardInterrupt:
+                pass
+            model.logger.close()
+    first, second = (read_csv(logs[name, 10**9] / "progress.csv")[-1] for name in ("straight", "cut"))
+    timing = {"time/fps", "time/time_elapsed"}
+    assert {key: first[key] for key in first.keys() - timing} == {key: second[key] for key in second.keys() - timing}
+
+
+def read_csv(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+PROGRAM = """
+import pickle
+import sys
+from sb3_softac import SoftAC_v1
+from sb3_softac.resume import ExactCheckpoint
+from tests.resume.harness import Cut, fingerprint
+from tests.resume.test_exact import maker
+path, cut, out = sys.argv[1:]
+model, _ = maker(SoftAC_v1)()
+try:
+    model.learn(120, callback=[ExactCheckpoint(path, 25), Cut(int(cut))])
+finally:
+    pickle.dump(fingerprint(model), open(out, "wb"))
+"""
+
+
+def test_in_new_processes(tmp_path):
+    for hash_seed, cut in [("1", 60), ("2", 100), ("3", 10**9)]:
+        command = [sys.executable, "-c", PROGRAM, str(tmp_path / "cut"), str(cut), str(tmp_path / "end")]
+        environment = os.environ | {"PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"}
+        result = subprocess.run(command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True)
+        assert (result.returncode == 0) == (cut == 10**9), result.stderr
+    expected = uninterrupted(maker(SoftAC_v1), 120, tmp_path / "straight")
+    with open(tmp_path / "end", "rb") as file:
+        assert differences(expected, pickle.load(file)) == []

@@ -1,0 +1,288 @@
+"""Environments of users: what is captured by itself, what by a protocol, and what is said where neither is possible."""
+
+import os
+import signal
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from stable_baselines3 import SAC
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack, VecNormalize
+
+from sb3_softac import DiscreteSAC, SoftAC_v1
+from sb3_softac.resume import ExactCheckpoint, Resumable, ResumeError
+from sb3_softac.resume.environments import read_environment, write_environment
+from sb3_softac.tabular import TabularEnv, TabularMDP
+from tests.resume.harness import Cut, differences, fingerprint, interrupted, uninterrupted
+from tests.resume.test_exact import check, maker
+
+
+class Walk(gym.Env):
+    """A random walk; where it is kept, a subclass decides."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.put(self.np_random.normal(size=2))
+        return self.get().astype(np.float32), {}
+
+    def step(self, action):
+        self.put(self.get() + self.np_random.normal(size=2) + action)
+        value = self.get()
+        return value.astype(np.float32), float(-(value**2).sum()), bool(abs(value).max() > 5), False, {}
+
+
+class Nested(Walk):
+    """In objects and containers that refer to one another."""
+
+    class Part:
+        pass
+
+    def put(self, value):
+        if not hasattr(self, "part"):
+            self.part = self.Part()
+            self.part.owner = self
+        self.part.values = {"now": (value, [None, float("inf")]), "again": value}
+        self.part.values["now"][0][0] += 0.5  # the same array under two names
+
+    def get(self):
+        return self.part.values["again"]
+
+
+class Opaque(Walk):
+    """Where Python cannot see it."""
+
+    def put(self, value):
+        self.hidden = memoryview(np.array(value).tobytes())
+
+    def get(self):
+        return np.frombuffer(self.hidden).copy()
+
+
+class WithProtocol(Opaque):
+    """The same, with the two methods."""
+
+    def get_state(self):
+        return {"value": self.get()}
+
+    def set_state(self, state):
+        self.put(state["value"])
+
+
+class Numbers(list):
+    """A list, and more than one."""
+
+
+class InSubclass(Walk):
+    """In a type that is more than its attributes."""
+
+    def put(self, value):
+        self.numbers = Numbers(value.tolist())
+
+    def get(self):
+        return np.array(self.numbers)
+
+
+class Growing(Walk):
+    """Makes an object while it runs, which a new environment does not have."""
+
+    def put(self, value):
+        self.count = getattr(self, "count", 0) + 1
+        self.value = value
+        if self.count == 2:
+            self.late = Nested.Part()
+
+    def get(self):
+        return self.value
+
+
+@pytest.mark.parametrize("env", [Nested, WithProtocol])
+def test_environments_of_users(env, tmp_path):
+    check(
+        maker(
+            SoftAC_v1, env, n_envs=2, venv=dict(wrapper_class=gym.wrappers.TimeLimit, wrapper_kwargs=dict(max_episode_steps=7))
+        ),
+        tmp_path,
+    )
+
+
+@pytest.mark.slow
+def test_protocol_in_other_processes(tmp_path):
+    check(maker(SoftAC_v1, WithProtocol, venv=dict(wrapper_class=Resumable, vec_env_cls=SubprocVecEnv)), tmp_path, cuts=(60,))
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_left_to_the_training():
+    venv = make_vec_env("Pendulum-v1", 1, wrapper_class=Resumable, vec_env_cls=SubprocVecEnv)
+    venv.reset()
+    os.kill(venv.processes[0].pid, signal.SIGINT)
+    assert venv.step(np.zeros((1, 1)))[0].shape == (1, 3)
+    venv.close()
+
+
+def test_atari(tmp_path):
+    ale_py = pytest.importorskip("ale_py")
+    gym.register_envs(ale_py)
+    envs = [gym.make("ALE/Pong-v5", obs_type="ram") for _ in range(2)]
+    for number, env in enumerate(envs):
+        env.reset(seed=number)
+    for _ in range(50):
+        envs[0].step(envs[0].action_space.sample())
+    read_environment(envs[1], "env", *write_environment(envs[0], "env"))
+    for _ in range(300):
+        action = envs[0].action_space.sample()
+        (first, *rest), (second, *others) = (env.step(action) for env in envs)
+        assert np.array_equal(first, second) and rest == others
+
+
+def test_tabular(tmp_path):
+    check(
+        maker(DiscreteSAC, lambda: gym.wrappers.TimeLimit(TabularEnv(TabularMDP.from_gymnasium("FrozenLake-v1", 0.9)), 9)),
+        tmp_path,
+    )
+
+
+class Wrapped(VecNormalize):
+    def __init__(self, venv):
+        super().__init__(VecFrameStack(venv, 2))
+
+
+@pytest.mark.parametrize("algorithm", [SoftAC_v1, SAC])
+@pytest.mark.parametrize(
+    ("env", "venv", "reason"),
+    [
+        (Opaque, {}, r"environment: .*\.hidden \(builtins.memoryview\)"),
+        (InSubclass, {}, r"environment: .*\.numbers \(tests.resume.test_environments.Numbers\)"),
+        ("LunarLanderContinuous-v3", {}, r"this \(.SwigPyObject\) and \d+ more is not plain data: it belongs to Box2D. Wrap"),
+        ("Pendulum-v1", dict(vec_env_cls=SubprocVecEnv), "the environments are in other processes. Wrap each environment in"),
+    ],
+)
+def test_what_cannot_be_captured_is_named_once(algorithm, env, venv, reason, tmp_path):
+    make = maker(algorithm, env, n_envs=2, wrap=Wrapped, venv=venv)
+    model, _ = make()
+    with pytest.warns(UserWarning, match=reason) as warnings, pytest.raises(KeyboardInterrupt):
+        model.learn(200, callback=[ExactCheckpoint(tmp_path, 25), Cut(120)])
+    assert len([warning for warning in warnings if "start over" in str(warning.message)]) == 1
+    model.env.close()
+    model, _ = make()
+    with pytest.warns(UserWarning, match="start over"):
+        model.learn(200, callback=[ExactCheckpoint(tmp_path, 25), Cut(10**9)])
+    model.env.close()
+    assert model.num_timesteps == 200 and model.replay_buffer.size() == 100
+    # What was observed at the resumption does not follow from what was observed before
+    if algorithm is SoftAC_v1:
+        assert (model.replay_buffer.timeouts | model.replay_buffer.dones)[51].all()
+
+
+def test_objects_made_on_the_way_are_refused(tmp_path):
+    make = maker(SoftAC_v1, Growing)
+    with pytest.raises(ResumeError, match=r"late is a NoneType now, but a Nested.Part was saved.*get_state\(\) and set_state"):
+        interrupted(make, 100, tmp_path, (70,))
+
+
+def test_wrappers_must_be_the_same(tmp_path):
+    uninterrupted(maker(SoftAC_v1, wrap=VecNormalize), 30, tmp_path)
+    model, _ = maker(SoftAC_v1)()
+    with pytest.raises(ResumeError, match="environment had 1 wrappers around its environments, but has 0 now"):
+        model.learn(60, callback=[ExactCheckpoint(tmp_path)])
+
+
+class Masked(gym.Env):
+    """Forbids the action that was taken last."""
+
+    observation_space, action_space = spaces.Discrete(3), spaces.Discrete(3)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.last, self.steps = int(self.np_random.integers(3)), 0
+        return self.last, {}
+
+    def step(self, action):
+        assert action != self.last
+        self.last, self.steps = int(action), self.steps + 1
+        return self.last, float(self.np_random.normal()), self.steps == 11, False, {}
+
+    def action_masks(self):
+        return np.arange(3) != self.last
+
+
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_action_masks(n_steps, tmp_path):
+    check(maker(DiscreteSAC, Masked, n_envs=2, n_steps=n_steps, buffer_size=100), tmp_path)
+
+
+class Signal(BaseCallback):
+    """Gets a signal in the middle of a round."""
+
+    not_resumed = ("step", "number")
+
+    def __init__(self, step, number):
+        super().__init__()
+        self.step, self.number = step, number
+
+    def _on_step(self):
+        if self.num_timesteps == self.step:
+            os.kill(os.getpid(), self.number)
+        return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("train_freq", [1, 7])
+def test_signals(number, train_freq, tmp_path, capfd):
+    before = signal.getsignal(number)
+    make = maker(SoftAC_v1, train_freq=train_freq)
+    expected = uninterrupted(make, 98, tmp_path / "straight", every=1_000)
+    model, _ = make()
+    with pytest.raises(SystemExit) as end:
+        model.learn(98, callback=[ExactCheckpoint(tmp_path / "cut", 1_000), Signal(52, number)])
+    assert end.value.code == 128 + number
+    assert "saving a checkpoint; send the signal again to end the program at once" in capfd.readouterr().err
+    step = -(-52 // train_freq) * train_freq
+    assert [path.name for path in (tmp_path / "cut").iterdir()] == [f"checkpoint-{step:012d}"]
+    model, _ = make()
+    model.learn(98, callback=[ExactCheckpoint(tmp_path / "cut", 1_000), Signal(-1, number)])
+    assert differences(expected, fingerprint(model)) == []
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_signal_ends_at_once(tmp_path):
+    model, _ = maker(SoftAC_v1, train_freq=50)()
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(98, callback=[ExactCheckpoint(tmp_path), Signal(3, signal.SIGINT), Signal(5, signal.SIGINT)])
+
+
+@pytest.mark.slow
+@given(data=st.data())
+@settings(
+    max_examples=8,
+    phases=[Phase.generate],
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_random_cuts(data, tmp_path_factory):
+    every, train_freq = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 12))
+    cuts = sorted(data.draw(st.lists(st.integers(60, 95), min_size=1, max_size=3)))
+    settings = dict(
+        n_envs=data.draw(st.integers(1, 3)), train_freq=train_freq, buffer_size=data.draw(st.sampled_from([60, 1000]))
+    )
+    algorithm = data.draw(st.sampled_from([SoftAC_v1, DiscreteSAC]))
+    folder = tmp_path_factory.mktemp("cuts")
+    make = maker(algorithm, n_steps=data.draw(st.integers(1, 3)), **settings)
+    expected = uninterrupted(make, 96, folder / "straight", every)
+    assert differences(expected, interrupted(make, 96, folder / "cut", cuts, every)) == []
+
+
+def test_signals_after_an_error_are_left_to_others(tmp_path):
+    model, _ = maker(SoftAC_v1)()
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(98, callback=[ExactCheckpoint(tmp_path), Cut(30)])
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)

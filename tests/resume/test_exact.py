@@ -1,0 +1,203 @@
+"""A training that was interrupted ends with the numbers of one that was not."""
+
+import numpy as np
+import pytest
+from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import BitFlippingEnv
+from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack, VecNormalize
+from stable_baselines3.her import HerReplayBuffer
+
+from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac.resume import Resumable
+from tests.resume.harness import differences, interrupted, uninterrupted
+
+SMALL = dict(learning_starts=20, batch_size=16, buffer_size=1_000, seed=3, device="cpu")
+CONTINUOUS = [SoftAC_v1, SQL, SAC, TD3, DDPG]
+DISCRETE = [DiscreteSAC, DQN]
+
+
+def maker(algorithm, env=None, n_envs=1, policy="MlpPolicy", wrap=None, callbacks=lambda: [], net=None, venv=None, **kwargs):
+    def make():
+        env_id = env or ("Pendulum-v1" if algorithm in CONTINUOUS else "CartPole-v1")
+        venvs = make_vec_env(env_id, n_envs, **(venv or {}))
+        venvs = wrap(venvs) if wrap else venvs
+        policy_kwargs = dict(net_arch=[16], **(net or {}))  # SB3 writes into it
+        return algorithm(policy, venvs, policy_kwargs=policy_kwargs, **{**SMALL, **kwargs}), callbacks()
+
+    return make
+
+
+def check(make, tmp_path, steps=120, cuts=(55, 100), **kwargs):
+    expected = uninterrupted(make, steps, tmp_path / "straight", **kwargs)
+    assert differences(expected, interrupted(make, steps, tmp_path / "cut", cuts, **kwargs)) == []
+
+
+@pytest.mark.parametrize("algorithm", CONTINUOUS + DISCRETE, ids=lambda a: a.__name__)
+def test_algorithms(algorithm, tmp_path):
+    check(maker(algorithm), tmp_path)
+
+
+@pytest.mark.parametrize(("algorithm", "n_envs"), [(PPO, 1), (PPO, 4), (A2C, 2)])
+def test_algorithms_without_a_replay_buffer(algorithm, n_envs, tmp_path):
+    """They are compared with those that have one."""
+
+    def make():
+        normalized = VecNormalize(make_vec_env("CartPole-v1", n_envs))
+        arguments = dict(n_steps=16, seed=3, device="cpu", policy_kwargs=dict(net_arch=[8]))
+        return algorithm("MlpPolicy", normalized, **arguments | ({"batch_size": 8} if algorithm is PPO else {})), []
+
+    check(make, tmp_path, steps=256, cuts=(110, 200))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", [*CONTINUOUS, *DISCRETE], ids=lambda a: a.__name__)
+def test_four_environments(algorithm, tmp_path):
+    check(maker(algorithm, n_envs=4, gradient_steps=2), tmp_path, steps=200, cuts=(90, 170))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", [SoftAC_v1, DiscreteSAC, TD3, DQN], ids=lambda a: a.__name__)
+def test_rounds_of_whole_episodes(algorithm, tmp_path):
+    check(maker(algorithm, train_freq=(1, "episode"), gradient_steps=-1), tmp_path, steps=500, cuts=(230, 450))
+
+
+ENVIRONMENTS = {
+    "MountainCarContinuous-v0": SoftAC_v1,
+    "Acrobot-v1": DiscreteSAC,
+    "FrozenLake-v1": DiscreteSAC,
+    "Taxi-v4": DQN,
+    "CliffWalking-v1": DiscreteSAC,
+    "Hopper-v4": SoftAC_v1,
+    "Walker2d-v4": SQL,
+    "HalfCheetah-v5": TD3,
+    "Ant-v4": SAC,
+    "Humanoid-v5": SoftAC_v1,
+    "Reacher-v4": SoftAC_v1,
+    "Pusher-v5": DDPG,
+    "MultiGoal-v0": SQL,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env", ENVIRONMENTS)
+def test_environments(env, tmp_path):
+    check(maker(ENVIRONMENTS[env], env), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("env", "algorithm"), [("LunarLander-v3", DiscreteSAC), ("BipedalWalker-v3", SoftAC_v1)])
+def test_box2d(env, algorithm, tmp_path):
+    check(maker(algorithm, env, n_envs=2, venv=dict(wrapper_class=Resumable)), tmp_path, steps=200, cuts=(130,))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("env", "algorithm"), [("Pendulum-v1", SAC), ("Hopper-v4", SoftAC_v1), ("LunarLander-v3", DiscreteSAC)]
+)
+def test_processes(env, algorithm, tmp_path):
+    venv = dict(wrapper_class=Resumable, vec_env_cls=SubprocVecEnv)
+    check(maker(algorithm, env, n_envs=4, venv=venv), tmp_path, cuts=(60,))
+
+
+def frame_stack(venv):
+    return VecNormalize(VecFrameStack(venv, 3))  # SB3 wants it to be the outermost
+
+
+@pytest.mark.parametrize("algorithm", [SoftAC_v1, DiscreteSAC, TD3], ids=lambda a: a.__name__)
+@pytest.mark.parametrize("wrap", [VecNormalize, frame_stack])
+def test_wrappers(algorithm, wrap, tmp_path):
+    check(maker(algorithm, n_envs=2, wrap=wrap), tmp_path, steps=200, cuts=(90, 170))
+
+
+def noise(kind, sigma=0.3):
+    return kind(np.zeros(1), np.full(1, sigma))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_envs", [1, 2])
+@pytest.mark.parametrize("kind", [NormalActionNoise, OrnsteinUhlenbeckActionNoise])
+def test_action_noise(kind, n_envs, tmp_path):
+    check(maker(TD3, n_envs=n_envs, action_noise=noise(kind)), tmp_path)
+
+
+DETERMINISTIC = dict(
+    net=dict(distribution="deterministic"),
+    ent_coef=0.0,
+    action_noise=noise(NormalActionNoise),
+    tau=1.0,
+    target_update_interval=7,
+)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(net=dict(distribution="mixture", distribution_kwargs=dict(n_components=3))),
+        dict(net=dict(distribution="mixture"), reparameterize=False),
+        dict(net=dict(distribution="flow")),
+        DETERMINISTIC,
+    ],
+    ids=["mixture", "likelihood ratio", "flow", "deterministic"],
+)
+def test_distributions(settings, tmp_path):
+    check(maker(SoftAC_v1, **settings), tmp_path)
+
+
+@pytest.mark.parametrize("sde_sample_freq", [-1, 4])
+@pytest.mark.parametrize("algorithm", [SoftAC_v1, SAC], ids=lambda a: a.__name__)
+def test_gsde(algorithm, sde_sample_freq, tmp_path):
+    settings = dict(use_sde=True, sde_sample_freq=sde_sample_freq, train_freq=7, gradient_steps=3)
+    check(maker(algorithm, **settings), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(buffer_size=90),
+        dict(buffer_size=90, n_steps=3),
+        dict(optimize_memory_usage=True, buffer_size=90, replay_buffer_kwargs=dict(handle_timeout_termination=False)),
+        dict(ent_coef="auto_0.1", ent_coef_bounds=(0.01, 1.0)),
+        dict(ent_coef="lin_0.5", learning_rate=lambda remaining: 1e-3 * remaining),
+        dict(target_update_interval=7, tau=1.0),
+    ],
+)
+def test_settings(settings, tmp_path):
+    check(maker(SoftAC_v1, **settings), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", [SoftAC_v1, SAC], ids=lambda a: a.__name__)
+def test_rows_of_a_training_before(algorithm, tmp_path):
+    def make():
+        model, callbacks = maker(algorithm, buffer_size=80)()
+        return model.learn(80), callbacks
+
+    check(make, tmp_path, steps=60, cuts=(40,))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", [SAC, TD3, DQN], ids=lambda a: a.__name__)
+def test_full_buffer_of_sb3(algorithm, tmp_path):
+    check(maker(algorithm, buffer_size=90), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "target_entropy", ["ratio_0.5", dict(schedule="drop", start=0.98), dict(schedule="linear", start=0.98, end=0.3)]
+)
+def test_target_entropy(target_entropy, tmp_path):
+    check(maker(DiscreteSAC, target_entropy=target_entropy, stable_kwargs=dict(q_clip=0.5, entropy_penalty=0.5)), tmp_path)
+
+
+@pytest.mark.parametrize("copy_info_dict", [False, True])
+@pytest.mark.parametrize("algorithm", [SoftAC_v1, SAC, DiscreteSAC], ids=lambda a: a.__name__)
+def test_hindsight(algorithm, copy_info_dict, tmp_path):
+    def goals():
+        return BitFlippingEnv(n_bits=4, continuous=algorithm is not DiscreteSAC)
+
+    buffer = dict(n_sampled_goal=2, copy_info_dict=copy_info_dict)
+    settings = dict(replay_buffer_class=HerReplayBuffer, replay_buffer_kwargs=buffer, buffer_size=150)
+    check(maker(algorithm, goals, n_envs=2, policy="MultiInputPolicy", **settings), tmp_path)
