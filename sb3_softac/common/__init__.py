@@ -1,1 +1,1 @@
-"""What the algorithms share: the train loop, the temperatures and the optimizer of the policies."""
+"""Code that the algorithms share: the training loop, the temperatures and the optimizer of the policies."""

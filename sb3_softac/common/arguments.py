@@ -1,4 +1,4 @@
-"""Checks of arguments that say what is wrong and what to use instead, before any work is done."""
+"""Checks of arguments, before any work is done. The errors say what is wrong and what to use instead."""
 
 import math
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def check_policy_class(policy: object, base: type[BasePolicy], algorithm: str) -> None:
     """
-    Require a policy of this algorithm; a saved model brings the one that it was made with.
+    Require a policy of this algorithm; a saved model contains the policy class that it was created with.
 
     :param policy: Policy class, or its name.
     :param base: Base class of the policies of the algorithm.
@@ -25,7 +25,7 @@ def check_policy_class(policy: object, base: type[BasePolicy], algorithm: str) -
     given = f"{policy.__module__}.{policy.__qualname__}" if isinstance(policy, type) else repr(policy)
     raise ValueError(
         f"{algorithm} cannot use the policy {given}: give 'MlpPolicy', 'CnnPolicy', 'MultiInputPolicy' or a subclass of "
-        f"{base.__module__}.{base.__qualname__}. A saved model is loaded by the class of the algorithm that saved it"
+        f"{base.__module__}.{base.__qualname__}. Load a saved model with the class of the algorithm that saved it"
     )
 
 
@@ -53,13 +53,13 @@ def check_arguments(model: "SoftOffPolicyAlgorithm") -> None:
         ),
         "random_steps": (
             model.random_steps is None or model.random_steps >= 0,
-            "None (as learning_starts) or at least 0",
+            "None (same as learning_starts) or at least 0",
             model.random_steps,
         ),
     }
     if isinstance(model.learning_rate, int | float):
         good = math.isfinite(model.learning_rate) and model.learning_rate >= 0.0
-        rules["learning_rate"] = (good, "a finite number of at least 0, or a schedule", model.learning_rate)
+        rules["learning_rate"] = (good, "a finite number, at least 0, or a schedule", model.learning_rate)
     for name, (holds, expected, given) in rules.items():
         if not holds:
             raise ValueError(f"{name} must be {expected}, got {given}")
@@ -67,7 +67,7 @@ def check_arguments(model: "SoftOffPolicyAlgorithm") -> None:
 
 def check_bounded_box(action_space: spaces.Space) -> None:
     """
-    Require what a squashed policy can act in.
+    Require an action space that a squashed policy can use.
 
     :param action_space: Action space of the environment.
     :raises AssertionError: if it is not a Box of floating-point numbers with finite, different bounds (the type is SB3's for
@@ -80,13 +80,13 @@ def check_bounded_box(action_space: spaces.Space) -> None:
         )
     if not np.issubdtype(action_space.dtype, np.floating):
         raise AssertionError(
-            f"The policy's actions are continuous, but {action_space} holds integers, to which they would all be cut: give "
-            "the environment a Box of np.float32 and round inside of it, or Discrete actions and use DiscreteSAC"
+            f"The policy's actions are continuous, but {action_space} contains integers, so all actions would be truncated: "
+            "give the environment a Box of np.float32 and round inside it, or use Discrete actions and DiscreteSAC"
         )
     remedy = "e.g. with gymnasium.wrappers.RescaleAction or TransformAction"
     if not np.isfinite([action_space.low, action_space.high]).all():
         raise AssertionError(
-            f"The policy squashes its actions into the bounds of the Box, but {action_space} has an infinite one: give the "
+            f"The policy squashes its actions into the bounds of the Box, but {action_space} has infinite bounds: give the "
             f"environment's action space finite bounds, {remedy}"
         )
     with np.errstate(over="ignore"):
@@ -94,5 +94,5 @@ def check_bounded_box(action_space: spaces.Space) -> None:
     if not (np.isfinite(width) & (width > 0.0)).all():
         raise AssertionError(
             f"The policy squashes its actions into the bounds of the Box, but in {action_space} a lower and an upper bound "
-            f"are equal, or further apart than single precision reaches: change the environment's action space, {remedy}"
+            f"are equal, or too far apart for single precision: change the environment's action space, {remedy}"
         )

@@ -14,7 +14,7 @@ class Batch(NamedTuple):
     obs: PyTorchObs
     """Observations ``[batch, ...]``, or a dictionary of them."""
     actions: th.Tensor
-    """Actions as the replay buffer keeps them: scaled to [-1, 1], or counted from 0 ``[batch, action_dim]``."""
+    """Actions as stored in the replay buffer: scaled to [-1, 1], or counted from 0 ``[batch, action_dim]``."""
     rewards: th.Tensor
     """Rewards, or discounted sums of n of them ``[batch]``."""
     dones: th.Tensor
@@ -24,14 +24,14 @@ class Batch(NamedTuple):
     next_obs: PyTorchObs
     """Observations of the states that the values behind the rewards belong to ``[batch, ...]``."""
     extras: dict[str, th.Tensor]
-    """Further columns of the replay buffer by name ``[batch, ...]``."""
+    """Additional columns of the replay buffer by name ``[batch, ...]``."""
 
 
 def make_batch(samples: ReplayBufferSamples | DictReplayBufferSamples | SoftReplayBufferSamples, gamma: float) -> Batch:
     """
-    :param samples: What a replay buffer returned, ours or one of SB3's.
-    :param gamma: Discount factor, where the buffer gives no discounts of its own.
-    :return: The same transitions, with one number per transition in one dimension.
+    :param samples: Samples from our replay buffer or one of SB3's.
+    :param gamma: Discount factor, used if the buffer does not return discounts.
+    :return: The same transitions; values that are one number per transition have shape ``[batch]``.
     """
     rewards, discounts = samples.rewards.flatten(), samples.discounts
     return Batch(

@@ -23,24 +23,24 @@ class SoftReplayBuffer(ReplayBuffer):
     """
     SB3's ReplayBuffer, DictReplayBuffer and NStepReplayBuffer in one, with extra columns.
 
-    Time limits, n-step targets, several environments and VecNormalize mean what they mean there, and the same random numbers
-    draw the same samples. Observations are stored once; ``observations`` and ``next_observations`` can be read and written as
-    SB3's arrays are (:class:`~sb3_softac.common.row_view.RowView`).
+    Time limits, n-step targets, several environments and VecNormalize are handled as in SB3, and the same random numbers give
+    the same samples. Observations are stored once; ``observations`` and ``next_observations`` can be read and written as SB3's
+    arrays are (:class:`~sb3_softac.common.row_view.RowView`).
 
     :param buffer_size: Number of transitions.
     :param observation_space: Observation space.
     :param action_space: Action space.
     :param device: Device of the samples.
     :param n_envs: Number of parallel environments.
-    :param optimize_memory_usage: Not supported; SB3's own ReplayBuffer has it.
-    :param handle_timeout_termination: Whether time limits are told from terminations.
+    :param optimize_memory_usage: Not supported; use SB3's ReplayBuffer for it.
+    :param handle_timeout_termination: Whether to distinguish time limits from terminations.
     :param n_steps: Number of rewards in a target before it bootstraps.
     :param gamma: Discount factor, for ``n_steps`` greater than 1.
-    :param extras: Further columns of a transition: shape and dtype by name. A name that begins with ``next_`` belongs to the
-        state that the transition (with n-step targets: the last of them) leads to.
-    :param single_precision: Whether to store observations of double precision in half the memory. Samples are of single
-        precision anyway, but VecNormalize sees exact numbers only without it.
-    :raises ValueError: if memory optimisation is asked for, or a number is out of its range.
+    :param extras: Additional columns of a transition: shape and dtype by name. A name that starts with ``next_`` belongs to
+        the state that the transition (with n-step targets: the last transition) leads to.
+    :param single_precision: Whether to round double-precision observations to single precision, for half the memory. Samples
+        are in single precision anyway, but VecNormalize then receives rounded numbers.
+    :raises ValueError: if ``optimize_memory_usage`` is set, or a number is out of its range.
     """
 
     def __init__(
@@ -58,9 +58,7 @@ class SoftReplayBuffer(ReplayBuffer):
         single_precision: bool = False,
     ):
         if optimize_memory_usage:
-            raise ValueError(
-                "SoftReplayBuffer has no memory optimisation: use replay_buffer_class=ReplayBuffer (SB3's) for it"
-            )
+            raise ValueError("SoftReplayBuffer has no optimize_memory_usage: use SB3's ReplayBuffer for it")
         row_checks.check_numbers(buffer_size, n_envs, n_steps, gamma)
         super(ReplayBuffer, self).__init__(buffer_size, observation_space, action_space, device, n_envs=n_envs)
         self.buffer_size = size = max(buffer_size // n_envs, 1)
@@ -74,7 +72,7 @@ class SoftReplayBuffer(ReplayBuffer):
         self.dones, self.timeouts = np.zeros((size, n_envs), dtype=bool), np.zeros((size, n_envs), dtype=bool)
         self.extras = {name: np.zeros((size, n_envs, *shape), dtype) for name, (shape, dtype) in (extras or {}).items()}
         self.n_added = 0
-        """Rows added since the start, also those that have been overwritten."""
+        """Rows added since the start, including those that have been overwritten."""
         columns = [self.actions, self.rewards, self.dones, self.timeouts, *self.extras.values()]
         row_checks.warn_about_memory(sum(map(attrgetter("nbytes"), [*columns, *self._stores.values()])))
 
@@ -87,7 +85,7 @@ class SoftReplayBuffer(ReplayBuffer):
 
     @property
     def observations(self) -> Any:
-        """All observations as SB3 keeps them ``[buffer_size, n_envs, ...]``, to read and write."""
+        """All observations in SB3's layout ``[buffer_size, n_envs, ...]``, to read and write."""
         return self._views(False)
 
     @observations.setter
@@ -96,7 +94,7 @@ class SoftReplayBuffer(ReplayBuffer):
 
     @property
     def next_observations(self) -> Any:
-        """All next observations as SB3 keeps them ``[buffer_size, n_envs, ...]``, to read and write."""
+        """All next observations in SB3's layout ``[buffer_size, n_envs, ...]``, to read and write."""
         return self._views(True)
 
     @next_observations.setter
@@ -125,7 +123,7 @@ class SoftReplayBuffer(ReplayBuffer):
         :param action: Actions ``[n_envs, ...]``.
         :param reward: Rewards ``[n_envs]``.
         :param done: Whether the episodes ended ``[n_envs]``.
-        :param infos: Infos; ``TimeLimit.truncated`` tells a time limit from a termination.
+        :param infos: Infos; ``TimeLimit.truncated`` distinguishes a time limit from a termination.
         :param extras: Values of the extra columns by name ``[n_envs, ...]``.
         :raises ValueError: if a shape is not that of the space, or if keys or extra columns are missing or unknown.
         """
@@ -167,12 +165,14 @@ class SoftReplayBuffer(ReplayBuffer):
             store.clear()
 
     def end_episodes(self) -> None:
-        """Let n-step targets end at the newest transitions as at a time limit, because the environments were reset by hand."""
+        """
+        End n-step targets at the newest transitions as at a time limit, because the environments were reset from outside.
+        """
         if self.size() > 0:
             self.timeouts[self.pos - 1] |= ~self.dones[self.pos - 1]
 
     def keep_double_precision(self) -> None:
-        """Store observations of double precision as they are from now on; those that were rounded before stay so."""
+        """Store double-precision observations without rounding from now on; those already stored stay rounded."""
         for store in self._stores.values():
             store.keep_double_precision()
 
@@ -189,10 +189,10 @@ class SoftReplayBuffer(ReplayBuffer):
 
     def draw(self, batch_size: int) -> Draw:
         """
-        Draw transitions as :meth:`sample` does, but leave them where they are.
+        Draw transitions as :meth:`sample` does, but return only their positions.
 
         :param batch_size: Number of transitions.
-        :return: Which ones, with their rewards.
+        :return: Their positions and rewards.
         :raises ValueError: if the batch or the buffer is empty.
         """
         return self._draw(self._draw_rows(batch_size), None)
@@ -201,7 +201,7 @@ class SoftReplayBuffer(ReplayBuffer):
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if self.size() == 0:
-            raise ValueError("The replay buffer is empty: add() transitions, or learn(), before drawing from it")
+            raise ValueError("The replay buffer is empty: call add() or learn() before sampling from it")
         return np.random.randint(0, self.size(), size=batch_size)
 
     def _draw(self, rows: np.ndarray, env: VecNormalize | None) -> Draw:

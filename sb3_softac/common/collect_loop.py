@@ -1,4 +1,4 @@
-"""Collecting transitions: acting, storing, and what SB3 leaves undone where a training is interrupted."""
+"""Collecting transitions: acting, storing, and what SB3 omits where a training run is interrupted."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -9,15 +9,16 @@ from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, TrainFreq
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, TrainFreq, TrainFrequencyUnit
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 
 from sb3_softac.common.buffers import SoftReplayBuffer
+from sb3_softac.common.ranks import several
 
 
 def end_episodes(replay_buffer: ReplayBuffer | None) -> None:
     """
-    Keep n-step targets from running across a reset that no environment has reported.
+    Prevent n-step targets from crossing a reset that no environment has reported.
 
     :param replay_buffer: Replay buffer; its newest transitions are the last ones of their episodes.
     """
@@ -27,6 +28,27 @@ def end_episodes(replay_buffer: ReplayBuffer | None) -> None:
         newest = (replay_buffer.pos - 1) % replay_buffer.buffer_size
         running = replay_buffer.dones[newest] == 0
         replay_buffer.dones[newest, running] = replay_buffer.timeouts[newest, running] = 1.0
+
+
+def require_normalization_on_top(env: VecEnv | None, normalization: VecNormalize) -> None:
+    """
+    The replay buffer stores the input of VecNormalize and normalizes it when sampling, so this input has to be the complete
+    observation.
+
+    :param env: Environment of the model.
+    :param normalization: Its VecNormalize.
+    :raises ValueError: if frames are stacked above it.
+    """
+    layer: Any = env
+    while layer is not normalization:
+        if isinstance(layer, VecFrameStack):
+            raise ValueError(
+                "VecFrameStack stacks the output of VecNormalize, but the replay buffer stores observations from before the "
+                "normalization: put VecNormalize on top, VecNormalize(VecFrameStack(env, n)). In a file of RL Zoo, write "
+                "vec_env_wrapper: [{stable_baselines3.common.vec_env.VecFrameStack: {n_stack: n}}] instead of "
+                "frame_stack: n"
+            )
+        layer = layer.venv
 
 
 class CollectLoop(OffPolicyAlgorithm):
@@ -42,12 +64,31 @@ class CollectLoop(OffPolicyAlgorithm):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
+        if several():
+            self._check_shared_training()
+        if self._vec_normalize_env is not None:
+            require_normalization_on_top(self.env, self._vec_normalize_env)
         if reset_num_timesteps or self._last_obs is None:
             # SB3 is about to reset the environments, wherever they are: what comes next in the replay buffer does not follow
             end_episodes(self.replay_buffer)
         if self._vec_normalize_env is not None and isinstance(self.replay_buffer, SoftReplayBuffer):
             self.replay_buffer.keep_double_precision()
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+
+    def _check_shared_training(self) -> None:
+        """:raises ValueError: if several processes cannot train one agent with these settings."""
+        assert isinstance(self.train_freq, TrainFreq)
+        if self.train_freq.unit == TrainFrequencyUnit.EPISODE:
+            raise ValueError(
+                "Several processes that train one agent must all do the same number of gradient steps: give train_freq in "
+                "steps, not in episodes"
+            )
+        if self._vec_normalize_env is not None:
+            raise ValueError(
+                "When several processes train one agent, each would normalize observations with its own statistics: do not "
+                "use VecNormalize (normalize in a file of RL Zoo), or scale observations with a wrapper that has fixed "
+                "limits"
+            )
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
@@ -67,7 +108,7 @@ class CollectLoop(OffPolicyAlgorithm):
         log_interval: int | None = None,
     ) -> RolloutReturn:
         """
-        Collect transitions; SB3's ``collect_rollouts``, which forgets the step that a callback stops at.
+        Collect transitions; SB3's ``collect_rollouts``, except that the step at which a callback stops is stored.
 
         :param env: Training environment.
         :param callback: Callback, called at every step.
@@ -76,7 +117,7 @@ class CollectLoop(OffPolicyAlgorithm):
         :param action_noise: Noise added to the actions.
         :param learning_starts: Number of steps before the first gradient step.
         :param log_interval: Episodes between two logs.
-        :return: Numbers of steps and episodes, and whether to go on.
+        :return: Numbers of steps and episodes, and whether to continue.
         """
         try:
             rollout = super().collect_rollouts(
@@ -99,8 +140,8 @@ class CollectLoop(OffPolicyAlgorithm):
     def _extra_columns(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         """
         :param dones: Whether the episodes ended in the last step ``[n_envs]``.
-        :param infos: What the environments reported in the last step.
-        :return: What the replay buffer keeps of the step beyond SB3's columns, by name ``[n_envs, ...]``.
+        :param infos: Infos of the last step.
+        :return: Values of the replay buffer's additional columns in this step, by name ``[n_envs, ...]``.
         """
         return {}
 
@@ -113,6 +154,11 @@ class CollectLoop(OffPolicyAlgorithm):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
+        if not np.isfinite(reward).all():  # it would stay in the replay buffer, and in every checkpoint from now on
+            raise ValueError(
+                f"The environments returned the rewards {reward.tolist()} at step {self.num_timesteps}. Training stopped "
+                "before they were stored: look for a division by zero or an overflow in the environment"
+            )
         extras = self._extra_columns(dones, infos)
         # SB3 finds out which observations belong to the transition and calls add(), to which the extras are handed along
         add: Any = replay_buffer.add

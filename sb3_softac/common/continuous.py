@@ -1,4 +1,4 @@
-"""What the algorithms with continuous actions share: a bounded action space and a target entropy in nats."""
+"""Code that the algorithms with continuous actions share: a bounded action space and a target entropy in nats."""
 
 import math
 
@@ -15,7 +15,7 @@ LOST_NATS = 5.0
 
 class ContinuousOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
     """
-    Base of the algorithms that act in a Box.
+    Base of the algorithms with Box actions.
 
     The constructor's parameters are those of :class:`~sb3_softac.common.off_policy.SoftOffPolicyAlgorithm`.
     """

@@ -1,4 +1,4 @@
-"""What is drawn from a replay buffer, and the targets of several steps."""
+"""Samples from a replay buffer, and n-step targets."""
 
 from typing import NamedTuple
 
@@ -20,29 +20,29 @@ class SoftReplayBufferSamples(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """What a batch consists of: where its transitions are in the replay buffer, and what is decided on the host."""
+    """A batch: the positions of its transitions in the replay buffer, and the values that are computed on the host."""
 
     first: tuple[np.ndarray, np.ndarray]
     """Rows and environments of the first transition of each target ``[batch]``."""
     last: tuple[np.ndarray, np.ndarray]
-    """Those of the last transition; for 1-step targets the same."""
+    """Those of the last transition; the same for 1-step targets."""
     rewards: np.ndarray
     """Discounted sums of rewards ``[batch, 1]``."""
     dones: np.ndarray
     """1 where the last transition led to a terminal state ``[batch, 1]``."""
     discounts: np.ndarray | None
-    """Discounts of the values behind the last transitions ``[batch, 1]``; None for the algorithm's gamma."""
+    """Discounts of the values after the last transitions ``[batch, 1]``; None for the algorithm's gamma."""
 
 
 def n_step_targets(rewards: np.ndarray, ends: np.ndarray, gamma: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
-    Sum up the rewards of targets that end at the first end on their way, or with their last reward.
+    Sum the rewards of n-step targets. A target ends at the first end of an episode, or after ``n_steps`` rewards.
 
     :param rewards: Rewards ``[batch, n_steps]``.
-    :param ends: Whether nothing that belongs to the target comes behind a transition ``[batch, n_steps]``.
+    :param ends: Whether a target must end after this transition ``[batch, n_steps]``.
     :param gamma: Discount factor.
     :return: Number of the last transition of each target counted from 0 ``[batch]``, discounted sum of its rewards ``[batch]``
-        and discount of the value behind it ``[batch]``.
+        and discount of the value after it ``[batch]``.
     """
     steps = np.arange(rewards.shape[1])
     lengths = np.where(ends.any(axis=1), ends.argmax(axis=1), steps[-1])

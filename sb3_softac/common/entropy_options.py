@@ -1,4 +1,6 @@
-"""The arguments ``ent_coef`` and ``target_entropy``: what was said, and what the gradient steps make of it."""
+"""
+The arguments ``ent_coef`` and ``target_entropy``: the values that the user passed, and the values that gradient steps use.
+"""
 
 from abc import abstractmethod
 from typing import Any
@@ -12,16 +14,16 @@ from sb3_softac.common.temperature import AutoTemperature, Temperature, make_tem
 
 class EntropyOptions(OffPolicyAlgorithm):
     """
-    Keeps what was said apart from what it means.
+    Keeps the arguments that the user passed separate from their resolved values.
 
-    ``model.target_entropy`` is a number, as in SB3, but what is saved is what was said, in ``model.__dict__`` under the same
-    name: ``load`` puts the file's or the user's words there and has them resolved again.
+    ``model.target_entropy`` is a number, as in SB3. The argument itself is saved in ``model.__dict__`` under the same name;
+    ``load`` puts the argument from the file or from the user there, and it is resolved again.
     """
 
     temperature: Temperature
     ent_coef_bounds: tuple[float, float] | None
     _resolved: dict[str, Any]
-    """What was said when it was resolved; a part of saved models."""
+    """The argument when it was last resolved; saved with the model."""
 
     def _setup_entropy_options(self) -> None:
         said = {name: self.__dict__[name] for name in ("ent_coef", "target_entropy")}
@@ -36,15 +38,15 @@ class EntropyOptions(OffPolicyAlgorithm):
 
     @abstractmethod
     def _setup_target_entropy(self) -> None:
-        """Make of what the user said, ``self.__dict__["target_entropy"]``, what the gradient steps read."""
+        """Resolve the user's argument, ``self.__dict__["target_entropy"]``, to the value that gradient steps use."""
 
     @abstractmethod
     def _target_entropy_in_nats(self) -> float:
-        """:return: The target that :meth:`_setup_target_entropy` has made, now."""
+        """:return: The current value of the target from :meth:`_setup_target_entropy`."""
 
     @property
     def target_entropy(self) -> float:
-        """Entropy in nats that a learned temperature holds the policy at. Set it to whatever the constructor accepts."""
+        """Target entropy in nats for a learned temperature. It can be set to anything that the constructor accepts."""
         return self._target_entropy_in_nats()
 
     @target_entropy.setter
@@ -55,7 +57,7 @@ class EntropyOptions(OffPolicyAlgorithm):
 
     @property
     def ent_coef(self) -> str | float | Schedule:
-        """The temperature as the constructor accepts it. Setting it starts the temperature anew."""
+        """The temperature, in the form that the constructor accepts. Setting it creates a new temperature."""
         return self.__dict__["ent_coef"]
 
     @ent_coef.setter
@@ -65,7 +67,7 @@ class EntropyOptions(OffPolicyAlgorithm):
 
     @property
     def log_ent_coef(self) -> th.Tensor:
-        """Logarithm of the temperature, one element: the parameter if it is learned, a copy if not."""
+        """Logarithm of the temperature, one element: the parameter itself if it is learned, otherwise a copy."""
         return self.temperature.log_ent_coef if isinstance(self.temperature, AutoTemperature) else self.temperature.alpha.log()
 
     @property

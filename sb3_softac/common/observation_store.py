@@ -22,15 +22,15 @@ class ObservationStore:
     """
     Pairs of observations in a ring of ``size`` rows of ``n_envs``.
 
-    An observation is made of pieces: the channels of an image, otherwise one. A new observation takes over the pieces of the
-    one before it wherever they are equal, as they are or shifted (stacked frames), so that a chain of transitions costs one
-    piece per step. Nothing is assumed about the chain: what is not equal is stored. A piece is thus in observations that
-    follow one another, which is how it is known when its slot is free again.
+    An observation consists of pieces: the channels of an image, otherwise a single piece. A new observation reuses the pieces
+    of the previous one wherever they are equal, directly or shifted (stacked frames), so that a chain of transitions costs one
+    piece per step. No assumption is made about the chain: whatever is not equal is stored. A piece is only shared by
+    consecutive observations, which tells when its slot is free again.
 
     :param space: Observation space, not a dictionary.
     :param size: Number of rows.
     :param n_envs: Number of parallel environments.
-    :param single_precision: Whether numbers of double precision are rounded.
+    :param single_precision: Whether double-precision numbers are rounded.
     """
 
     def __init__(self, space: spaces.Space, size: int, n_envs: int, single_precision: bool = False):
@@ -61,14 +61,14 @@ class ObservationStore:
         self._break_chain()
 
     def _break_chain(self) -> None:
-        """Let the next observation be stored without a look at the one before, which may not be what it was."""
+        """Store the next observation without comparing it with the previous one, which may have changed."""
         self.version += 1
         self._last: bytes | None = None
         self._last_slots: list[int] = []
 
     def upgrade(self, space: spaces.Space, next_row: int) -> None:
         """
-        Bring a store that a former version of the package has saved up to date.
+        Convert a store that an earlier version of the package has saved.
 
         :param space: Observation space.
         :param next_row: Row that comes next.
@@ -89,9 +89,9 @@ class ObservationStore:
         """
         :param obs: Observations.
         :param next_obs: Next observations.
-        :param part: What part of the observations they are, for errors.
-        :return: The same in the type of the space ``[n_envs, ...]``, not always copies.
-        :raises ValueError: if a shape is another.
+        :param part: Name of this part of the observations, for errors.
+        :return: The same in the dtype of the space ``[n_envs, ...]``, not always copies.
+        :raises ValueError: if a shape differs.
         """
         shape, reshape, dtype = self.row_shape, isinstance(self.space, spaces.Discrete), self.space.dtype
         first, second = as_row(f"obs{part}", obs, shape, reshape), as_row(f"next_obs{part}", next_obs, shape, reshape)
@@ -101,7 +101,7 @@ class ObservationStore:
         """
         Store one transition per environment.
 
-        :param row: Where to; what was there is forgotten.
+        :param row: Row to write; its old content is discarded.
         :param obs: Observations ``[n_envs, ...]`` as :meth:`fit` returns them.
         :param next_obs: Next observations, likewise.
         """
@@ -126,7 +126,7 @@ class ObservationStore:
 
     def get(self, next_obs: bool, where: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         """
-        :param next_obs: Whether the next observations are meant.
+        :param next_obs: Whether to use the next observations.
         :param where: Rows and environments ``[batch]`` each.
         :return: Observations ``[batch, ...]``, a copy.
         """
@@ -135,10 +135,10 @@ class ObservationStore:
 
     def put(self, next_obs: bool, where: tuple[np.ndarray, np.ndarray], values: np.ndarray) -> None:
         """
-        Write over observations; others that were equal stay as they are.
+        Overwrite observations; others that were equal are not changed.
 
-        :param next_obs: Whether the next observations are meant.
-        :param where: Rows and environments ``[batch]`` each, none of them twice.
+        :param next_obs: Whether to use the next observations.
+        :param where: Rows and environments ``[batch]`` each, without duplicates.
         :param values: Observations ``[batch, ...]``.
         """
         index = self.index[int(next_obs)]
@@ -151,7 +151,7 @@ class ObservationStore:
         self._break_chain()
 
     def keep_double_precision(self) -> None:
-        """Round numbers of double precision no longer."""
+        """Stop rounding double-precision numbers."""
         if self.pieces.dtype != self.space.dtype:
             self._move_pieces(len(self.pieces), self.space.dtype)
             self._break_chain()
@@ -184,7 +184,7 @@ class ObservationStore:
         return slots
 
     def _shared(self, new: bytes, old: bytes, before: list[int]) -> list[int] | None:
-        """:return: Where the pieces are that the old observations have too, 0 for the others; None if all are others."""
+        """:return: Positions of the pieces that the old observations have too, 0 for new pieces; None if all are new."""
         k = self.n_pieces
         size, slots = len(new) // len(before) * k, None
         if k == 1 and not any(map(eq, new[::size], old[::size])):
@@ -227,7 +227,7 @@ class ObservationStore:
         return which, row
 
     def _detach(self, which: int, row: int, envs: Iterable[int]) -> None:
-        """Take observations out of their chain: give back what no other has, and keep the pieces of the others together."""
+        """Take observations out of their chain: free the pieces that no other one uses, and keep the rest consistent."""
         before, after = self._step(which, row, -1), self._step(which, row, 1)
         for env in envs:
             earlier = [] if before is None else self.index[before][env].tolist()

@@ -1,9 +1,7 @@
-"""What the algorithms share around collecting and gradient steps: arguments, setup, loading and saving."""
+"""Code that the algorithms share around collecting and gradient steps: arguments, setup, loading and saving."""
 
 import warnings
 from abc import abstractmethod
-from io import BufferedIOBase
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch as th
@@ -13,16 +11,17 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
+from sb3_softac.common import ranks
 from sb3_softac.common.arguments import check_arguments, check_policy_class
 from sb3_softac.common.buffers import SoftReplayBuffer
 from sb3_softac.common.collect_loop import CollectLoop
-from sb3_softac.common.entropy_options import EntropyOptions
+from sb3_softac.common.model_files import ModelFiles
 from sb3_softac.common.train_loop import TrainLoop
 
 SelfSoftOffPolicy = TypeVar("SelfSoftOffPolicy", bound="SoftOffPolicyAlgorithm")
 
 
-class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, EntropyOptions):
+class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
     """
     Base of the maximum-entropy algorithms.
 
@@ -32,7 +31,7 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, EntropyOptions):
     :param ent_coef: Temperature: a number greater than 0, ``"auto"``, ``"auto_<initial value>"``, ``"lin_<initial value>"``
         or a schedule.
     :param ent_coef_bounds: Smallest and largest value of a learned temperature; None for no bounds.
-    :param target_entropy: Entropy that a learned temperature holds the policy at, or ``"auto"``.
+    :param target_entropy: Target entropy for a learned temperature, or ``"auto"``.
     :param tau: Weight in [0, 1] of the network in each update of its target; 1 copies it.
     :param target_update_interval: Gradient steps between two target updates, counted over the whole training.
     :param random_steps: Environment steps with uniform actions at the start; None for ``learning_starts``.
@@ -92,7 +91,7 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, EntropyOptions):
     def _check_action_space(action_space: spaces.Space) -> None:
         """
         :param action_space: Action space of the environment.
-        :raises AssertionError: if the algorithm cannot act in it; says what can.
+        :raises AssertionError: if the algorithm does not support it; the message names one that does.
         """
 
     def _check_arguments(self) -> None:
@@ -101,15 +100,15 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, EntropyOptions):
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:
-            raise ValueError(f"Policy {policy_name!r} unknown: use one of {sorted(self.policy_aliases)} or a policy class")
+            raise ValueError(f"Unknown policy {policy_name!r}: use one of {sorted(self.policy_aliases)} or a policy class")
         return self.policy_aliases[policy_name]
 
     def _buffer_columns(self) -> dict[str, tuple[tuple[int, ...], type]]:
-        """:return: What the replay buffer has to keep of a transition beyond SB3's columns: shape and dtype by name."""
+        """:return: Additional columns of the replay buffer, beyond SB3's: shape and dtype by name."""
         return {}
 
     def _setup_replay_buffer(self) -> None:
-        """Choose our replay buffer unless the user has chosen one; SB3 makes it."""
+        """Choose our replay buffer unless the user has chosen one; SB3 creates it."""
         columns = self._buffer_columns()
         if self.replay_buffer_class in (None, SoftReplayBuffer) and not self.optimize_memory_usage:
             self.replay_buffer_class = SoftReplayBuffer
@@ -119,8 +118,8 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, EntropyOptions):
             self.replay_buffer_kwargs = {**ours, **self.replay_buffer_kwargs}
         elif columns:
             raise ValueError(
-                f"The replay buffer has to keep {sorted(columns)}: leave replay_buffer_class and optimize_memory_usage at "
-                "their defaults, or do without action masks and the entropy penalty"
+                f"The replay buffer has to store {sorted(columns)}: leave replay_buffer_class and optimize_memory_usage at "
+                "their defaults, or do not use action masks and the entropy penalty"
             )
 
     def _setup_model(self) -> None:
@@ -135,10 +134,16 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, EntropyOptions):
         self.replay_buffer_kwargs = given  # what the user said: load() adds ours again
         self._setup_entropy_options()
         self._setup_training()
+        self._enter_fast_steps()
         if self.cuda_graphs:
             from sb3_softac.cuda import GraphSteps  # the one door to that room
 
             self._step_runner = GraphSteps(self)
+
+    def _enter_fast_steps(self) -> None:
+        from sb3_softac.fast import FastSteps  # the one door to that room
+
+        self._step_runner = FastSteps(self)
 
     def learn(
         self: SelfSoftOffPolicy,
@@ -156,54 +161,26 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, EntropyOptions):
         :param callback: Callback or callbacks, called at every step.
         :param log_interval: Episodes between two logs.
         :param tb_log_name: Name of the TensorBoard run, by default that of the class.
-        :param reset_num_timesteps: Whether to start counting steps (and the schedules) anew.
+        :param reset_num_timesteps: Whether to restart the step count (and with it the schedules).
         :param progress_bar: Whether to show a progress bar.
         :return: The trained model.
         """
         name = tb_log_name or type(self).__name__
+        if ranks.several():
+            ranks.copy_from_first([*self.policy.state_dict().values(), *self.temperature.parameters()])
         super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
         self._flush_logs()
         return self
-
-    @classmethod
-    def load(  # type: ignore[override]
-        cls: type[SelfSoftOffPolicy],
-        path: str | Path | BufferedIOBase,
-        env: GymEnv | None = None,
-        device: th.device | str = "auto",
-        custom_objects: dict[str, Any] | None = None,
-        print_system_info: bool = False,
-        force_reset: bool = True,
-        **kwargs: Any,
-    ) -> SelfSoftOffPolicy:
-        """
-        Load a model; SB3's ``load``. A temperature that is given anew starts anew.
-
-        :param path: File that :meth:`save` wrote.
-        :param env: Environment to go on in; None to predict only.
-        :param device: Device of the networks.
-        :param custom_objects: Objects to use in place of those in the file.
-        :param print_system_info: Whether to print what the file was saved with.
-        :param force_reset: Whether the environment is reset before training goes on.
-        :param kwargs: Arguments of the constructor that are to change.
-        :return: The model.
-        :raises ValueError: if another algorithm saved the file.
-        """
-        model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
-        if "ent_coef" in model._said_anew:
-            model.temperature = model._make_temperature()
-        model._said_anew = set()
-        return model
 
     def set_parameters(
         self, load_path_or_dict: str | dict[str, Any], exact_match: bool = True, device: th.device | str = "auto"
     ) -> None:
         """
-        SB3's ``set_parameters``. What a file has of a learned temperature is left aside where this model has none, so that a
-        model can be loaded with a fixed or annealed temperature in place of a learned one, and the other way round.
+        SB3's ``set_parameters``. The state of a learned temperature in the file is ignored if this model has none, so that a
+        model can be loaded with a fixed or scheduled temperature instead of a learned one, and vice versa.
 
-        :param load_path_or_dict: Path of a saved model, or what ``get_parameters`` returned.
-        :param exact_match: Whether the parameters of all networks must be there.
+        :param load_path_or_dict: Path of a saved model, or the result of ``get_parameters``.
+        :param exact_match: Whether the parameters of all networks must be present.
         :param device: Device to load to.
         :raises ValueError: if a name is unknown or missing.
         """
@@ -218,7 +195,7 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, EntropyOptions):
         super().set_parameters(params, exact_match, device)
 
     def _excluded_save_params(self) -> list[str]:
-        rebuilt = ["temperature", "_said_anew", "_finite", "_step_log", "_saturation_watch", "_step_runner"]
+        rebuilt = ["temperature", "_said_anew", "_finite", "_failed_batch", "_step_log", "_saturation_watch", "_step_runner"]
         return [*super()._excluded_save_params(), *rebuilt]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

@@ -1,4 +1,6 @@
-"""What the policies of all three algorithms share: refusing NaN, and, but for SB3's SAC policy, how they are put together."""
+"""
+Code that the policies of all three algorithms share: errors for NaN, and, except for SB3's SAC policy, their construction.
+"""
 
 from collections.abc import Iterable
 from typing import Any, ClassVar, TypeVar
@@ -24,7 +26,7 @@ NOT_FINITE = (
 
 def require_finite_actions(actions: np.ndarray | th.Tensor) -> None:
     """
-    :param actions: Actions, or the log-probabilities that they are drawn by.
+    :param actions: Actions, or the log-probabilities from which they are drawn.
     :raises ValueError: if one is not finite.
     """
     if not (actions.isfinite() if isinstance(actions, th.Tensor) else np.isfinite(actions)).all():
@@ -34,7 +36,7 @@ def require_finite_actions(actions: np.ndarray | th.Tensor) -> None:
 def trained_parameters(networks: Iterable[nn.Module]) -> list[nn.Parameter]:
     """
     :param networks: The networks that are trained.
-    :return: Their parameters, each once though networks may share a features extractor.
+    :return: Their parameters, each once even if networks share a features extractor.
     """
     return list(dict.fromkeys(parameter for network in networks for parameter in network.parameters()))
 
@@ -43,14 +45,14 @@ def make_optimizer(
     optimizer_class: type[th.optim.Optimizer], networks: Iterable[nn.Module], lr: float, kwargs: dict[str, Any]
 ) -> th.optim.Optimizer:
     """
-    Make the optimizer of all networks that are trained, with PyTorch's fused kernel unless ``kwargs`` ask for another one.
+    Create the optimizer of all trained networks, with PyTorch's fused kernel unless ``kwargs`` say otherwise.
 
-    A fused Adam can be told on the device not to step, see :func:`~sb3_softac.common.train_loop.step_if`.
+    A fused Adam can skip a step by a flag on the device, see :func:`~sb3_softac.common.finite.step_if`.
 
     :param optimizer_class: Class of the optimizer.
     :param networks: The networks that are trained.
     :param lr: Initial learning rate.
-    :param kwargs: Further keyword arguments; they win over the default.
+    :param kwargs: Further keyword arguments; they override the default.
     :return: The optimizer.
     """
     unasked = not {"fused", "foreach", "capturable", "differentiable"} & kwargs.keys()
@@ -60,7 +62,7 @@ def make_optimizer(
 
 
 class NetworkOfPolicy:
-    """An attribute of the model that lives in its policy: replaced in one place, it is replaced in both."""
+    """An attribute of the model that is stored in its policy, so that replacing it in one place replaces it in both."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -73,15 +75,18 @@ class NetworkOfPolicy:
 
 
 class FinitePredictions(BasePolicy):
-    """A policy whose :meth:`predict` raises where SB3's would return NaN, or an end of tanh for an infinite observation."""
+    """
+    A policy whose :meth:`predict` raises an error where SB3's would return NaN, or an action at a bound for an infinite
+    observation.
+    """
 
     def obs_to_tensor(self, observation: np.ndarray | dict[str, np.ndarray]) -> tuple[PyTorchObs, bool]:
         """
         SB3's ``obs_to_tensor``.
 
         :param observation: Observation or batch of observations.
-        :return: The batch as a tensor or a dictionary of tensors, and whether it was one before.
-        :raises ValueError: if it is not finite and the features extractor does not put it right.
+        :return: The batch as a tensor or a dictionary of tensors, and whether the observation was a batch.
+        :raises ValueError: if it is not finite and the features extractor does not correct this.
         """
         obs, vectorized = super().obs_to_tensor(observation)
         if not all(part.isfinite().all() for part in (obs.values() if isinstance(obs, dict) else [obs])):
@@ -103,9 +108,9 @@ class FinitePredictions(BasePolicy):
         Choose actions; SB3's ``predict``.
 
         :param observation: Observation or batch of observations.
-        :param state: Not used, returned as it is (recurrent policies have one).
+        :param state: Not used; returned unchanged (recurrent policies have one).
         :param episode_start: Not used.
-        :param deterministic: Whether to take the policy's one best action instead of a sample.
+        :param deterministic: Whether to return the policy's deterministic action instead of a sample.
         :return: Actions of the action space, and the state.
         :raises ValueError: if an action is not finite.
         """
@@ -116,9 +121,9 @@ class FinitePredictions(BasePolicy):
 
 class SoftPolicy(FinitePredictions):
     """
-    Base of policies with an actor, critics and a target of the critics. A subclass makes the three and then the optimizer.
+    Base of policies with an actor, critics and a target of the critics. A subclass creates the three and then the optimizer.
 
-    One optimizer, ``policy.optimizer``, holds the parameters of all trained networks, that is, all but the target.
+    One optimizer, ``policy.optimizer``, holds the parameters of all trained networks, that is, of all but the target.
 
     :param observation_space: Observation space.
     :param action_space: Action space.
@@ -131,7 +136,7 @@ class SoftPolicy(FinitePredictions):
     :param optimizer_class: Optimizer, ``th.optim.Adam`` by default.
     :param optimizer_kwargs: Its keyword arguments, without the learning rate.
     :param n_critics: Number of soft Q-functions, at least 1.
-    :param squash_output: Whether actions come scaled to [-1, 1].
+    :param squash_output: Whether actions are scaled to [-1, 1].
     """
 
     default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
@@ -179,7 +184,7 @@ class SoftPolicy(FinitePredictions):
         """
         :param kind: Class of the network.
         :param net_arch: Sizes of its hidden layers.
-        :param features_extractor: That of another network, which trains it; None for a new one.
+        :param features_extractor: The extractor of another network, which trains it; None for a new one.
         :param own: Further keyword arguments of its constructor.
         :return: The network.
         """
@@ -188,7 +193,9 @@ class SoftPolicy(FinitePredictions):
         return kind(**{**kwargs, **shared, **own, "net_arch": net_arch}).to(self.device)
 
     def _start_target(self) -> None:
-        """Make the target a copy of the critics. It is not frozen: it may share a features extractor with them."""
+        """
+        Create the target as a copy of the critics. It is not frozen, because it may share a features extractor with them.
+        """
         self.critic_target.load_state_dict(self.critic.state_dict())
         self.critic_target.set_training_mode(False)
 

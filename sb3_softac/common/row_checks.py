@@ -1,4 +1,4 @@
-"""What is added to a replay buffer must fit its rows, and the rows must fit the memory: checks before anything is stored."""
+"""Checks before anything is stored in a replay buffer: values must fit its rows, and the rows must fit the memory."""
 
 import warnings
 from collections.abc import Iterable, KeysView, Sequence
@@ -10,14 +10,14 @@ from stable_baselines3.common import buffers as sb3_buffers
 
 def as_row(name: str, value: Any, shape: tuple[int, ...], reshape: bool = False) -> np.ndarray:
     """
-    Bring a value to the shape of a row as numpy's assignment does, and SB3's buffers with it.
+    Bring a value to the shape of a row, as assignment in NumPy and so in SB3's buffers does.
 
-    :param name: What the value is called in errors.
+    :param name: Name of the value in errors.
     :param value: Array or list.
     :param shape: Shape of the row ``[n_envs, ...]``.
-    :param reshape: Whether only the number of elements has to fit.
+    :param reshape: Whether only the number of elements has to match.
     :return: Array of that shape, not always a copy.
-    :raises ValueError: if the value does not fit.
+    :raises ValueError: if the shape does not match.
     """
     if isinstance(value, np.ndarray) and value.shape == shape:
         return value
@@ -29,8 +29,8 @@ def as_row(name: str, value: Any, shape: tuple[int, ...], reshape: bool = False)
         message = f"{name} must have the shape {shape} (environments first), got {array.shape}"
         if len(shape) == 4 and sorted(array.shape[-3:]) == sorted(shape[1:]):
             message += (
-                ": the axes of the picture are in another order. The algorithms' pictures are channels-first; "
-                "VecTransposeImage brings the environment's to that order"
+                ": the axes of the image are in a different order. The algorithms use channels-first images; "
+                "VecTransposeImage converts the environment's images to that order"
             )
         raise ValueError(message) from None
     return row
@@ -40,8 +40,9 @@ def time_limits(infos: Sequence[dict[str, Any]], n_envs: int) -> Any:
     """
     :param infos: Infos, one per environment.
     :param n_envs: Number of environments.
-    :return: Whether time limits ended the episodes ``[n_envs]``; 0-dimensional arrays and arrays of one element are taken too.
-    :raises ValueError: if the number of infos is another.
+    :return: Whether time limits ended the episodes ``[n_envs]``; 0-dimensional arrays and arrays of one element are accepted
+        too.
+    :raises ValueError: if the number of infos is wrong.
     """
     timeouts = [bool(info.get("TimeLimit.truncated")) for info in infos]
     return timeouts if len(timeouts) == n_envs else as_row("infos", timeouts, (n_envs,))
@@ -49,11 +50,11 @@ def time_limits(infos: Sequence[dict[str, Any]], n_envs: int) -> Any:
 
 def by_key(name: str, obs: Any, keys: KeysView[str]) -> dict[str, Any]:
     """
-    Tell the parts of an observation apart.
+    Split observations by key.
 
-    :param name: What the observations are called in errors.
+    :param name: Name of the observations in errors.
     :param obs: Observations ``[n_envs, ...]`` or a dictionary of them.
-    :param keys: Keys of the observation space; one empty key if it is no dictionary.
+    :param keys: Keys of the observation space; one empty key if it is not a dictionary.
     :return: Observations by these keys.
     :raises ValueError: if keys are missing or unknown.
     """
@@ -63,7 +64,7 @@ def by_key(name: str, obs: Any, keys: KeysView[str]) -> dict[str, Any]:
     if not is_dict or "" in keys or obs.keys() != keys:
         wanted = "an array" if "" in keys else f"a dictionary with the keys {sorted(keys)}"
         given = f"a dictionary with the keys {sorted(obs)}" if is_dict else f"a {type(obs).__name__}"
-        raise ValueError(f"{name} must be {wanted}, as the observation space is, got {given}")
+        raise ValueError(f"{name} must be {wanted}, like the observation space, got {given}")
     return obs
 
 
@@ -87,7 +88,7 @@ def extra_columns(extras: dict[str, Any] | None, columns: dict[str, np.ndarray])
 def steps(column: Any) -> Iterable[Any]:
     """
     :param column: Values of several steps ``[n_steps, ...]``, or a dictionary of them.
-    :return: The values of each step, as :meth:`add` of a replay buffer takes them.
+    :return: The values of each step, as a replay buffer's :meth:`add` expects them.
     """
     if not isinstance(column, dict):
         return column
@@ -111,7 +112,7 @@ def check_numbers(buffer_size: int, n_envs: int, n_steps: int, gamma: float) -> 
 
 def warn_about_memory(needed: int) -> None:
     """
-    Warn if the memory will not suffice, as SB3's buffers do where psutil is installed.
+    Warn if the memory will not be sufficient, as SB3's buffers do if psutil is installed.
 
     :param needed: Bytes of the replay buffer when it is full.
     """
@@ -120,7 +121,7 @@ def warn_about_memory(needed: int) -> None:
     available = sb3_buffers.psutil.virtual_memory().available
     if needed > available:
         warnings.warn(
-            f"This system has apparently not enough memory for the complete replay buffer: {needed / 1e9:.2f}GB > "
-            f"{available / 1e9:.2f}GB. A smaller buffer_size needs less",
+            f"This system apparently does not have enough memory for the full replay buffer: {needed / 1000000000.0:.2f}GB > "
+            f"{available / 1000000000.0:.2f}GB. Use a smaller buffer_size",
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""Observations of a replay buffer as the array that SB3's buffers keep, which is only made where it is looked at."""
+"""Observations of a replay buffer as the array that SB3's buffers have, created only for the parts that are accessed."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +32,7 @@ def _plain(value: Any) -> Any:
 
 
 class Rows(np.ndarray):
-    """Part of a :class:`RowView`, a copy: what is assigned to it is assigned to the view as well."""
+    """Part of a :class:`RowView`, as a copy; assignments to it are also made in the view."""
 
     source: tuple["RowView", tuple[Any, ...]] | None = None
     """The view, and the indices that lead from there to this part, one after the other."""
@@ -56,11 +56,11 @@ class RowView(NDArrayOperatorsMixin):
     """
     The observations or next observations of a store, to read and write as an array ``[buffer_size, n_envs, ...]``.
 
-    Only the rows that are asked for are copied, so indices beyond rows and environments cost as much as whole rows do. Parts
-    that numpy would return as views write through; ``np.asarray`` and the methods of arrays work on a copy of everything.
+    Only the requested rows are copied, so indices beyond rows and environments cost as much as whole rows. Parts that NumPy
+    would return as views write through; ``np.asarray`` and array methods work on a copy of everything.
 
     :param store: The store.
-    :param next_obs: Whether the next observations are meant.
+    :param next_obs: Whether to use the next observations.
     """
 
     def __init__(self, store: ObservationStore, next_obs: bool):
@@ -75,7 +75,7 @@ class RowView(NDArrayOperatorsMixin):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the array if it were made."""
+        """Bytes of the full array."""
         return self.size * self.dtype.itemsize
 
     def __len__(self) -> int:
@@ -89,14 +89,14 @@ class RowView(NDArrayOperatorsMixin):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise ValueError("The observations of the replay buffer are no array yet: a copy is needed")
+            raise ValueError("The observations of the replay buffer are not stored as an array: allow a copy")
         return self._read(self._places(range(len(self)), range(self.shape[1]))).astype(dtype or self.dtype, copy=False)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         return _apply(ufunc, method, inputs, kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        """The methods of arrays; those that would change the copy that they work on fail."""
+        """The methods of arrays; those that would change the copy raise an error."""
         if name.startswith("_"):
             raise AttributeError(name)
         array = np.asarray(self)
@@ -129,7 +129,7 @@ class RowView(NDArrayOperatorsMixin):
         Do ``view[path[0]][path[1]]... = value``.
 
         :param path: Indices.
-        :param value: What is assigned there.
+        :param value: The value to assign.
         """
         places, inner = self._locate(path[0])
         before = self._read(places)
@@ -194,12 +194,12 @@ class RowView(NDArrayOperatorsMixin):
             elif array.ndim and array.shape == self.shape[len(items) : len(items) + array.ndim]:
                 items.extend(array.nonzero())
             else:
-                raise IndexError(f"A mask of the shape {array.shape} does not fit the array of the shape {self.shape}")
+                raise IndexError(f"A mask of shape {array.shape} does not match the array of shape {self.shape}")
         return items
 
 
 class RowViews(dict[str, RowView]):
-    """The views of a dictionary's parts; what is assigned to a key, or to ``...``, is written to the rows."""
+    """The views of a dictionary's parts; assignments to a key, or to ``...``, are written to the rows."""
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if key is Ellipsis:

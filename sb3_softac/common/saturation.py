@@ -1,4 +1,4 @@
-"""Notices a policy that has lost its entropy for good, which observations of a large scale cause."""
+"""Detects a policy that has permanently lost its entropy, which observations of a large scale can cause."""
 
 import warnings
 
@@ -10,7 +10,7 @@ PATIENCE = 100
 
 class SaturationWatch:
     """
-    Warns once when the entropy is lost and a rising temperature does not bring it back.
+    Warns once when the entropy is lost and a rising temperature does not restore it.
 
     Observations in the thousands make the outputs of an untrained network so large that a softmax or tanh saturates. The
     temperature then rises without effect.
@@ -21,7 +21,7 @@ class SaturationWatch:
 
     def observe(self, lost: np.ndarray, alpha: np.ndarray) -> None:
         """
-        :param lost: Whether the policy had next to no entropy, far below its target, one per gradient step ``[n_steps]``.
+        :param lost: Whether the policy had almost no entropy, far below its target, one per gradient step ``[n_steps]``.
         :param alpha: Temperature ``[n_steps]``.
         """
         for is_lost, value in zip(lost.tolist(), alpha.tolist(), strict=True):
@@ -31,8 +31,8 @@ class SaturationWatch:
             if self._steps > PATIENCE and value > self._first_alpha and not self._warned:
                 self._warned = True
                 warnings.warn(
-                    f"The policy has had no entropy left for {PATIENCE} gradient steps, and a rising temperature does not "
-                    "bring it back: its outputs are saturated, as by observations of a large scale. Normalize them, e.g. with "
-                    "SB3's VecNormalize",
+                    f"The policy has had almost no entropy for {PATIENCE} gradient steps, and a rising temperature does not "
+                    "restore it: its outputs are saturated, for example because of observations of a large scale. Normalize "
+                    "them, e.g. with SB3's VecNormalize",
                     stacklevel=2,
                 )

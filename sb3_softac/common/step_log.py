@@ -1,4 +1,4 @@
-"""What gradient steps log, kept on the device until it is read."""
+"""Logged values of gradient steps, kept on the device until they are read."""
 
 import numpy as np
 import torch as th
@@ -29,7 +29,7 @@ class StepLog:
         self._values.append(values)
 
     def read(self) -> dict[str, np.ndarray]:
-        """:return: All values since the last time by name ``[n_steps]``, in double precision; the log is empty then."""
+        """:return: All values since the last call by name ``[n_steps]``, in double precision; the log is empty afterwards."""
         values = th.cat(self._values).cpu().numpy().astype(np.float64)
         self._values = []
         return dict(zip(self._names, values.T, strict=True))

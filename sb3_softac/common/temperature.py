@@ -16,10 +16,10 @@ LINEAR_END = 1e-3
 
 
 class Temperature(ABC):
-    """What the algorithms ask of a temperature."""
+    """Interface of a temperature."""
 
     optimizer: th.optim.Optimizer | None = None
-    """Steps the parameters of the temperature; None where there are none."""
+    """Optimizer of the temperature's parameters; None if there are none."""
 
     @property
     @abstractmethod
@@ -38,22 +38,22 @@ class Temperature(ABC):
         The loss of the temperature's own parameters, to be minimised along with those of the networks.
 
         :param log_pi: Log-densities of sampled actions, or minus the entropies ``[...]``, in nats.
-        :param target_entropy: Entropy to hold the policy at, in nats, a number or one per state ``[...]``.
-        :return: The scalar loss under the name it is logged by; empty where nothing is learned.
+        :param target_entropy: Target entropy of the policy in nats, a number or one per state ``[...]``.
+        :return: The scalar loss under the name by which it is logged; empty if nothing is learned.
         """
         return {}
 
     def parameters(self) -> list[th.Tensor]:
-        """:return: What is learned of the temperature."""
+        """:return: The learned parameters of the temperature."""
         return []
 
     def bound(self) -> None:  # noqa: B027
-        """Bring a learned temperature back into its bounds; called after each step of the optimizer."""
+        """Clamp a learned temperature to its bounds; called after each step of the optimizer."""
 
 
 class FixedTemperature(Temperature):
     """
-    A constant, the setting of arXiv:1801.01290 (there as a reward scale of 1 / alpha).
+    A constant, as in arXiv:1801.01290 (there as a reward scale of 1 / alpha).
 
     :param value: Temperature, greater than 0.
     :param device: Device of the networks.
@@ -62,6 +62,21 @@ class FixedTemperature(Temperature):
 
     def __init__(self, value: float, device: th.device):
         self._alpha = th.tensor(check_temperature(value), device=device)
+
+    @property
+    def alpha(self) -> th.Tensor:
+        return self._alpha
+
+
+class NoTemperature(Temperature):
+    """
+    0, for a deterministic policy, whose entropy does not count.
+
+    :param device: Device of the networks.
+    """
+
+    def __init__(self, device: th.device):
+        self._alpha = th.zeros((), device=device)
 
     @property
     def alpha(self) -> th.Tensor:
@@ -156,7 +171,7 @@ def make_temperature(
     kind, value = _read_ent_coef(ent_coef)
     if bounds is not None and kind != "auto":
         raise ValueError(
-            f"ent_coef_bounds={bounds} bound a learned temperature, but ent_coef={ent_coef!r}: leave one of them out"
+            f"ent_coef_bounds={bounds} apply only to a learned temperature, but ent_coef={ent_coef!r}: leave one of them out"
         )
     if callable(ent_coef):
         return ScheduledTemperature(ent_coef, device)
@@ -175,6 +190,6 @@ def _read_ent_coef(ent_coef: str | float | Schedule) -> tuple[str, float]:
         return kind, float(text.removeprefix(f"{kind}_") if kind else text)
     except ValueError:
         raise ValueError(
-            f"ent_coef={ent_coef!r} is not understood: use a number greater than 0, 'auto', 'auto_<initial value>' (e.g. "
+            f"ent_coef={ent_coef!r} is not valid: use a number greater than 0, 'auto', 'auto_<initial value>' (e.g. "
             "'auto_0.1'), 'lin_<initial value>', or a schedule (a function of the remaining progress)"
         ) from None

@@ -1,4 +1,4 @@
-"""The gradient steps that all algorithms share: finite check, targets and logs around one ``_update``."""
+"""The gradient steps that all algorithms share: finite check, target updates and logs around one ``_update``."""
 
 from abc import abstractmethod
 from typing import ClassVar, Protocol
@@ -7,48 +7,35 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from sb3_softac.common import ranks
 from sb3_softac.common.batch import Batch, make_batch
+from sb3_softac.common.finite import find_faults, largest_norms, step_if
 from sb3_softac.common.saturation import SaturationWatch
 from sb3_softac.common.step_log import StepLog
 from sb3_softac.common.temperature import Temperature
 
 # Gradient steps whose logs may wait on the device
 MAX_DEFERRED = 1_000
+# Begins the name of what is looked at for finite values, but not logged
+GRADIENT_OF = "gradient of "
 
 
 class StepRunner(Protocol):
-    """A second way to the same gradient steps."""
+    """A second implementation of the same gradient steps."""
 
     def run(self, gradient_steps: int, batch_size: int) -> bool:
         """
         :param gradient_steps: Number of gradient steps.
         :param batch_size: Number of transitions per step.
-        :return: Whether they were done; False if this model needs the plain way.
+        :return: Whether they were done; False if this model needs the plain path.
         """
-
-
-def step_if(optimizer: th.optim.Optimizer, finite: th.Tensor) -> None:
-    """
-    Step the optimizer if, and only if, a flag on the device is 1.
-
-    A fused optimizer reads the flag in its kernel (the mechanism of gradient scaling), so the host does not wait. Any other
-    optimizer has to ask the device.
-
-    :param optimizer: The optimizer, with gradients in place.
-    :param finite: 1.0 to step, 0.0 to leave parameters and optimizer state as they are; no dimensions, on their device.
-    """
-    if optimizer.defaults.get("fused"):
-        optimizer.grad_scale, optimizer.found_inf = None, 1.0 - finite  # type: ignore[attr-defined]
-        optimizer.step()
-    elif finite:
-        optimizer.step()
 
 
 class TrainLoop(OffPolicyAlgorithm):
     """
-    What happens between two rounds of collecting transitions.
+    The part of an algorithm between two rollouts.
 
-    A subclass gives the losses of one gradient step in :meth:`_update`, the network that each of them trains in ``trains``,
+    A subclass defines the losses of one gradient step in :meth:`_update`, the network that each of them trains in ``trains``,
     and the networks that have targets in ``targets``. Networks are looked up in the policy at each step, so that they, their
     parameters and the optimizer may be replaced at any time.
     """
@@ -66,12 +53,14 @@ class TrainLoop(OffPolicyAlgorithm):
         Compute the losses of one gradient step and hand them to :meth:`_minimize`.
 
         :param batch: Sampled transitions.
-        :return: Scalars to log, by name, on the device; the same names in every step. The losses are among them.
+        :return: Scalars to log, by name, on the device; the same names in every step. They include the losses and the result
+            of :meth:`_minimize`.
         """
 
     def _setup_training(self) -> None:
-        """Make what the loop keeps between two gradient steps; none of it is saved."""
+        """Create the state that the loop keeps between two gradient steps; none of it is saved."""
         self._finite = th.ones((), device=self.device)
+        self._failed_batch: Batch | None = None
         self._step_log = StepLog()
         self._saturation_watch = SaturationWatch()
         self._step_runner: StepRunner | None = None
@@ -87,28 +76,44 @@ class TrainLoop(OffPolicyAlgorithm):
 
         :param gradient_steps: Number of gradient steps.
         :param batch_size: Number of transitions per step.
-        :raises ValueError: if a loss is not finite (the parameters are then those of before that gradient step), or if a
-            network was changed without its target.
+        :raises ValueError: if a loss is not finite (the parameters are then those before that gradient step), or if a network
+            was changed without its target.
         """
-        assert self.replay_buffer is not None
-        self.policy.set_training_mode(True)
         self._update_learning_rate(self._optimizers)
         self._follow_schedules(self._current_progress_remaining)
-        self._require_equal_targets()
         if self._step_runner is None or not self._step_runner.run(gradient_steps, batch_size):
-            for _ in range(gradient_steps):
-                samples = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
-                self._step_log.add(self._update(make_batch(samples, self.gamma)))
-                self._n_updates += 1
-                # Counted over the whole training: SB3's SAC restarts the count at every call, which at one gradient step
-                # per call turns every interval into 1.
-                if self._n_updates % self.target_update_interval == 0:
-                    self._update_targets()
+            self._run_steps(gradient_steps, batch_size)
         if not self._defer_logs() or len(self._step_log) >= MAX_DEFERRED:
             self._flush_logs()
 
-    def _require_equal_targets(self) -> None:
-        """:raises ValueError: if a network was changed (pruned, say) and its target was not, so that it cannot follow."""
+    def _run_steps(self, gradient_steps: int, batch_size: int) -> None:
+        """Do gradient steps by :meth:`_update`."""
+        assert self.replay_buffer is not None
+        self._prepare_networks()
+        for _ in range(gradient_steps):
+            self._gradient_step(make_batch(self.replay_buffer.sample(batch_size, env=self._vec_normalize_env), self.gamma))
+            if self._failed_batch is not None:  # train() raises
+                break
+
+    def _gradient_step(self, batch: Batch) -> None:
+        """:param batch: Sampled transitions."""
+        self._step_log.add(self._update(batch))
+        self._n_updates += 1
+        # Counted over the whole training: SB3's SAC restarts the count at every call, which at one gradient step per call
+        # turns every interval into 1.
+        due = self._n_updates % self.target_update_interval == 0
+        if not self._defer_logs() and not self._finite:
+            self._failed_batch = batch
+        elif due:
+            self._update_targets()
+
+    def _prepare_networks(self) -> None:
+        """
+        Set the networks to training mode.
+
+        :raises ValueError: if one was changed (for example pruned) and its target was not, so that the target cannot follow.
+        """
+        self.policy.set_training_mode(True)
         for name, target_name in self.targets.items():
             ours, theirs = (
                 {key: parameter.shape for key, parameter in getattr(self.policy, part).named_parameters()}
@@ -117,8 +122,8 @@ class TrainLoop(OffPolicyAlgorithm):
             if ours != theirs:
                 differing = sorted({key for key, _ in ours.items() ^ theirs.items()})
                 raise ValueError(
-                    f"{target_name} follows {name}, but their parameters {differing} differ: whatever was replaced, pruned or "
-                    f"parametrized in policy.{name} has to be changed in policy.{target_name} as well"
+                    f"{target_name} follows {name}, but their parameters {differing} differ: if you replace, prune or "
+                    f"parametrize a part of policy.{name}, change policy.{target_name} in the same way"
                 )
 
     def _follow_schedules(self, progress_remaining: float) -> None:
@@ -127,26 +132,37 @@ class TrainLoop(OffPolicyAlgorithm):
         """
         self.temperature.update(progress_remaining)
 
-    def _minimize(self, losses: dict[str, th.Tensor]) -> None:
+    def _minimize(self, losses: dict[str, th.Tensor]) -> dict[str, th.Tensor]:
         """
-        One step of all optimizers, or none if a loss is not finite.
+        One step of all optimizers, or none if a loss or a gradient is not finite.
 
         Each loss is differentiated with respect to the network that it trains, see ``trains``, and nothing else. The decision
-        whether to step stays on the device, so that the host need not wait; :meth:`train` raises afterwards.
+        whether to step stays on the device, so that the host need not wait; :meth:`train` raises an error afterwards. Several
+        processes that train one agent average losses and gradients first, so that all take the same step.
 
         :param losses: Scalar losses by name.
+        :return: The largest norm of a gradient of each loss, under a name that begins with :data:`GRADIENT_OF`.
         """
         self.policy.zero_grad()
         for optimizer in self._optimizers:
             optimizer.zero_grad()
+        gradients: dict[str, list[th.Tensor]] = {}
         for name, loss in losses.items():
             trained = [parameter for parameter in self._trained_by(name) if parameter.requires_grad]
             if trained and loss.requires_grad:
                 loss.backward(inputs=trained, retain_graph=True)
-        self._finite.mul_(th.stack([loss.detach() for loss in losses.values()]).isfinite().all())
+                gradients[GRADIENT_OF + name] = [each.grad for each in trained if each.grad is not None]
+        values = [loss.detach() for loss in losses.values()]
+        if ranks.several():
+            average_once = {id(gradient): gradient for each in gradients.values() for gradient in each}
+            ranks.average([*values, *average_once.values()])
+        sizes = largest_norms(gradients)
+        looked_at = th.stack([*values, *sizes.values()])
+        self._finite.mul_(looked_at.isfinite().all())
         for optimizer in self._optimizers:
             step_if(optimizer, self._finite)
         self.temperature.bound()
+        return sizes
 
     def _trained_by(self, loss: str) -> list[th.Tensor]:
         """:return: The parameters that a loss trains."""
@@ -173,12 +189,12 @@ class TrainLoop(OffPolicyAlgorithm):
                     statistics[key].copy_(source)
 
     def _defer_logs(self) -> bool:
-        """:return: Whether logs stay on the device until they are dumped, so that nobody waits for it."""
+        """:return: Whether logs stay on the device until they are dumped, so that the host does not wait for it."""
         return self.device.type != "cpu"
 
     def _flush_logs(self) -> None:
         """
-        Log the means over all gradient steps since the last time.
+        Log the means over all gradient steps since the last call.
 
         :raises ValueError: if one of the values is not finite.
         """
@@ -187,14 +203,15 @@ class TrainLoop(OffPolicyAlgorithm):
         logs = self._step_log.read()  # the only time that the host waits for the device
         self._require_finite(logs)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        for name, values in logs.items():
-            self.logger.record(f"train/{name}", float(values.mean()))
+        for name, mean in zip(logs, np.mean(list(logs.values()), axis=1).tolist(), strict=True):
+            if not name.startswith(GRADIENT_OF):
+                self.logger.record(f"train/{name}", mean)
         if self.temperature.optimizer is not None:
             self._saturation_watch.observe(self._entropy_is_lost(logs), logs["ent_coef"])
         self._follow_logs(logs)
 
     def _require_finite(self, logs: dict[str, np.ndarray]) -> None:
-        """:raises ValueError: if a value is not finite; names the first one and counts the steps from it on as not done."""
+        """:raises ValueError: if a value is not finite; the message names it and its causes. Later steps are not counted."""
         faulty = ~np.isfinite(list(logs.values()))
         if not faulty.any():
             return
@@ -202,10 +219,12 @@ class TrainLoop(OffPolicyAlgorithm):
         name = list(logs)[int(faulty[:, step].argmax())]
         self._finite.fill_(1.0)
         self._n_updates += step - faulty.shape[1]  # that step and those after it were withheld
+        faults, self._failed_batch = find_faults(self.policy, self._failed_batch), None
+        because = f", because of what is not finite: {', '.join(faults)}" if faults else ""
         raise ValueError(
-            f"{name} is {logs[name][step]} at gradient step {self._n_updates + 1}. "
-            "Training stopped; the parameters are those of before this step. Look for NaN or infinite observations and "
-            "rewards (SB3's VecCheckNan finds them), then for a learning rate or reward scale that is too large"
+            f"{name} is {logs[name][step]} at gradient step {self._n_updates + 1}{because}. Training stopped; the parameters "
+            "are those before this step. Look for NaN or infinite observations and rewards (SB3's VecCheckNan finds them), "
+            "then for a learning rate or reward scale that is too large"
         )
 
     @abstractmethod

@@ -1,7 +1,7 @@
 """
-Gradient steps as CUDA graphs, opt-in (``cuda_graphs=True``): one removable room.
+Gradient steps as CUDA graphs, opt-in (``cuda_graphs=True``): a subpackage that can be removed.
 
-Without it the algorithms train as before, the plain way.
+Without it, gradient steps run one by one with ``_update`` (the plain path).
 """
 
 from sb3_softac.cuda.graph_steps import GraphSteps

@@ -1,4 +1,4 @@
-"""What a gradient step depends on besides its batch, found by going through the model rather than listed."""
+"""Everything that a gradient step depends on besides its batch, found by traversing the model."""
 
 import types
 from collections.abc import Hashable, Iterator
@@ -34,9 +34,9 @@ OF_THE_LOOP = {
 def dependencies(model: "SoftOffPolicyAlgorithm") -> dict[str, Hashable]:
     """
     :param model: A model of the package.
-    :return: What each of its attributes is now, by name: numbers, strings and containers of them by value; tensors, the states
-        of optimizers included, by their place in memory and whether they are trained; modules and other objects of the package
-        by identity and attributes. Learning rates are left out: graphs read them anew.
+    :return: The present state of its attributes by name: numbers, strings and containers of them by value; tensors, including
+        optimizer states, by their memory address and whether they are trained; modules and other objects of the package by
+        identity and attributes. Learning rates are left out, because graphs read them before each launch.
     """
     found: dict[str, Hashable] = {}
     seen: set[int] = set()
@@ -47,7 +47,7 @@ def dependencies(model: "SoftOffPolicyAlgorithm") -> dict[str, Hashable]:
 
 
 def _walk(name: str, value: Any, seen: set[int]) -> Iterator[tuple[str, Hashable]]:
-    """Names and values of what can be compared, of everything that is reached from a value."""
+    """Names and values of all comparable parts that can be reached from a value."""
     if isinstance(value, PLAIN):
         yield name, (type(value), value)
     elif isinstance(value, CONSTANT):
@@ -66,7 +66,7 @@ def _walk(name: str, value: Any, seen: set[int]) -> Iterator[tuple[str, Hashable
 
 
 def _attributes(value: Any) -> dict[str, Any] | None:
-    """:return: What an object consists of; None if it is not known, as of environments and loggers, which no step reads."""
+    """:return: The attributes of an object; None for unknown objects such as environments and loggers, which no step reads."""
     if isinstance(value, th.optim.Optimizer):
         groups = [{option: given for option, given in group.items() if option != "lr"} for group in value.param_groups]
         return {"param_groups": groups, "state": list(value.state.values())}

@@ -14,18 +14,18 @@ class DrawnBatches(NamedTuple):
     """Batches of several gradient steps, as tensors on the device."""
 
     transitions: th.Tensor
-    """Numbers of the first and last transitions, counted through rows and environments ``[gradient_steps, 2, batch]``."""
+    """Indices of the first and last transitions, counted over rows and environments ``[gradient_steps, 2, batch]``."""
     numbers: th.Tensor
     """Rewards, dones and, for n-step targets, discounts ``[gradient_steps, 2 or 3, batch, 1]``."""
 
 
 class DeviceCopy:
     """
-    Follows a replay buffer on another device, so that a batch is gathered there and only its numbers are sent.
+    Mirrors a replay buffer on another device, so that batches are gathered there and only their indices are sent.
 
-    The buffer itself stays on the host, where transitions come from, where it is saved, and where its memory need not be given
-    in advance. Rewards and ends, a few bytes per transition, are not copied: what becomes of them is decided on the host.
-    Actions and extra columns that are written over in the buffer are not noticed.
+    The buffer itself stays on the host, where transitions come from, where it is saved, and where its memory need not be
+    allocated in advance. Rewards and ends, a few bytes per transition, are not copied, because targets are computed from them
+    on the host. Overwriting actions or extra columns of existing rows is not detected.
 
     :param buffer: Replay buffer.
     :param device: Device of the networks.
@@ -45,7 +45,7 @@ class DeviceCopy:
     def size(buffer: SoftReplayBuffer) -> int:
         """
         :param buffer: Replay buffer.
-        :return: Bytes that its copy takes at most.
+        :return: Maximum size of its copy in bytes.
         """
         arrays = [array for store in buffer._stores.values() for array in (store.pieces, store.index)]
         return sum(array.nbytes for array in [*arrays, buffer.actions, *buffer.extras.values()])
@@ -53,7 +53,7 @@ class DeviceCopy:
     def follows(self, buffer: SoftReplayBuffer) -> bool:
         """
         :param buffer: Replay buffer.
-        :return: Whether it is the one that was copied, and nothing but transitions was added to it.
+        :return: Whether it is the copied buffer, and has only received new transitions since.
         """
         return self.buffer is buffer and self._versions == self._buffer_versions()
 
@@ -67,7 +67,7 @@ class DeviceCopy:
         return th.from_numpy(array).to(self.device, non_blocking=True, copy=True)
 
     def update(self) -> None:
-        """Send the transitions that were added to the buffer since the last time."""
+        """Send the transitions that were added to the buffer since the last call."""
         size = self.buffer.buffer_size
         new = min(self.buffer.n_added - self._n_seen, size)
         if new == 0:
@@ -86,8 +86,8 @@ class DeviceCopy:
 
     def send(self, draws: list[Draw]) -> DrawnBatches:
         """
-        :param draws: What the buffer has drawn, one per gradient step.
-        :return: The same on the device.
+        :param draws: Draws of the buffer, one per gradient step.
+        :return: The draws on the device.
         """
         n_envs = self.buffer.n_envs
         transitions = [[rows * n_envs + columns for rows, columns in (draw.first, draw.last)] for draw in draws]
@@ -96,9 +96,9 @@ class DeviceCopy:
 
     def gather(self, batches: DrawnBatches, step: int) -> SoftReplayBufferSamples:
         """
-        :param batches: What :meth:`send` returned.
+        :param batches: The result of :meth:`send`.
         :param step: Gradient step.
-        :return: Its batch, as the buffer's own ``sample`` makes it.
+        :return: Its batch, as from the buffer's own ``sample``.
         """
         first, last = batches.transitions[step]
         rewards, dones, *discounts = batches.numbers[step]

@@ -1,4 +1,4 @@
-"""What captures and replays: PyTorch's CUDA graphs, or a stand-in."""
+"""Capture and replay: PyTorch's CUDA graphs, or a substitute."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ Replay = Callable[[], None]
 
 
 class Engine(Protocol):
-    """Runs functions on a device, captures what they do there, and repeats it."""
+    """Runs functions on a device, captures their operations, and replays them."""
 
     device_type: str
-    """Type of the devices that it works on, such as ``"cuda"``."""
+    """Type of its devices, such as ``"cuda"``."""
 
     def free_memory(self) -> int:
         """:return: Bytes that are free on the device."""
@@ -22,16 +22,16 @@ class Engine(Protocol):
     def warm_up(self, function: Function) -> th.Tensor:
         """
         :param function: Function without arguments.
-        :return: What it returned, run as it is.
+        :return: Its result, without a capture.
         """
 
     def capture(self, function: Function) -> tuple[th.Tensor, Replay]:
         """
-        Note what a function does on the device, without doing it.
+        Record a function's operations on the device without running them.
 
         :param function: Function without arguments.
-        :return: The tensor that it returns, and what does on the device what the function would have done.
-        :raises Exception: if the function does something that cannot be captured. Nothing has been done on the device then.
+        :return: The tensor that it returns, and a function that replays its operations.
+        :raises Exception: if the function does something that cannot be captured. Nothing has been run on the device then.
         """
 
 
@@ -55,7 +55,7 @@ class CudaEngine:
     def warm_up(self, function: Function) -> th.Tensor:
         """
         :param function: Function without arguments.
-        :return: What it returned, run on a stream of its own, as a capture will be.
+        :return: Its result, run on a separate stream, as in a capture.
         """
         with th.cuda.device(self.device):
             if self._stream is None:
@@ -69,7 +69,7 @@ class CudaEngine:
     def capture(self, function: Function) -> tuple[th.Tensor, Replay]:
         """
         :param function: Function without arguments.
-        :return: The tensor that it returns, and what does on the device what the function would have done.
+        :return: The tensor that it returns, and a function that replays its operations.
         :raises RuntimeError: if the function does something that a graph cannot, such as waiting for the device.
         """
         graph = th.cuda.CUDAGraph()

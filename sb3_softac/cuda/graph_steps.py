@@ -38,16 +38,16 @@ class Steps:
     def __init__(self, model: "SoftOffPolicyAlgorithm", copy: DeviceCopy, number: int):
         self.model, self.copy, self.number = model, copy, number
         self.names: list[str] = []
-        """What a step logs."""
+        """Names of the values that a step logs."""
         self.logs: list[th.Tensor] = []
-        """What was logged by the steps that were done ``[n_names]``."""
+        """Values logged by the completed steps ``[n_names]``."""
 
     def __call__(self, transitions: th.Tensor, numbers: th.Tensor, target_weights: th.Tensor) -> th.Tensor:
         """
         :param transitions: First part of the batches, see :class:`~sb3_softac.cuda.device_copy.DrawnBatches`.
         :param numbers: Second part.
         :param target_weights: 1 where a step updates the targets, else 0 ``[number]``.
-        :return: What the steps log ``[number, n_names]``.
+        :return: The logged values of the steps ``[number, n_names]``.
         """
         model, self.logs = self.model, []
         for step in range(self.number):
@@ -61,10 +61,10 @@ class Steps:
 
 class GraphSteps:
     """
-    Runs the gradient steps of a model as graphs, with the random numbers and the results of one step after the other.
+    Runs the gradient steps of a model as graphs, with the same random numbers and results as separate steps.
 
     :param model: Model.
-    :param engine: What captures; None for CUDA graphs.
+    :param engine: Engine that captures; None for CUDA graphs.
     """
 
     def __init__(self, model: "SoftOffPolicyAlgorithm", engine: Engine | None = None):
@@ -79,13 +79,14 @@ class GraphSteps:
         """
         :param gradient_steps: Number of gradient steps.
         :param batch_size: Number of transitions per step.
-        :return: Whether they were done; False if this model needs the plain way. A warning has said why then.
+        :return: Whether they were done; False if this model needs the plain path. A warning has then named the reason.
         """
         if not self._given_up:
             self._prepare()
         if self._given_up:
             self._copy = None
             return False
+        self.model._prepare_networks()
         while gradient_steps > 0:
             # Powers of two, so that few graphs serve any number of steps
             number = 1 << min(gradient_steps, MAX_STEPS).bit_length() - 1
@@ -94,7 +95,7 @@ class GraphSteps:
         return True
 
     def _prepare(self) -> None:
-        """Look for what is in the way, and bring the copy of the replay buffer up to date."""
+        """Check for obstacles, and update the copy of the replay buffer."""
         buffer = self.model.replay_buffer
         if reason := obstacle(self.model, self.engine.device_type):
             self._give_up(reason)
@@ -104,18 +105,18 @@ class GraphSteps:
             self._copy = None
             self._launchers.clear()
             if DeviceCopy.size(buffer) >= SHARE * self.engine.free_memory():
-                self._give_up("the replay buffer is too large for the memory of the device: a smaller buffer_size fits")
+                self._give_up("the replay buffer is too large for the memory of the device: use a smaller buffer_size")
                 return
             self._copy = DeviceCopy(buffer, self.model.device)
         self._copy.update()
 
     def _give_up(self, reason: str) -> None:
-        warnings.warn(f"cuda_graphs=True has no effect, gradient steps run the plain way: {reason}", stacklevel=4)
+        warnings.warn(f"cuda_graphs=True has no effect, gradient steps run without graphs: {reason}", stacklevel=4)
         self._given_up = True
         self._launchers.clear()
 
     def _launch(self, number: int, batch_size: int) -> None:
-        """Do ``number`` gradient steps at once, count and log them."""
+        """Do ``number`` gradient steps in one launch, count and log them."""
         model, copy = self.model, self._copy
         assert copy is not None
         updates = model._n_updates + 1 + np.arange(number)
@@ -135,7 +136,7 @@ class GraphSteps:
         self._count(steps.names, values)
 
     def _launcher(self, number: int, batch_size: int, inputs: tuple[th.Tensor, ...]) -> Launcher[Steps] | None:
-        """:return: What does the steps, nothing in it out of date; None if graphs are given up."""
+        """:return: An up-to-date launcher for the steps; None if graphs are no longer used."""
         if self._given_up:
             return None
         key, model, copy = (number, batch_size), self.model, self._copy
@@ -144,7 +145,7 @@ class GraphSteps:
             self._n_wasted = self._n_wasted + 1 if self._launchers[key].n_replays < 2 else 0
             self._launchers.clear()
             if self._n_wasted == MAX_WASTED:
-                self._give_up(f"graphs were captured in vain, for {', '.join(changes)} changed again and again")
+                self._give_up(f"graphs had to be captured again too often, because {', '.join(changes)} kept changing")
                 return None
         if key not in self._launchers:
             steps = Steps(model, copy, number)
@@ -157,7 +158,7 @@ class GraphSteps:
         return self._launchers[key]
 
     def _count(self, names: list[str], values: th.Tensor | list[th.Tensor]) -> None:
-        """Note gradient steps that were done, and what they log ``[n_steps, n_names]``."""
+        """Count gradient steps that were done, and store their logged values ``[n_steps, n_names]``."""
         if len(values):
             self.model._step_log.add_steps(names, values if isinstance(values, th.Tensor) else th.stack(values))
             self.model._n_updates += len(values)

@@ -1,8 +1,8 @@
 """
-One function on the device, run as it is until it is warm, and as a graph from then on.
+One function on the device, called directly while it warms up and replayed as a graph from then on.
 
-A graph repeats what was captured, kernel by kernel, on the same memory and with the same numbers. Whatever changes from one
-launch to the next has to be in a tensor that stays the same, and whatever else the function reads must not have changed.
+A graph repeats the captured kernels on the same memory and with the same scalars. Values that change from one launch to the
+next have to be in persistent tensors, and nothing else that the function reads may have changed.
 """
 
 from collections.abc import Callable, Hashable
@@ -19,17 +19,17 @@ Dependencies = dict[str, Hashable]
 
 
 class CaptureError(Exception):
-    """The function cannot be captured; nothing of it has been done on the device."""
+    """The function cannot be captured; none of it has been run on the device."""
 
 
 class Launcher(Generic[FunctionOfTensors]):
     """
     A function of some tensors.
 
-    :param engine: What captures.
+    :param engine: Engine that captures.
     :param function: Function of ``inputs``.
-    :param dependencies: Gives what else the function reads, by name.
-    :param optimizers: Gives the optimizers that the function steps. Their learning rates are read anew for each launch.
+    :param dependencies: Returns everything else that the function reads, by name.
+    :param optimizers: Returns the optimizers that the function steps. Their learning rates are read before each launch.
     :param inputs: First values of the tensors.
     """
 
@@ -57,7 +57,7 @@ class Launcher(Generic[FunctionOfTensors]):
         return max(self._n_launches - WARM_UP, 0)
 
     def changes(self) -> list[str]:
-        """:return: Names of what the function reads that is not what it was when the function was warm, or captured."""
+        """:return: Names of the dependencies that have changed since the warm-up or the capture."""
         if self._before is None:
             return []
         now = self._dependencies()
@@ -65,7 +65,7 @@ class Launcher(Generic[FunctionOfTensors]):
 
     def capture_if_warm(self) -> None:
         """
-        Capture the function, once it was run as it is for often enough; not to be called if there are :meth:`changes`.
+        Capture the function once it has been called directly often enough; must not be called if there are :meth:`changes`.
 
         :raises CaptureError: if the function cannot be captured; it has not been run then.
         """
@@ -74,10 +74,10 @@ class Launcher(Generic[FunctionOfTensors]):
 
     def launch(self, inputs: tuple[th.Tensor, ...]) -> th.Tensor:
         """
-        Run the function; not to be called if there are :meth:`changes`.
+        Run the function; must not be called if there are :meth:`changes`.
 
         :param inputs: Values of the tensors.
-        :return: What the function returns, a copy.
+        :return: A copy of the function's result.
         """
         for tensor, value in zip(self._inputs, inputs, strict=True):
             tensor.copy_(value)
@@ -103,7 +103,10 @@ class Launcher(Generic[FunctionOfTensors]):
         return result
 
     def _capture(self) -> tuple[th.Tensor, Replay]:
-        """Capture with learning rates in tensors. The optimizers get their numbers back, which can be saved and changed."""
+        """
+        Capture with learning rates in tensors. Afterwards the optimizers have plain numbers again, which can be saved and
+        changed.
+        """
         groups = self._groups()
         before: list[dict[str, Any]] = [
             {name: group[name] for name in ("lr", "capturable") if name in group} for group in groups

@@ -32,7 +32,7 @@ class Branches:
         else:
             raise AssertionError(
                 "DiscreteSAC needs Discrete, one-dimensional MultiDiscrete or one-dimensional MultiBinary actions, got "
-                f"{action_space}: for a Box use SoftAC_v1 or SB3's SAC, flatten others in a gymnasium.ActionWrapper"
+                f"{action_space}: for a Box use SoftAC_v1 or SB3's SAC; flatten other spaces in a gymnasium.ActionWrapper"
             )
         self.sizes = sizes
         self.start = np.asarray(start)
@@ -48,7 +48,7 @@ class Branches:
         """
         :param logits: Unnormalised log-probabilities ``[..., n]``.
         :param masks: True where an action is allowed ``[..., n]``; None if all are.
-        :return: Log-probabilities of the product policy ``[..., n]``, in nats; those of forbidden actions have probability 0.
+        :return: Log-probabilities of the product policy ``[..., n]``, in nats; forbidden actions have probability 0.
         """
         if masks is not None:
             logits = logits.masked_fill(~masks, MASKED_LOGIT)
@@ -118,8 +118,8 @@ class Branches:
             wrong = given[(given != 0) & (given != 1)]
             if wrong.size:
                 raise ValueError(
-                    f"Action masks hold True or 1 where an action is allowed and False or 0 where not, got {wrong[0]!s}: turn "
-                    "what is added to logits (0 and -inf) into a mask by `values == 0`"
+                    "Action masks must contain True or 1 where an action is allowed and False or 0 elsewhere, got "
+                    f"{wrong[0]!s}: convert values that are added to logits (0 and -inf) into a mask by `values == 0`"
                 )
         return given.astype(bool).reshape(batch, self.n)
 

@@ -12,11 +12,11 @@ Algorithm 1 of 2209.10081v4  Q-clip and entropy penalty: :mod:`sb3_softac.equati
 
 Deviations from the paper, each with its reason:
 
-- All networks step together, with gradients at the same parameters, and the policy loss uses the Q-values that the Q loss has
-  computed: one forward pass less, and one optimizer for all.
-- The loss of the temperature uses log alpha in place of alpha (as in SB3).
+- All networks are updated together, with gradients at the same parameters, and the policy loss uses the Q-values that the Q
+  loss has computed. This saves a forward pass and needs only one optimizer.
+- The loss of the temperature uses log alpha instead of alpha (as in SB3).
 - With several branches (MultiDiscrete, MultiBinary) policy and Q-value are decomposed, and in each state the critic with the
-  smallest expected Q-value counts. For Discrete actions it is the smallest Q-value of each action, as in the paper.
+  smallest expected Q-value is used. For Discrete actions it is the smallest Q-value of each action, as in the paper.
 - Time limits bootstrap.
 """
 
@@ -42,8 +42,8 @@ class DiscreteSAC(EntropyRatio, DiscreteOffPolicyAlgorithm):
     Soft Actor-Critic for Discrete, MultiDiscrete and MultiBinary actions, with action masks (arXiv:1910.07207).
 
     Everything that SB3's SAC accepts means the same here, except for gSDE and action noise, which discrete actions do not
-    have. If the environment has a method ``action_masks()`` (sb3-contrib's protocol), forbidden actions are not taken in
-    training and have no part in expectations. Logged under ``train/``: ``actor_loss``, ``critic_loss``, ``ent_coef``,
+    have. If the environment has a method ``action_masks()`` (sb3-contrib's protocol), invalid actions are never chosen during
+    training and are left out of expectations. Logged under ``train/``: ``actor_loss``, ``critic_loss``, ``ent_coef``,
     ``ent_coef_loss`` (if learned), ``entropy`` (nats), ``entropy_ratio``, ``target_entropy_ratio`` (of the largest entropy),
     ``q_mean`` (units of reward), ``entropy_penalty`` (if used), ``n_updates``, ``learning_rate``.
 
@@ -56,26 +56,26 @@ class DiscreteSAC(EntropyRatio, DiscreteOffPolicyAlgorithm):
     :param tau: Weight in [0, 1] of the critics in each update of their target.
     :param gamma: Discount factor.
     :param train_freq: Environment steps between two rounds of gradient steps, or a tuple such as ``(1, "episode")``.
-    :param gradient_steps: Gradient steps per round; -1 for as many as environment steps were done.
+    :param gradient_steps: Gradient steps per round; -1 for one per environment step.
     :param replay_buffer_class: Replay buffer, e.g. ``HerReplayBuffer``. Action masks and the entropy penalty need the default.
     :param replay_buffer_kwargs: Its keyword arguments.
-    :param optimize_memory_usage: SB3's memory-efficient variant of the replay buffer.
+    :param optimize_memory_usage: Whether to use SB3's memory-efficient variant of the replay buffer.
     :param n_steps: Number of rewards in the Q target before it bootstraps. The entropies of the steps in between are left
         out, so targets of different lengths agree only for ``critic_ent_coef_scale=0``.
     :param ent_coef: Temperature alpha: ``"auto"`` or ``"auto_0.1"`` (learned, starting at 1 or 0.1), a number greater than 0,
         ``"lin_0.2"`` (falling linearly to a thousandth of 0.2), or a schedule of the remaining progress.
     :param target_update_interval: Gradient steps between two updates of the target, counted over the whole training.
-    :param target_entropy: Entropy that a learned temperature holds the policy at: ``"auto"`` for the paper's 0.98 log|A|,
-        ``"ratio_0.5"`` for 0.5 log|A|, a number of nats, or a schedule as a dictionary,
-        ``dict(schedule="linear", start=0.98, end=0.3)`` or ``dict(schedule="drop", start=0.98)``
-        (:mod:`sb3_softac.discretesac.target_entropy` has all options). Branches add up, and only allowed actions count.
+    :param target_entropy: Target entropy for a learned temperature: ``"auto"`` for the paper's 0.98 log|A|, ``"ratio_0.5"``
+        for 0.5 log|A|, a number of nats, or a schedule as a dictionary, ``dict(schedule="linear", start=0.98, end=0.3)`` or
+        ``dict(schedule="drop", start=0.98)`` (:mod:`sb3_softac.discretesac.target_entropy` has all options). Branches are
+        summed, and only allowed actions are counted.
     :param ent_coef_bounds: Smallest and largest value of a learned temperature; None for no bounds.
     :param critic_ent_coef_scale: Factor in [0, 1] of the entropy in the Q target: 1 is the paper, 0 the decoupled critic of
         arXiv:2509.09838.
-    :param q_aggregation: What becomes of the critics in the Q target and the policy loss: ``"min"`` (paper) or ``"mean"``
+    :param q_aggregation: How the critics are combined in the Q target and the policy loss: ``"min"`` (paper) or ``"mean"``
         (arXiv:2209.10081).
-    :param stable_kwargs: The stabilisers of arXiv:2209.10081, by name: ``q_clip``, the largest change of a Q-value that
-        counts, relative to the root mean square of the targets; ``entropy_penalty``, the weight of the squared change of
+    :param stable_kwargs: The stabilisers of arXiv:2209.10081, by name: ``q_clip``, the bound at which changes of a Q-value are
+        clipped, relative to the root mean square of the targets; ``entropy_penalty``, the weight of the squared change of
         entropy.
     :param stats_window_size: Episodes over which the rollout statistics are averaged.
     :param tensorboard_log: Folder of the TensorBoard logs.
@@ -84,7 +84,7 @@ class DiscreteSAC(EntropyRatio, DiscreteOffPolicyAlgorithm):
     :param seed: Seed of all random number generators.
     :param device: Device of the networks.
     :param random_steps: Environment steps with uniform actions at the start; None for ``learning_starts``.
-    :param cuda_graphs: Whether gradient steps run as CUDA graphs, on a GPU. This has never been tried on one.
+    :param cuda_graphs: Whether to run gradient steps as CUDA graphs on a GPU. This has never been tested on one.
     :param _init_setup_model: Whether to build the networks at once.
     :raises ValueError: if an argument is out of its range.
     :raises AssertionError: if the action space is not discrete.
@@ -193,7 +193,7 @@ class DiscreteSAC(EntropyRatio, DiscreteOffPolicyAlgorithm):
             **self._entropy_penalty(entropy, batch),  # Algorithm 1 of 2209.10081v4
             **self.temperature.losses(-entropy, self._target.ratio * max_entropy),  # Eq. 11
         }
-        self._minimize(losses)
+        gradients = self._minimize(losses)
         diagnostics = {
             "ent_coef": alpha,
             "entropy": entropy.mean(),
@@ -202,7 +202,7 @@ class DiscreteSAC(EntropyRatio, DiscreteOffPolicyAlgorithm):
             "target_entropy_ratio": self._target.ratio,
             "q_mean": q_target.mean(),
         }
-        return {name: value.detach() for name, value in {**losses, **diagnostics}.items()}
+        return {name: value.detach() for name, value in {**losses, **diagnostics, **gradients}.items()}
 
     def _max_entropies(self, log_pi: th.Tensor, masks: th.Tensor | None) -> th.Tensor:
         """:return: Largest possible entropy in each state ``[batch]``, in nats."""
@@ -247,4 +247,4 @@ class DiscreteSAC(EntropyRatio, DiscreteOffPolicyAlgorithm):
             if name not in ("q_clip", "entropy_penalty"):
                 raise ValueError(f"stable_kwargs has an unknown option {name!r}: use 'q_clip' and 'entropy_penalty'")
             if not value > 0.0:
-                raise ValueError(f"stable_kwargs: {name} must be greater than 0, got {value}: leave it out to switch it off")
+                raise ValueError(f"stable_kwargs: {name} must be greater than 0, got {value}: leave it out to disable it")

@@ -12,14 +12,14 @@ LOST_RATIO = 1e-3
 
 class EntropyRatio(SoftOffPolicyAlgorithm):
     """
-    What DiscreteSAC does about its target entropy.
+    The part of DiscreteSAC that handles its target entropy.
 
     The constructor's parameters are those of :class:`~sb3_softac.common.off_policy.SoftOffPolicyAlgorithm`.
     """
 
     branches: Branches
     _target_entropy_state: dict[str, float]
-    """How far a schedule that follows the policy has come; a part of saved models."""
+    """State of a schedule that depends on the policy; saved with the model."""
 
     def _setup_target_entropy(self) -> None:
         self._target = make_target_entropy(self.__dict__["target_entropy"], self.branches.max_entropy, self.device)

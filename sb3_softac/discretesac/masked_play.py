@@ -1,4 +1,4 @@
-"""Masks for those who call ``predict`` without them: SB3's evaluations and RL Zoo's scripts."""
+"""Masks for code that calls ``predict`` without them: SB3's evaluations and RL Zoo's scripts."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ from sb3_softac.discretesac.masks import has_masks
 _environments: "WeakSet[MasksForPredict]" = WeakSet()
 
 ADVICE = (
-    "predict() got no action_masks, though this model's environment has masks: it may choose forbidden actions. Pass "
+    "predict() got no action_masks, though this model's environment has masks: it may choose invalid actions. Pass "
     "action_masks=env.action_masks(), evaluate with sb3_contrib's MaskableEvalCallback or "
     "sb3_contrib.common.maskable.evaluation.evaluate_policy, or wrap the vectorized environment (as its outermost wrapper) "
     "in sb3_softac.discretesac.masked_play.MasksForPredict"
@@ -26,12 +26,12 @@ ADVICE = (
 
 class MasksForPredict(VecEnvWrapper):
     """
-    Have ``model.predict(obs)`` of a DiscreteSAC respect the masks of the environment that returned ``obs``.
+    Makes ``model.predict(obs)`` of a DiscreteSAC use the masks of the environment that returned ``obs``.
 
-    It must be the outermost wrapper that changes observations: the environment is recognised by the very object that it
-    returned last. RL Zoo's ``enjoy`` and ``record_video`` get it by themselves.
+    It must be the outermost wrapper that changes observations: the environment is identified by the observation object that it
+    returned last. RL Zoo's ``enjoy`` and ``record_video`` use it automatically.
 
-    :param venv: Vectorized environment, with masks or without.
+    :param venv: Vectorized environment, with or without masks.
     """
 
     def __init__(self, venv: VecEnv):
@@ -56,7 +56,7 @@ class MasksForPredict(VecEnvWrapper):
         return result
 
     def close(self) -> None:
-        """Close the environments, which cannot be asked any more."""
+        """Close the environments; their masks cannot be read afterwards."""
         self.last_observation = None
         self.venv.close()
 
@@ -64,7 +64,7 @@ class MasksForPredict(VecEnvWrapper):
 def masks_behind(observation: Any) -> list[np.ndarray] | None:
     """
     :param observation: What ``predict`` was given.
-    :return: Masks of the environments that returned this very object last; None if they are not known.
+    :return: Masks of the environments whose last observation is this object; None if they are not known.
     """
     for env in list(_environments):
         if env.last_observation is observation and observation is not None:
@@ -74,9 +74,9 @@ def masks_behind(observation: Any) -> list[np.ndarray] | None:
 
 def mask_evaluations(callback: BaseCallback, model: BaseAlgorithm) -> None:
     """
-    Have SB3's ``EvalCallback`` (and what derives from it, such as RL Zoo's) respect the masks of its environment.
+    Make SB3's ``EvalCallback`` (and subclasses of it, such as RL Zoo's) use the masks of its environment.
 
-    sb3-contrib's callback knows about masks, and may have been told to leave them aside.
+    sb3-contrib's callback handles masks itself, and may have been set to ignore them.
 
     :param callback: Callback of a training, initialised.
     :param model: The model that is trained.
@@ -87,7 +87,7 @@ def mask_evaluations(callback: BaseCallback, model: BaseAlgorithm) -> None:
 
 
 def _evaluations(callback: BaseCallback | None) -> Iterator[EvalCallback]:
-    """:return: Those callbacks that evaluate, among this one and those that it calls."""
+    """:return: The evaluation callbacks among this one and those that it calls."""
     if isinstance(callback, EvalCallback):
         yield callback
     called = [getattr(callback, name, None) for name in ("callback", "callback_on_new_best")]
@@ -97,7 +97,7 @@ def _evaluations(callback: BaseCallback | None) -> Iterator[EvalCallback]:
 
 
 def _model_for(evaluation: EvalCallback, model: BaseAlgorithm) -> BaseAlgorithm:
-    """:return: The model itself, sharing all its attributes, but for a ``predict`` that knows the evaluation's masks."""
+    """:return: A view of the model that shares all its attributes, with a ``predict`` that uses the evaluation's masks."""
 
     def predict(
         self: BaseAlgorithm,

@@ -1,4 +1,4 @@
-"""Action masks of environments, by sb3-contrib's protocol: an environment that has a method ``action_masks()``."""
+"""Action masks of environments, by sb3-contrib's protocol: the environment has a method ``action_masks()``."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 from sb3_softac.discretesac.branches import Branches
 
 MASK_KEY = "sb3_softac.action_masks"
-"""Where :class:`ActionMaskInfo` puts the mask in an info."""
+"""Key under which :class:`ActionMaskInfo` puts the mask in an info."""
 
 
 class ActionMaskInfo(gym.Wrapper):
@@ -19,8 +19,8 @@ class ActionMaskInfo(gym.Wrapper):
     Put the mask of the state that a step leads to into ``info["sb3_softac.action_masks"]``, unless that state is terminal.
 
     A vectorized environment resets itself when an episode ends; after that, ``action_masks()`` belongs to the new episode. The
-    value of the last state, which counts if a time limit ended the episode, needs the mask from before. An environment
-    without masks stays as it is.
+    value of the last state, which is needed if a time limit ended the episode, depends on the mask of that state. An
+    environment without masks is not changed.
 
     :param env: Environment.
     """
@@ -44,7 +44,7 @@ class ActionMaskInfo(gym.Wrapper):
 def has_masks(env: VecEnv) -> bool:
     """
     :param env: Vectorized environment.
-    :return: Whether it has action masks, its own or those of its environments.
+    :return: Whether it or its environments have action masks.
     :raises ValueError: if some of its environments have masks and others have none.
     """
     if is_masking_supported(env):
@@ -55,7 +55,7 @@ def has_masks(env: VecEnv) -> bool:
         if any(having) and not all(having):
             raise ValueError(
                 f"The environments {np.flatnonzero(having).tolist()} of {env.num_envs} have a method action_masks(), the "
-                "others have none: give it to all of them (where everything is allowed it returns ones), or to none"
+                "others do not: give it to all of them (it returns ones where all actions are allowed), or to none"
             )
     return False
 
@@ -84,7 +84,7 @@ def single_envs_answer(env: VecEnv) -> bool:
 
 def keep_last_masks(env: VecEnv) -> VecEnv:
     """
-    Have every environment with masks report them in its info, where it is in reach: see :class:`ActionMaskInfo`.
+    Make every accessible environment with masks report them in its info: see :class:`ActionMaskInfo`.
 
     :param env: Vectorized environment; the environments of a ``DummyVecEnv`` are wrapped in place.
     :return: The same vectorized environment.
@@ -98,7 +98,7 @@ def keep_last_masks(env: VecEnv) -> VecEnv:
 
 def ended_by_time_limit(info: dict[str, Any], done: bool) -> bool:
     """
-    :param info: What an environment reported with its last step.
+    :param info: Info of the last step of an environment.
     :param done: Whether its episode ended.
     :return: Whether it ended without a terminal state.
     """
@@ -107,7 +107,7 @@ def ended_by_time_limit(info: dict[str, Any], done: bool) -> bool:
 
 def dead_ends(infos: list[dict[str, Any]], dones: np.ndarray, branches: Branches) -> list[int]:
     """
-    :param infos: What the environments reported with the last step.
+    :param infos: Infos of the last step.
     :param dones: Whether their episodes ended ``[n_envs]``.
     :param branches: Branches of the action space.
     :return: The environments in which a time limit ended the episode in a state that allows no action.
@@ -127,11 +127,11 @@ def masks_of_next_states(
     """
     Masks of the states that the last step led to, before any reset.
 
-    Terminal states, which have no value and may have no action, count as if everything were allowed; so do the last states
-    before a time limit whose masks nobody has reported.
+    In terminal states, which have no value and may have no valid action, all actions count as allowed; so they do in the last
+    states before a time limit whose masks were not reported.
 
     :param env: Vectorized environment with masks.
-    :param infos: What its environments reported with the last step.
+    :param infos: Infos of the last step.
     :param dones: Whether their episodes ended ``[n_envs]``.
     :param branches: Branches of the action space.
     :return: Masks ``[n_envs, n]``, and whether one was missing.

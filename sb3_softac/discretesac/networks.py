@@ -57,7 +57,7 @@ class StackedDiscreteCritic(FeatureNetwork):
     ``n_critics`` soft Q-functions of discrete actions: one output per action, or per option of each branch.
 
     The Q-value of an action with several branches is the mean of the outputs of its options (the value decomposition of DecQN,
-    arXiv:2210.12566). The outputs are divided by the number of branches here, so that everybody else adds them up.
+    arXiv:2210.12566). The outputs are divided by the number of branches here, so that all other code can sum them.
 
     :param n_critics: Number of soft Q-functions.
     :param kwargs: Keyword arguments of :class:`~sb3_softac.nets.base.FeatureNetwork`.

@@ -1,4 +1,6 @@
-"""Acting, storing and continuing with discrete actions: branches, action masks and what the replay buffer keeps of them."""
+"""
+Collecting, storing and resuming with discrete actions: branches, action masks and the columns that the replay buffer keeps.
+"""
 
 import warnings
 from collections.abc import Collection
@@ -25,7 +27,7 @@ from sb3_softac.equations.discrete_sac import policy_entropy
 
 class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
     """
-    What DiscreteSAC does outside of its gradient steps.
+    The part of DiscreteSAC outside of its gradient steps.
 
     The constructor's parameters are those of :class:`~sb3_softac.common.off_policy.SoftOffPolicyAlgorithm`.
     """
@@ -76,13 +78,13 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         columns = self._kept_columns()
         if self._env_has_masks and "action_masks" not in columns:
             raise ValueError(
-                "The environment has action masks, but this model was made for one without, and its replay buffer keeps none: "
-                "make a new model for this environment"
+                "The environment has action masks, but this model was created for an environment without them, and its "
+                "replay buffer does not store masks: create a new model for this environment"
             )
         if "entropy_penalty" in self.stable_kwargs and "old_entropy" not in columns:
             raise ValueError(
-                "The entropy penalty needs the entropies of the policy that collected the data; the replay buffer lacks them: "
-                "start with an empty one, or leave the penalty out"
+                "The entropy penalty needs the entropies of the policy that collected the data; the replay buffer does not "
+                "contain them: start with an empty replay buffer, or leave the penalty out"
             )
         mask_evaluations(result[1], self)
         return result
@@ -119,8 +121,8 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         ended = dead_ends(infos, dones, self.branches) if self._masks is not None else []
         if ended:
             self._warn_once(
-                f"A time limit ended an episode of environment {ended[0]} in a state in which its mask allows no action. Such "
-                "states are stored as terminal, without a value: have the environment return terminated=True in them"
+                f"A time limit ended an episode of environment {ended[0]} in a state in which its mask allows no action. "
+                "Such states are stored as terminal, without a value: let the environment return terminated=True in them"
             )
             infos = [{**info, "TimeLimit.truncated": False} if i in ended else info for i, info in enumerate(infos)]
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
@@ -133,10 +135,9 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
             masks_next, missing = masks_of_next_states(self._env(), infos, dones, self.branches)
             if missing:
                 self._warn_once(
-                    "The masks of the last states before time limits are out of reach, so all actions count as allowed in "
-                    "them: wrap each environment in sb3_softac.discretesac.masks.ActionMaskInfo, e.g. "
-                    "make_vec_env(..., wrapper_class=ActionMaskInfo), or have the vectorized environment put them into "
-                    f'infos[i]["{MASK_KEY}"]'
+                    "The masks of the last states before time limits are not available, so all actions count as allowed in "
+                    "them: wrap each environment in sb3_softac.discretesac.masks.ActionMaskInfo, e.g. make_vec_env(..., "
+                    f'wrapper_class=ActionMaskInfo), or let the vectorized environment put them into infos[i]["{MASK_KEY}"]'
                 )
             columns |= {"action_masks": self._masks, "next_action_masks": masks_next}
         elif "action_masks" in self._kept_columns():
@@ -170,12 +171,12 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         Choose actions; SB3's ``predict`` with sb3-contrib's ``action_masks``.
 
         :param observation: Observation or batch of observations.
-        :param state: Not used, returned as it is (recurrent policies have one).
+        :param state: Not used; returned unchanged (recurrent policies have one).
         :param episode_start: Not used.
         :param deterministic: Whether to take the most probable action instead of a sample.
-        :param action_masks: True where an action is allowed, one row per observation. If None, the environment that returned
-            this very observation is asked, where :class:`~sb3_softac.discretesac.masked_play.MasksForPredict` knows it;
-            else everything is allowed, and a model that was trained with masks warns once.
+        :param action_masks: True where an action is allowed, one row per observation. If None, the masks come from the
+            environment that returned this observation object, if :class:`~sb3_softac.discretesac.masked_play.MasksForPredict`
+            knows it; otherwise all actions are allowed, and a model that was trained with masks warns once.
         :return: Actions of the action space, and the state.
         :raises ValueError: if a mask has the wrong shape or values, or forbids everything.
         """

@@ -24,7 +24,7 @@ class DiscreteSACPolicy(SoftPolicy):
     """
     Categorical actor, soft Q-functions and their target.
 
-    One optimizer, ``policy.optimizer``, holds the parameters of all trained networks, that is, all but the target.
+    One optimizer, ``policy.optimizer``, holds the parameters of all trained networks, that is, of all but the target.
 
     :param observation_space: Observation space.
     :param action_space: Action space: Discrete, MultiDiscrete or MultiBinary.
@@ -38,9 +38,8 @@ class DiscreteSACPolicy(SoftPolicy):
     :param optimizer_class: Optimizer, ``th.optim.Adam`` by default.
     :param optimizer_kwargs: Its keyword arguments, without the learning rate.
     :param n_critics: Number of soft Q-functions, at least 1.
-    :param share_features_extractor: Whether the actor uses the critics' features extractor, which the critic loss trains
-        alone; False gives the actor one of its own. (SB3's SAC has it the other way round: there the actor trains what is
-        shared.)
+    :param share_features_extractor: Whether the actor uses the critics' features extractor, which only the critic loss trains;
+        False gives the actor its own. (In SB3's SAC the actor loss trains the shared extractor.)
     """
 
     actor: CategoricalActor
@@ -127,7 +126,7 @@ class DiscreteSACPolicy(SoftPolicy):
         Choose actions; SB3's ``predict`` with sb3-contrib's ``action_masks``.
 
         :param observation: Observation or batch of observations.
-        :param state: Not used, returned as it is (recurrent policies have one).
+        :param state: Not used; returned unchanged (recurrent policies have one).
         :param episode_start: Not used.
         :param deterministic: Whether to take the most probable action instead of a sample.
         :param action_masks: True where an action is allowed, one row per observation; None if all are.
@@ -137,7 +136,8 @@ class DiscreteSACPolicy(SoftPolicy):
         self.set_training_mode(False)
         if isinstance(observation, tuple):
             raise ValueError(
-                "predict() got a tuple: Gymnasium's reset() returns (obs, info), pass obs alone; a VecEnv's returns obs"
+                "predict() got a tuple: Gymnasium's reset() returns (obs, info), so pass only obs; the reset() of a VecEnv "
+                "returns obs"
             )
         obs, vectorized = self.obs_to_tensor(observation)
         with th.no_grad():

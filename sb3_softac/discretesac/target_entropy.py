@@ -1,7 +1,7 @@
 """
-The entropy that a learned temperature holds a discrete policy at, as an object with one interface: constant or scheduled.
+The target entropy of a discrete policy for a learned temperature, as an object with one interface: constant or scheduled.
 
-All of them speak in ratios of the largest possible entropy, log|A| (summed over branches, and over the allowed actions of a
+All targets are ratios of the largest possible entropy, log|A| (summed over branches, and over the allowed actions of a
 state where there are masks), so that one setting serves every action space.
 """
 
@@ -18,7 +18,7 @@ PAPER_RATIO = 0.98
 
 class TargetEntropy:
     """
-    A constant ratio, the rule of arXiv:1910.07207; the schedules build on it.
+    A constant ratio, as in arXiv:1910.07207; base class of the schedules.
 
     :param ratio: Ratio of the largest entropy, in [0, 1].
     :param device: Device of the networks.
@@ -38,13 +38,13 @@ class TargetEntropy:
 
     def observe(self, ratios: np.ndarray) -> None:
         """
-        Learn what the policy did; called after each round of gradient steps.
+        Receive the entropies of the policy; called after each round of gradient steps.
 
         :param ratios: Entropy of the policy as a ratio of the largest, one per gradient step ``[gradient_steps]``.
         """
 
     def state(self) -> dict[str, float]:
-        """:return: What a resumed training needs to go on as if never stopped."""
+        """:return: The state that a resumed training run needs."""
         return {}
 
     def load_state(self, state: dict[str, float]) -> None:
@@ -55,12 +55,12 @@ class TargetEntropy:
 
 class LinearTarget(TargetEntropy):
     """
-    Linear in the progress of the training.
+    A ratio that changes linearly with the training progress.
 
     :param device: Device of the networks.
     :param start: Ratio at the start.
     :param end: Ratio from ``fraction`` on.
-    :param fraction: Part of the training, in (0, 1], in which the ratio goes from the one to the other.
+    :param fraction: Part of the training, in (0, 1], over which the ratio goes from ``start`` to ``end``.
     :raises ValueError: if a value is out of range.
     """
 
@@ -79,13 +79,13 @@ class DroppingTarget(TargetEntropy):
 
     The policy has settled when, for ``patience`` gradient steps in a row, the moving average of its entropy is within
     ``tolerance`` of the target and the moving standard deviation is below ``max_std``. A target that the policy never reaches
-    would never drop; it is forced to after ``timeout`` gradient steps (not in the paper).
+    would never drop, so it drops after ``timeout`` gradient steps in any case (not in the paper).
 
     :param device: Device of the networks.
     :param start: Ratio at the start.
     :param end: Smallest ratio.
     :param factor: Each drop multiplies the ratio by this, in (0, 0.9999].
-    :param patience: Gradient steps that the policy must have settled for.
+    :param patience: Number of gradient steps in a row for which the policy must have settled.
     :param timeout: Gradient steps after which the ratio drops in any case.
     :param tolerance: Largest distance of the average from the target, as a ratio.
     :param max_std: Largest standard deviation, as a ratio.
@@ -150,7 +150,7 @@ def make_target_entropy(target_entropy: str | float | dict[str, Any], max_entrop
     :param max_entropy: log|A|, in nats.
     :param device: Device of the networks.
     :return: The target.
-    :raises ValueError: if it is none of these, out of reach, or has an unknown option.
+    :raises ValueError: if it is none of these, cannot be reached, or has an unknown option.
     """
     if isinstance(target_entropy, dict):
         options = dict(target_entropy)
@@ -160,7 +160,7 @@ def make_target_entropy(target_entropy: str | float | dict[str, Any], max_entrop
         kind = SCHEDULES[name]
         known = inspect.signature(kind).parameters.keys() - {"device"}
         if unknown := options.keys() - known:
-            raise ValueError(f"target_entropy: unknown option {sorted(unknown)} of schedule {name!r}; use {sorted(known)}")
+            raise ValueError(f"target_entropy: unknown options {sorted(unknown)} of schedule {name!r}; use {sorted(known)}")
         return kind(device=device, **options)
     if target_entropy == "auto":
         return TargetEntropy(PAPER_RATIO, device)
@@ -169,14 +169,14 @@ def make_target_entropy(target_entropy: str | float | dict[str, Any], max_entrop
         value = float(text.removeprefix("ratio_"))
     except ValueError:
         raise ValueError(
-            f"target_entropy={target_entropy!r} is not understood: use 'auto' (0.98 log|A|), 'ratio_<r>' for r log|A| "
-            "(e.g. 'ratio_0.5'), a number of nats, or a dictionary with a 'schedule'"
+            f"target_entropy={target_entropy!r} is not valid: use 'auto' (0.98 log|A|), 'ratio_<r>' for r log|A| (e.g. "
+            "'ratio_0.5'), a number of nats, or a dictionary with a 'schedule'"
         ) from None
     if text.startswith("ratio_"):
         return TargetEntropy(value, device)
     if not 0.0 <= value <= max_entropy:
         raise ValueError(
-            f"target_entropy={value} nats is out of reach: the entropy of this action space is between 0 and "
+            f"target_entropy={value} nats cannot be reached: the entropy of this action space is between 0 and "
             f"{max_entropy:.3f} nats (for a ratio write 'ratio_{value}')"
         )
     # Of one action there is no entropy, and its only target is 0
@@ -200,7 +200,7 @@ def check_range(name: str, value: float, low: float, high: float) -> float:
     """
     Validate a value in (low, high].
 
-    :param name: What to call it.
+    :param name: Name of the value in the error message.
     :param value: Candidate.
     :param low: Lower bound, excluded.
     :param high: Upper bound, included.

@@ -1,4 +1,4 @@
-"""The point mass with four goals of arXiv:1702.08165 (section 5.1), on which soft Q-learning keeps all ways open."""
+"""The point mass with four goals of arXiv:1702.08165 (section 5.1), on which soft Q-learning keeps visiting all goals."""
 
 from typing import Any, ClassVar
 
@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 class MultiGoal(gym.Env[np.ndarray, np.ndarray]):
     """
-    A point in the plane that moves by its action and ends the episode near any of four goals.
+    A point in the plane that moves by its action; the episode ends near any of four goals.
 
     Observation: position ``[2]`` in [-7, 7]. Action: displacement ``[2]`` in [-1, 1]. Reward: -30 times the squared length
     of the action, minus the squared distance to the nearest goal, plus 10 when a goal is reached (closer than 1). The start is
@@ -25,6 +25,8 @@ class MultiGoal(gym.Env[np.ndarray, np.ndarray]):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["human", "rgb_array"], "render_fps": 10}  # type: ignore[misc]
     goals = np.array([[5.0, 0.0], [-5.0, 0.0], [0.0, 5.0], [0.0, -5.0]])
     goal_radius, goal_reward, action_cost, start_std, size = 1.0, 10.0, 30.0, 0.1, 7.0
+    obstacle: tuple[float, float, float] | None = None
+    """Centre and radius of a disk that nothing passes: a move that would touch it does not happen. None for no obstacle."""
 
     def __init__(self, render_mode: str | None = None):
         if render_mode not in (None, *self.metadata["render_modes"]):
@@ -54,7 +56,9 @@ class MultiGoal(gym.Env[np.ndarray, np.ndarray]):
         :return: Position, reward, whether a goal was reached, False, and the index of the goal.
         """
         action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
-        self.position = (self.position + action).clip(-self.size, self.size)
+        moved = (self.position + action).clip(-self.size, self.size)
+        if not self._touches_obstacle(self.position, moved):
+            self.position = moved
         self.path.append(self.position)
         square_distances = ((self.goals - self.position) ** 2).sum(axis=1)
         nearest = int(square_distances.argmin())
@@ -64,6 +68,14 @@ class MultiGoal(gym.Env[np.ndarray, np.ndarray]):
             self.render()
         return self.position.astype(np.float32), float(reward), reached, False, {"goal": nearest if reached else -1}
 
+    def _touches_obstacle(self, start: np.ndarray, end: np.ndarray) -> bool:
+        """:return: Whether the line between two positions touches the obstacle."""
+        if self.obstacle is None:
+            return False
+        move, to_centre = end - start, np.array(self.obstacle[:2]) - start
+        along = np.clip(to_centre @ move / max(move @ move, 1e-12), 0.0, 1.0)  # where the line comes nearest to the centre
+        return bool(((to_centre - along * move) ** 2).sum() <= self.obstacle[2] ** 2)
+
     def render(self) -> np.ndarray | None:
         """
         Draw the cost of the distance, the goals and the path of the episode.
@@ -71,7 +83,9 @@ class MultiGoal(gym.Env[np.ndarray, np.ndarray]):
         :return: An image ``[360, 360, 3]`` in the mode ``"rgb_array"``, else None.
         """
         if self.render_mode is None:
-            gym.logger.warn('MultiGoal was made without a render mode: gym.make("MultiGoal-v0", render_mode="rgb_array")')
+            gym.logger.warn(
+                'MultiGoal was created without a render mode: use gym.make("MultiGoal-v0", render_mode="rgb_array")'
+            )
             return None
         if self._figure is None:
             self._figure = self._make_figure()
@@ -87,6 +101,8 @@ class MultiGoal(gym.Env[np.ndarray, np.ndarray]):
         return np.asarray(self._figure.canvas.buffer_rgba())[..., :3].copy()
 
     def _make_figure(self) -> Any:
+        from matplotlib.patches import Circle
+
         if self.render_mode == "human":
             from matplotlib import pyplot as plt
 
@@ -104,6 +120,8 @@ class MultiGoal(gym.Env[np.ndarray, np.ndarray]):
         cost = ((grid[:, :, None] - self.goals) ** 2).sum(axis=-1).min(axis=-1)
         axes.contour(line, line, cost, 20, linewidths=0.7, cmap="viridis")
         axes.plot(*self.goals.T, "ro")
+        if self.obstacle is not None:
+            axes.add_patch(Circle(self.obstacle[:2], self.obstacle[2], color="0.4"))
         (self._line,) = axes.plot([], [], "b-")
         (self._point,) = axes.plot([], [], "bo")
         axes.set(xlim=(-self.size, self.size), ylim=(-self.size, self.size), xticks=[], yticks=[])

@@ -10,7 +10,8 @@ def require_same_shape(**tensors: th.Tensor) -> None:
     :param tensors: The tensors that are to be combined elementwise, by name.
     :raises ValueError: if their shapes differ; names every tensor and its shape.
     """
-    if th.jit.is_tracing():  # where the numbers of a shape are tensors, no two of which are the same
+    # Where a program is recorded, the numbers of a shape are tensors or symbols, and cannot be compared
+    if th.jit.is_tracing() or th.compiler.is_compiling():
         return
     if len({tensor.shape for tensor in tensors.values()}) > 1:
         shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())

@@ -8,6 +8,7 @@ multiplies the log-density instead: the same policy, with values in the units of
 import torch as th
 from torch.nn import functional as F
 
+from sb3_softac.equations.mixture import mean_over_components
 from sb3_softac.equations.shapes import require_same_shape
 
 
@@ -38,15 +39,37 @@ def value_loss(v: th.Tensor, v_target: th.Tensor) -> th.Tensor:
     return 0.5 * F.mse_loss(v, v_target.detach())
 
 
-def policy_loss(log_pi: th.Tensor, q: th.Tensor, alpha: th.Tensor | float) -> th.Tensor:
+def policy_loss(log_pi: th.Tensor, q: th.Tensor, alpha: th.Tensor | float, log_weights: th.Tensor | None = None) -> th.Tensor:
     r"""
     Eq. 12, arXiv:1801.01290v2. :math:`J_\pi = E[\alpha \log \pi(f(\epsilon; s)|s) - Q(s, f(\epsilon; s))]`.
 
     :param log_pi: Log-density of the reparameterised action ``[...]``, in nats.
     :param q: Soft Q-value of that action ``[...]``, differentiable with respect to the action only.
-    :param alpha: Temperature, greater than 0.
+    :param alpha: Temperature, greater than 0; 0 if the policy is deterministic.
+    :param log_weights: Logarithms of the weights of the components of a mixture, if the first dimension counts actions of
+        its components ``[n_components, ...]``; None for one action of each state.
     :return: Mean loss, a scalar.
     :raises ValueError: if the shapes differ.
     """
     require_same_shape(log_pi=log_pi, q=q)
-    return (alpha * log_pi - q).mean()
+    losses = alpha * log_pi - q
+    return (losses if log_weights is None else mean_over_components(losses, log_weights)).mean()
+
+
+def likelihood_ratio_loss(log_pi: th.Tensor, q: th.Tensor, v: th.Tensor, alpha: th.Tensor | float) -> th.Tensor:
+    r"""
+    Algorithm 1 (policy gradient), arXiv:1801.01290v1. A loss with that gradient,
+    :math:`E[\nabla \log \pi(a|s) \, (\alpha \log \pi(a|s) - Q(s, a) + V(s))]`, at actions that are fixed.
+
+    V(s) is a baseline: without it the expectation would be the same, and the variance larger. The gradient of the log-density
+    in the bracket has expectation 0 and is left out.
+
+    :param log_pi: Log-density of sampled actions ``[...]``, in nats, differentiable in the policy but not in the actions.
+    :param q: Soft Q-values of these actions ``[...]``; no gradient flows into them.
+    :param v: Soft state values ``[...]``; no gradient flows into them.
+    :param alpha: Temperature, greater than 0.
+    :return: Scalar; its value means nothing.
+    :raises ValueError: if the shapes differ.
+    """
+    require_same_shape(log_pi=log_pi, q=q, v=v)
+    return (log_pi * (alpha * log_pi - q + v).detach()).mean()

@@ -1,6 +1,6 @@
 """What all networks have in common: a features extractor of SB3's, and layers on top of it."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch as th
 from gymnasium import spaces
@@ -9,13 +9,38 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
+from sb3_softac.equations.mixture import mean_over_components
+
+
+class Draw(NamedTuple):
+    """Actions that a policy has drawn for the states of a batch: one for each state, or one of each component of a mixture."""
+
+    actions: th.Tensor
+    """Scaled to [-1, 1] ``[batch, action_dim]`` or ``[n_components, batch, action_dim]``."""
+    log_pi: th.Tensor
+    """Their log-densities in nats ``[batch]`` or ``[n_components, batch]``."""
+    log_weights: th.Tensor | None = None
+    """Logarithms of the weights of the components ``[n_components, batch]``; None if there is one action for each state."""
+
+    separated_log_pi: th.Tensor | None = None
+    """What the policy loss takes for the log-densities, if not these: see ``separation`` of a mixture."""
+
+    def mean(self, values: th.Tensor) -> th.Tensor:
+        """
+        :param values: One value for each action ``[batch]`` or ``[n_components, batch]``.
+        :return: Unbiased estimates of their means under the policy ``[batch]``.
+        """
+        return values if self.log_weights is None else mean_over_components(values, self.log_weights)
+
 
 class WithoutOptimizer(nn.Module):
-    """A network that refuses an optimizer of its own, which SB3's SAC has and nobody would step here."""
+    """A network that rejects an optimizer of its own: SB3's SAC has one per network, but here it would never be stepped."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "optimizer":
-            raise AttributeError("One optimizer steps all networks: set policy.optimizer in place of one of a single network")
+            raise AttributeError(
+                "One optimizer trains all networks: set policy.optimizer instead of the optimizer of a single network"
+            )
         super().__setattr__(name, value)
 
 

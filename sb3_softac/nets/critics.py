@@ -29,9 +29,12 @@ class StackedContinuousCritic(FeatureNetwork):
     def q_values(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
         """
         :param features: What :meth:`features` returned ``[batch, features_dim]``.
-        :param actions: Actions scaled to [-1, 1] ``[batch, action_dim]``.
-        :return: Soft Q-values in units of reward ``[n_critics, batch]``.
+        :param actions: Actions scaled to [-1, 1] ``[batch, action_dim]``, or several for each row ``[K, batch, action_dim]``.
+        :return: Soft Q-values in units of reward ``[n_critics, batch]`` or ``[n_critics, K, batch]``.
         """
+        if actions.dim() == 3:
+            repeated = features.expand(actions.shape[0], -1, -1)
+            return self.q_values(repeated.flatten(0, 1), actions.flatten(0, 1)).unflatten(1, actions.shape[:2])
         return self.q_networks(th.cat([features, actions], dim=1)).squeeze(-1)
 
     def q_particles(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:

@@ -6,7 +6,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.sac.policies import Actor
 
 from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob
-from sb3_softac.nets.base import WithoutOptimizer
+from sb3_softac.nets.base import Draw, WithoutOptimizer
 
 
 class SquashedGaussianActor(WithoutOptimizer, Actor):
@@ -41,6 +41,21 @@ class SquashedGaussianActor(WithoutOptimizer, Actor):
         noise, std = self._noise(mean, log_std, gsde.get("latent_sde"))
         u = mean + std * noise
         return th.tanh(u), squashed_log_prob(gaussian_log_prob(noise, std), u)
+
+    def draw(self, obs: PyTorchObs, reparameterize: bool = True) -> Draw:
+        """
+        Sample an action for each observation, for a gradient step.
+
+        :param obs: Observations.
+        :param reparameterize: Whether gradients flow through the actions; if not, through the log-densities at them only.
+        :return: Actions and their log-densities.
+        """
+        if reparameterize:
+            return Draw(*self.action_log_prob(obs))
+        mean, log_std, gsde = self.get_action_dist_params(obs)
+        noise, std = self._noise(mean, log_std, gsde.get("latent_sde"))
+        u = (mean + std * noise).detach()
+        return Draw(th.tanh(u), squashed_log_prob(gaussian_log_prob((u - mean) / std, std), u))
 
     def _noise(self, mean: th.Tensor, log_std: th.Tensor, latent_sde: th.Tensor | None) -> tuple[th.Tensor, th.Tensor]:
         """

@@ -1,5 +1,6 @@
 """Policies of SoftAC_v1: SB3's SAC policy with stacked critics and a state-value network."""
 
+import inspect
 from typing import Any, ClassVar
 
 import torch as th
@@ -16,7 +17,36 @@ from torch import nn
 
 from sb3_softac.common.policies import FinitePredictions, make_optimizer
 from sb3_softac.nets.critics import StackedContinuousCritic, ValueNet
+from sb3_softac.nets.deterministic import SquashedDeterministicActor
+from sb3_softac.nets.flow import SquashedFlowActor
 from sb3_softac.nets.gaussian import SquashedGaussianActor
+from sb3_softac.nets.mixture import SquashedMixtureActor
+from sb3_softac.nets.squashed import SquashedActor
+
+# The Gaussian is SB3's actor, with other arguments than these
+ACTORS: dict[str, type[SquashedActor]] = {
+    "mixture": SquashedMixtureActor,
+    "flow": SquashedFlowActor,
+    "deterministic": SquashedDeterministicActor,
+}
+
+
+def _check_distribution(distribution: str, kwargs: dict[str, Any], use_sde: bool) -> None:
+    """:raises ValueError: if there is no such distribution, or not with these arguments."""
+    if distribution not in ("gaussian", *ACTORS):
+        raise ValueError(f"distribution must be one of {['gaussian', *ACTORS]}, got {distribution!r}")
+    if distribution == "gaussian":
+        known: set[str] = set()
+    else:
+        known = set(inspect.signature(ACTORS[distribution]).parameters) - {"kwargs"}
+        if use_sde:
+            raise ValueError(
+                f"use_sde=True is noise of a Gaussian policy, not of distribution={distribution!r}: leave one of them out"
+            )
+    if unknown := sorted(kwargs.keys() - known):
+        raise ValueError(
+            f"distribution={distribution!r} has no {unknown} in distribution_kwargs: it knows {sorted(known) or 'none'}"
+        )
 
 
 class SoftACPolicy(FinitePredictions, SACPolicy):
@@ -24,13 +54,13 @@ class SoftACPolicy(FinitePredictions, SACPolicy):
     Actor, soft Q-functions, soft state-value function and its target.
 
     One optimizer, ``policy.optimizer``, holds the parameters of all trained networks: the paper updates them simultaneously,
-    and their losses share no parameter. The target network is the only one it leaves out.
+    and their losses share no parameter. Only the target network is left out.
 
     :param observation_space: Observation space.
     :param action_space: Action space, a bounded Box.
     :param lr_schedule: Learning rate schedule.
     :param net_arch: Sizes of the hidden layers, ``[256, 256]`` by default, or a dictionary with the keys ``pi``, ``qf`` and,
-        if the value network is to differ from the critics, ``vf``.
+        if the value network should differ from the critics, ``vf``.
     :param activation_fn: Activation function.
     :param use_sde: Whether to use state-dependent exploration (gSDE).
     :param log_std_init: Initial log standard deviation of gSDE.
@@ -42,13 +72,18 @@ class SoftACPolicy(FinitePredictions, SACPolicy):
     :param optimizer_class: Optimizer, ``th.optim.Adam`` by default.
     :param optimizer_kwargs: Its keyword arguments, without the learning rate.
     :param n_critics: Number of soft Q-functions, at least 1.
+    :param distribution: Distribution of the actions in a state, before they are squashed by tanh: ``"gaussian"``,
+        ``"mixture"`` (of several Gaussians), ``"flow"`` (real NVP over the Gaussian) or ``"deterministic"`` (a single action).
+    :param distribution_kwargs: Its keyword arguments: ``n_components`` and ``separation`` of a mixture; ``n_couplings`` and
+        ``coupling_width`` of a flow.
     :param share_features_extractor: Whether all networks use the actor's features extractor, trained by the policy loss alone
         (SB3's rule). By default each has its own.
+    :raises ValueError: if the distribution is unknown, has no such keyword arguments, or is to explore by gSDE and cannot.
     """
 
     default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
 
-    actor: SquashedGaussianActor
+    actor: SquashedGaussianActor | SquashedActor  # type: ignore[assignment]
     critic: StackedContinuousCritic  # type: ignore[assignment]
     value_net: ValueNet
     value_net_target: ValueNet
@@ -71,7 +106,11 @@ class SoftACPolicy(FinitePredictions, SACPolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
         n_critics: int = 2,
         share_features_extractor: bool = False,
+        distribution: str = "gaussian",
+        distribution_kwargs: dict[str, Any] | None = None,
     ):
+        self.distribution, self.distribution_kwargs = distribution, distribution_kwargs or {}
+        _check_distribution(distribution, self.distribution_kwargs, use_sde)
         super().__init__(
             observation_space,
             action_space,
@@ -104,9 +143,15 @@ class SoftACPolicy(FinitePredictions, SACPolicy):
         networks = (self.actor, self.critic, self.value_net)
         self.optimizer = make_optimizer(self.optimizer_class, networks, lr_schedule(1), self.optimizer_kwargs)
 
-    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> SquashedGaussianActor:
-        actor_kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
-        return SquashedGaussianActor(**actor_kwargs).to(self.device)
+    def make_actor(  # type: ignore[override]
+        self, features_extractor: BaseFeaturesExtractor | None = None
+    ) -> SquashedGaussianActor | SquashedActor:
+        if self.distribution == "gaussian":
+            actor_kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
+            return SquashedGaussianActor(**actor_kwargs).to(self.device)
+        kwargs = self._update_features_extractor(self.net_args, features_extractor)  # without those of gSDE
+        kwargs["net_arch"] = self.actor_kwargs["net_arch"]
+        return ACTORS[self.distribution](**kwargs, **self.distribution_kwargs).to(self.device)
 
     def make_critic(  # type: ignore[override]
         self, features_extractor: BaseFeaturesExtractor | None = None
@@ -124,9 +169,19 @@ class SoftACPolicy(FinitePredictions, SACPolicy):
         kwargs["net_arch"] = self.net_arch.get("vf", critic_arch) if isinstance(self.net_arch, dict) else critic_arch
         return ValueNet(**kwargs, share_features_extractor=features_extractor is not None).to(self.device)
 
+    def follow_schedules(self, progress_remaining: float) -> None:
+        """
+        Called before each round of gradient steps.
+
+        :param progress_remaining: 1 at the start of training, 0 at its end.
+        """
+        if isinstance(self.actor, SquashedMixtureActor):
+            self.actor.follow_schedule(progress_remaining)
+
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
         data["share_features_extractor"] = self.share_features_extractor  # SB3 leaves it out
+        data.update(distribution=self.distribution, distribution_kwargs=self.distribution_kwargs)
         return data
 
     def set_training_mode(self, mode: bool) -> None:

@@ -5,6 +5,7 @@ Soft Actor-Critic as first published: Haarnoja et al. 2018, arXiv:1801.01290v2 (
 Eq. 3, 5                     V target and V loss: :mod:`sb3_softac.equations.softac_v1`
 Eq. 7, 8                     Q loss and Q target: :mod:`sb3_softac.equations.softac_v1`, ``.bellman``
 Eq. 12                       policy loss: :mod:`sb3_softac.equations.softac_v1`
+Algorithm 1 of 1801.01290v1  policy loss by the likelihood ratio: :mod:`sb3_softac.equations.softac_v1`
 Eq. 21                       density of squashed actions: :mod:`sb3_softac.equations.squashing`
 Eq. 18 of 1812.05905v2       learned temperature (``ent_coef="auto"``): :mod:`sb3_softac.equations.temperature`
 ===========================  =================================================================================
@@ -14,7 +15,10 @@ Deviations from the paper, each with its reason:
 - The temperature multiplies the entropy instead of dividing the rewards (reward scale 5 = ``ent_coef`` 0.2): same policy, and
   the values keep the units of the rewards.
 - The target of V starts as a copy of V (as in SB3), not as an independent network (as in the authors' code).
-- Time limits bootstrap. The authors remove the time limit from the environments, to the same effect.
+- A mixture's gradient step sees one action of each component, weighted by the weights: the paper's first version, which had
+  the mixture, draws one and uses the likelihood ratio (``reparameterize=False``). At first it is rewarded for components that
+  differ, see :class:`~sb3_softac.nets.mixture.SquashedMixtureActor`.
+- Time limits bootstrap. The authors remove the time limit from the environments, which has the same effect.
 
 Where the authors' code differs from the paper, the paper is the default: the policy loss uses the smaller of the two
 Q-values, the authors' code the first (``actor_q="first"``).
@@ -24,6 +28,7 @@ from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
@@ -31,8 +36,9 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from sb3_softac.common.batch import Batch
 from sb3_softac.common.continuous import ContinuousOffPolicyAlgorithm
 from sb3_softac.common.policies import NetworkOfPolicy
+from sb3_softac.common.temperature import NoTemperature, Temperature
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target
-from sb3_softac.equations.softac_v1 import policy_loss, soft_value_target, value_loss
+from sb3_softac.equations.softac_v1 import likelihood_ratio_loss, policy_loss, soft_value_target, value_loss
 from sb3_softac.softac_v1.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, SoftACPolicy
 
 
@@ -40,9 +46,9 @@ class SoftAC_v1(ContinuousOffPolicyAlgorithm):
     """
     Soft Actor-Critic with a state-value network, twin soft Q-functions and a squashed Gaussian actor (arXiv:1801.01290).
 
-    Everything that SB3's SAC accepts means the same here; ``ent_coef`` has another default. New are ``random_steps``,
-    ``actor_q`` and ``n_critics``. Logged under ``train/``: ``actor_loss``, ``critic_loss``, ``value_loss``, ``ent_coef``,
-    ``ent_coef_loss`` (if learned), ``entropy`` (nats), ``q_mean``, ``v_mean`` (units of reward), ``n_updates``,
+    Everything that SB3's SAC accepts means the same here; only ``ent_coef`` has a different default. Additional arguments are
+    ``random_steps``, ``actor_q`` and ``n_critics``. Logged under ``train/``: ``actor_loss``, ``critic_loss``, ``value_loss``,
+    ``ent_coef``, ``ent_coef_loss`` (if learned), ``entropy`` (nats), ``q_mean``, ``v_mean`` (units of reward), ``n_updates``,
     ``learning_rate``.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, or a policy class.
@@ -54,19 +60,20 @@ class SoftAC_v1(ContinuousOffPolicyAlgorithm):
     :param tau: Weight in [0, 1] of V in each update of its target.
     :param gamma: Discount factor.
     :param train_freq: Environment steps between two rounds of gradient steps, or a tuple such as ``(1, "episode")``.
-    :param gradient_steps: Gradient steps per round; -1 for as many as environment steps were done.
+    :param gradient_steps: Gradient steps per round; -1 for one per environment step.
     :param action_noise: Noise added to the actions during training.
     :param replay_buffer_class: Replay buffer, e.g. ``HerReplayBuffer``.
     :param replay_buffer_kwargs: Its keyword arguments.
-    :param optimize_memory_usage: SB3's memory-efficient variant of the replay buffer.
+    :param optimize_memory_usage: Whether to use SB3's memory-efficient variant of the replay buffer.
     :param n_steps: Number of rewards in the Q target before it bootstraps. The entropies of the steps in between are left out,
         as in SB3's SAC.
     :param ent_coef: Temperature alpha: a number greater than 0 (default 0.2, the paper's reward scale 5), ``"auto"`` or
         ``"auto_0.1"`` (learned, starting at 1 or 0.1), ``"lin_0.2"`` (falling linearly to a thousandth of 0.2), or a schedule
-        of the remaining progress.
+        of the remaining progress; 0 for the paper's deterministic variant, with
+        ``policy_kwargs=dict(distribution="deterministic")`` and ``action_noise``.
     :param target_update_interval: Gradient steps between two updates of the target of V, counted over the whole training.
         1000 with ``tau=1`` and ``gradient_steps=4`` is the paper's hard-target variant.
-    :param target_entropy: Entropy in nats that a learned temperature holds the policy at; ``"auto"`` is minus the number of
+    :param target_entropy: Target entropy in nats for a learned temperature; ``"auto"`` is minus the number of
         action dimensions.
     :param use_sde: Whether to explore with state-dependent noise (gSDE).
     :param sde_sample_freq: Steps between two draws of the gSDE noise matrix; -1 for one draw per rollout.
@@ -81,7 +88,9 @@ class SoftAC_v1(ContinuousOffPolicyAlgorithm):
     :param actor_q: Q-value in the policy loss: ``"min"`` over the critics (paper) or that of the ``"first"`` (authors' code).
     :param n_critics: Number of soft Q-functions, at least 1; may also be given in ``policy_kwargs``, as in SB3.
     :param ent_coef_bounds: Smallest and largest value of a learned temperature; None for no bounds.
-    :param cuda_graphs: Whether gradient steps run as CUDA graphs, on a GPU. This has never been tried on one.
+    :param cuda_graphs: Whether to run gradient steps as CUDA graphs on a GPU. This has never been tested on one.
+    :param reparameterize: Whether to differentiate the policy loss through the sampled actions (ICML version); if not, the
+        likelihood ratio is used, with V as a baseline (first version, arXiv:1801.01290v1).
     :param _init_setup_model: Whether to build the networks at once.
     :raises ValueError: if an argument is out of its range.
     :raises AssertionError: if the action space is not a bounded Box.
@@ -135,9 +144,10 @@ class SoftAC_v1(ContinuousOffPolicyAlgorithm):
         n_critics: int = 2,
         ent_coef_bounds: tuple[float, float] | None = None,
         cuda_graphs: bool = False,
+        reparameterize: bool = True,
         _init_setup_model: bool = True,
     ):
-        self.actor_q = actor_q
+        self.actor_q, self.reparameterize = actor_q, reparameterize
         super().__init__(
             policy,
             env,
@@ -178,29 +188,61 @@ class SoftAC_v1(ContinuousOffPolicyAlgorithm):
             self.actor.reset_noise()
         alpha = self.temperature.alpha
 
-        # One action sample serves the V target and the policy loss
-        actions_pi, log_pi = self.actor.action_log_prob(batch.obs)  # Eq. 11, 21
+        # One draw serves the V target and the policy loss
+        draw = self.actor.draw(batch.obs, self.reparameterize)  # Eq. 11, 21
         features = self.critic.features(batch.obs)
         q = self.critic.q_values(features, batch.actions)
-        q_pi = self.critic.q_values(features.detach(), actions_pi)
+        q_pi = self.critic.q_values(features.detach(), draw.actions)
         q_pi_min = q_pi.amin(dim=0)
         v = self.value_net(batch.obs).squeeze(1)
         with th.no_grad():
-            v_target = soft_value_target(q_pi_min, log_pi, alpha)  # Eq. 3
+            v_target = draw.mean(soft_value_target(q_pi_min, draw.log_pi, alpha))  # Eq. 3
+            log_pi = draw.mean(draw.log_pi)
             v_next = self.value_net_target(batch.next_obs).squeeze(1)
             q_target = soft_bellman_target(batch.rewards, batch.dones, v_next, batch.discounts)  # Eq. 8
 
+        q_actor = q_pi_min if self.actor_q == "min" else q_pi[0]
+        if self.reparameterize:
+            log_pi_actor = draw.log_pi if draw.separated_log_pi is None else draw.separated_log_pi
+            actor_loss = policy_loss(log_pi_actor, q_actor, alpha, draw.log_weights)  # Eq. 12
+        else:
+            actor_loss = likelihood_ratio_loss(draw.log_pi, q_actor, v, alpha)  # Algorithm 1 of 1801.01290v1
         losses = {
-            "actor_loss": policy_loss(log_pi, q_pi_min if self.actor_q == "min" else q_pi[0], alpha),  # Eq. 12
+            "actor_loss": actor_loss,
             "critic_loss": q_loss(q, q_target),  # Eq. 7
             "value_loss": value_loss(v, v_target),  # Eq. 5
             **self.temperature.losses(log_pi, self._target_nats),  # Eq. 18 of 1812.05905v2
         }
-        self._minimize(losses)
+        gradients = self._minimize(losses)
         diagnostics = {"ent_coef": alpha, "entropy": -log_pi.mean(), "q_mean": q.mean(), "v_mean": v.mean()}
-        return {name: value.detach() for name, value in {**losses, **diagnostics}.items()}
+        return {name: value.detach() for name, value in {**losses, **diagnostics, **gradients}.items()}
+
+    def _follow_schedules(self, progress_remaining: float) -> None:
+        super()._follow_schedules(progress_remaining)
+        self.policy.follow_schedules(progress_remaining)
+
+    def _make_temperature(self) -> Temperature:
+        given = self.ent_coef
+        none = given in (0, "0", "0.0")
+        if none is not (self.policy.distribution == "deterministic"):
+            raise ValueError(
+                f"ent_coef={given!r} and the policy's distribution={self.policy.distribution!r} do not fit. A stochastic "
+                "policy must have a temperature greater than 0; ent_coef=0 and "
+                "policy_kwargs=dict(distribution='deterministic') are the deterministic variant and go together"
+            )
+        return NoTemperature(self.device) if none and self.ent_coef_bounds is None else super()._make_temperature()
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        if self.policy.distribution == "deterministic" and self.action_noise is None:
+            raise ValueError(
+                "A deterministic policy explores by noise alone: give action_noise, e.g. NormalActionNoise with a standard "
+                "deviation of 0.1 (in RL Zoo noise_type: 'normal', noise_std: 0.1)"
+            )
+        return super()._setup_learn(*args, **kwargs)
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
         if self.actor_q not in ("min", "first"):
             raise ValueError(f"actor_q must be 'min' (the paper) or 'first' (the authors' code), got {self.actor_q!r}")
+        if not self.reparameterize and self.policy_kwargs.get("distribution") == "deterministic":
+            raise ValueError("A deterministic policy has no likelihood ratio: leave out reparameterize=False")

@@ -1,14 +1,15 @@
-"""How a model is composed of skills (:mod:`sb3_softac.sql.composition`), and its sampler distilled from their experience."""
+"""Composing a model of skills (:mod:`sb3_softac.sql.composition`), and distilling its sampler from their experience."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs
 
 from sb3_softac.common.continuous import ContinuousOffPolicyAlgorithm
@@ -22,11 +23,12 @@ SelfComposable = TypeVar("SelfComposable", bound="Composable")
 
 class Composable(ContinuousOffPolicyAlgorithm):
     """
-    Soft Q-learning whose models can be added up.
+    Soft Q-learning with models that can be composed.
 
     The constructor's parameters are those of :class:`~sb3_softac.common.off_policy.SoftOffPolicyAlgorithm`.
     """
 
+    own_policies: ClassVar[dict[str, type[BasePolicy]]] = {"ComposedPolicy": ComposedPolicy}
     policy: SQLPolicy
     actor = NetworkOfPolicy()
     critic = NetworkOfPolicy()
@@ -45,7 +47,8 @@ class Composable(ContinuousOffPolicyAlgorithm):
         **kwargs: Any,
     ) -> SelfComposable:
         """
-        Make a model of a weighted sum of soft Q-functions (arXiv:1803.06773). It acts at once; :meth:`distil` makes it faster.
+        Make a model of a weighted sum of soft Q-functions (arXiv:1803.06773). It acts without training; :meth:`distil` makes
+        it faster.
 
         :param models: Trained models with equal observation and action spaces, and equally normalized observations.
         :param weights: ``"mean"``, ``"sum"``, or one number per model.
@@ -54,7 +57,7 @@ class Composable(ContinuousOffPolicyAlgorithm):
             of the first model's class, unless another one is given.
         :param kwargs: Further arguments of the constructor; ``device`` is that of the first model, unless given.
         :return: The composed model, without an environment.
-        :raises ValueError: if there are no models, they do not fit each other, or the weights do not fit.
+        :raises ValueError: if there are no models, or the models or the weights do not match.
         """
         check_skills(models, cls)
         first, numbers = models[0], read_weights(len(models), weights)
@@ -91,11 +94,12 @@ class Composable(ContinuousOffPolicyAlgorithm):
 
     def distil(self, replay_buffers: Sequence[ReplayBuffer], gradient_steps: int, batch_size: int = 128) -> None:
         """
-        Train the sampler of a composed model on stored observations, without an environment; it acts by it from then on.
+        Train the sampler of a composed model on stored observations, without an environment; afterwards the model acts with
+        it.
 
-        Observations are normalized as the first skill saw them (a loaded model: as the environment of ``set_env`` has it).
+        Observations are normalized as for the first skill (for a loaded model: as in the environment of ``set_env``).
 
-        :param replay_buffers: Replay buffers of the skills; each is drawn from in proportion to its number of transitions.
+        :param replay_buffers: Replay buffers of the skills; each is sampled in proportion to its number of transitions.
         :param gradient_steps: Number of gradient steps, at least 1.
         :param batch_size: Number of observations per step, at least 1.
         :raises ValueError: if this is no composed model, an argument is out of its range, there are no transitions, or a loss
@@ -103,7 +107,7 @@ class Composable(ContinuousOffPolicyAlgorithm):
         """
         policy = self.policy
         if not isinstance(policy, ComposedPolicy):
-            raise ValueError("distil() trains the sampler of a composed model: make one with SQL.compose()")
+            raise ValueError("distil() trains the sampler of a composed model: create one with SQL.compose()")
         for name, value in (("gradient_steps", gradient_steps), ("batch_size", batch_size)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -128,7 +132,7 @@ class Composable(ContinuousOffPolicyAlgorithm):
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         if isinstance(self.policy, ComposedPolicy):
             raise ValueError(
-                "A composed model has no Q-function of its own that learn() could train: train its sampler with distil(), or "
-                "go on with the skills and compose() them again"
+                "A composed model has no Q-function of its own that learn() could train: train its sampler with distil(), "
+                "or train the skills further and compose() them again"
             )
         return super()._setup_learn(*args, **kwargs)

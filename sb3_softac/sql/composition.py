@@ -1,9 +1,9 @@
 """
-Skills added up: the policy of a weighted sum of soft Q-functions, arXiv:1803.06773.
+Composed skills: the policy of a weighted sum of soft Q-functions, arXiv:1803.06773.
 
-The sum is a soft Q-function in its own right, so the policy exp(Q / alpha) can be sampled at once, by importance resampling
-around the actions of the skills' own samplers; and a sampler of its own can be distilled from their replay buffers, without a
-step in any environment. How such a model is made: :mod:`sb3_softac.sql.skills`.
+The sum is again a soft Q-function, so the policy exp(Q / alpha) can be sampled without training, by importance resampling
+around the actions of the skills' samplers. A separate sampler can be distilled from their replay buffers, without an
+environment. :mod:`sb3_softac.sql.skills` checks what such a model is made of.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,11 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from sb3_softac.equations.soft_q import advantages_over_alpha
+from sb3_softac.nets.candidates import fixed_noise, take
 from sb3_softac.nets.critics import StackedContinuousCritic
 from sb3_softac.sql.policies import SQLPolicy
 from sb3_softac.sql.proposal import FITTED_PARTICLES, fit_gaussians, mixture_actions, mixture_proposal
-from sb3_softac.sql.sampler import ActionSampler, fixed_noise, take
+from sb3_softac.sql.sampler import ActionSampler
 
 # The proposed actions are not as good as those of a sampler of the composition, so there are more of them
 PROPOSED_PER_CANDIDATE = 8
@@ -73,11 +74,11 @@ class ComposedPolicy(SQLPolicy):
     :param members: Keyword arguments of the policies of the skills.
     :param weights: Weights of their soft Q-functions.
     :param temperature: Temperature alpha of the composed policy, greater than 0.
-    :param kwargs: Keyword arguments of :class:`SQLPolicy`, for the new sampler.
+    :param kwargs: Keyword arguments of :class:`~sb3_softac.sql.SQLPolicy`, for the new sampler.
     """
 
     distilled: th.Tensor
-    """Whether the sampler has been distilled, so that it acts; see :meth:`act_by_sampler`."""
+    """Whether the sampler has been distilled and is used to act; see :meth:`act_by_sampler`."""
     particle_noise: th.Tensor
     """Noise of the samplers' particles for deterministic actions ``[FITTED_PARTICLES, action_dim]``."""
     proposal_noise: th.Tensor
@@ -97,7 +98,7 @@ class ComposedPolicy(SQLPolicy):
         self.members, self.weights, self.temperature = members, weights, temperature
         skills = [make_skill(observation_space, action_space, lr_schedule, **member) for member in members]
         for skill in skills:
-            skill.actor.judge = None  # or the rest of the skill would live on
+            skill.actor.critic_of_policy = None  # or the rest of the skill would live on
         self.skill_actors = nn.ModuleList(skill.actor for skill in skills).requires_grad_(False).eval()
         critic = ComposedCritic([skill.critic for skill in skills], weights).requires_grad_(False).eval()
         self.critic = self.critic_target = critic  # type: ignore[assignment]
@@ -106,7 +107,6 @@ class ComposedPolicy(SQLPolicy):
         self.register_buffer("particle_noise", th.empty(0))
         self.register_buffer("proposal_noise", th.empty(0))
         self._set_candidates(self.n_candidates)
-        self.actor.judge = self._judge_of_sampler
         self.optimizer = self._make_optimizer(lr_schedule, self.actor)
 
     def _set_candidates(self, number: int) -> None:
@@ -115,17 +115,17 @@ class ComposedPolicy(SQLPolicy):
         self.particle_noise = noise[:FITTED_PARTICLES].clone().to(self.particle_noise)
         self.proposal_noise = noise[FITTED_PARTICLES:].clone().to(self.proposal_noise)
 
-    def _judge_of_sampler(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
+    def _critic_of_actor(self) -> StackedContinuousCritic:
         if not self._acts_by_sampler:
             raise ValueError(
-                "The sampler of a composed model has learned nothing yet: call distil() first, or take model.policy in "
-                "place of model.actor"
+                "The sampler of this composed model is not trained yet: call distil() first, or use model.policy instead of "
+                "model.actor"
             )
-        return self.smallest_q(obs, actions)
+        return super()._critic_of_actor()
 
     def act_by_sampler(self, distilled: bool) -> None:
         """
-        :param distilled: Whether the sampler has been distilled and acts.
+        :param distilled: Whether the sampler has been distilled and is used to act.
         """
         self.distilled.fill_(distilled)
         self._acts_by_sampler = distilled
@@ -142,8 +142,10 @@ class ComposedPolicy(SQLPolicy):
         actors: list[ActionSampler] = list(self.skill_actors)  # type: ignore[arg-type]
         n_actions = PROPOSED_PER_CANDIDATE * self.n_candidates
         if deterministic:
-            particles = [actor.transform(actor.features(obs), self.particle_noise) for actor in actors]
-            actions = mixture_actions(fit_gaussians(particles), n_actions, self.proposal_noise).tanh()
+            features = [actor.features(obs) for actor in actors]
+            particles = [actor.transform(own, self.particle_noise) for actor, own in zip(actors, features, strict=True)]
+            noise = self.proposal_noise.expand(features[0].shape[0], -1, -1)
+            actions = mixture_actions(fit_gaussians(particles), n_actions, noise).tanh()
             return take(actions, self.smallest_q(obs, actions).argmax(dim=1))
         particles = [actor.particles(actor.features(obs), FITTED_PARTICLES) for actor in actors]
         actions, log_density = mixture_proposal(particles, n_actions)

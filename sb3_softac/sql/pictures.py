@@ -52,7 +52,7 @@ def draw_multigoal(
 
 def trajectories(model: SQL, n_episodes: int, seed: int = 0, max_steps: int = 30) -> list[np.ndarray]:
     """
-    Let the stochastic policy act.
+    Run episodes with the stochastic policy.
 
     :param model: A model of ``MultiGoal-v0``.
     :param n_episodes: Number of episodes.

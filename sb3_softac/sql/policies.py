@@ -1,7 +1,6 @@
 """Policies of SQL: stacked soft Q-functions, their target, and the sampler."""
 
-import copy
-from typing import Any, TypeVar
+from typing import Any
 
 import torch as th
 from gymnasium import spaces
@@ -16,21 +15,7 @@ from torch import nn
 
 from sb3_softac.common.policies import SoftPolicy
 from sb3_softac.nets.critics import StackedContinuousCritic
-from sb3_softac.sql.sampler import ActionSampler
-
-Network = TypeVar("Network", bound=nn.Module)
-
-
-def without_gradient(network: Network) -> Network:
-    """
-    Copy a network for a trace that starts at another one: a trace keeps tensors from outside as constants, and refuses those
-    that need gradients.
-
-    :param network: The network.
-    :return: A network of the same tensors, not copied, none of which needs a gradient.
-    """
-    same: dict[int, Any] = {id(x): nn.Parameter(x.data, requires_grad=False) for x in network.parameters()}
-    return copy.deepcopy(network, same | {id(x): x for x in network.buffers()})
+from sb3_softac.sql.sampler import ActionSampler, smallest_q
 
 
 class SQLPolicy(SoftPolicy):
@@ -52,7 +37,7 @@ class SQLPolicy(SoftPolicy):
     :param optimizer_kwargs: Its keyword arguments, without the learning rate.
     :param n_critics: Number of soft Q-functions, at least 1.
     :param n_candidates: Number of actions among which the deterministic policy takes the one with the largest Q-value.
-    :param share_features_extractor: Whether the critics use the sampler's features extractor, trained by its loss alone (SB3's
+    :param share_features_extractor: Whether the critics use the sampler's features extractor, trained only by its loss (SB3's
         rule). By default each network has its own.
     """
 
@@ -91,7 +76,7 @@ class SQLPolicy(SoftPolicy):
         )
         actor_arch, critic_arch = get_actor_critic_arch(self.net_arch)
         self.actor = self._make_network(ActionSampler, actor_arch, n_candidates=n_candidates)
-        self.actor.judge = self.smallest_q
+        self.actor.critic_of_policy = self._critic_of_actor
         shared = self.actor.features_extractor if share_features_extractor else None
         self.share_features_extractor = share_features_extractor
         self.critic = self._make_network(StackedContinuousCritic, critic_arch, shared, n_critics=n_critics)
@@ -105,7 +90,7 @@ class SQLPolicy(SoftPolicy):
 
     @property
     def n_candidates(self) -> int:
-        """Number of actions among which the deterministic policy takes the best. It may be set."""
+        """Number of actions among which the deterministic policy takes the best; can be set."""
         return self.actor.n_candidates
 
     @n_candidates.setter
@@ -115,21 +100,27 @@ class SQLPolicy(SoftPolicy):
     def _set_candidates(self, number: int) -> None:
         self.actor.n_candidates = number
 
+    def _critic_of_actor(self) -> StackedContinuousCritic:
+        """
+        :return: The soft Q-functions with which the actor, without the policy, rates its candidates; those of the policy may
+            be replaced.
+        """
+        return self.critic
+
     def smallest_q(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
         """
         :param obs: Observations.
         :param actions: K actions per observation, scaled to [-1, 1] ``[batch, K, action_dim]``.
         :return: The smallest of their Q-values in units of reward ``[batch, K]``.
         """
-        critic = without_gradient(self.critic) if th.jit.is_tracing() else self.critic
-        return critic.q_particles(critic.features(obs), actions).amin(dim=0)
+        return smallest_q(self.critic, obs, actions)
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         """
         :param obs: Observations.
         :param deterministic: Whether to take the best of ``n_candidates`` actions of fixed noise, by the smallest of the
-            Q-values, in place of one sample: the same action for the same observation. (The sampler has no mean; more
-            candidates come closer to the mode.)
+            Q-values, instead of one sample: the same action for the same observation. (The sampler has no mean; more
+            candidates get closer to the mode.)
         :return: Actions scaled to [-1, 1] ``[batch, action_dim]``.
         """
         return self.actor.best(obs, self.smallest_q) if deterministic else self.actor(obs)

@@ -70,12 +70,12 @@ def mixture_actions(gaussians: list[tuple[th.Tensor, th.Tensor]], m: int, noise:
     """
     :param gaussians: What :func:`fit_gaussians` returned.
     :param m: Number of actions per state.
-    :param noise: Standard Gaussian noise ``[batch, m, action_dim]``, or ``[m, action_dim]`` for all states.
+    :param noise: Standard Gaussian noise ``[batch, m, action_dim]``.
     :return: Actions before the squash, the uniform ones first ``[batch, m, action_dim]``.
     """
     share = gaussian_share(m, len(gaussians))
     sizes = [m - share * len(gaussians), *[share] * len(gaussians)]
-    uniform, *parts = noise.expand(gaussians[0][0].shape[0], -1, -1).split(sizes, dim=1)
+    uniform, *parts = noise.split(sizes, dim=1)
     # The error function turns Gaussian noise into uniform numbers
     drawn = [mean + std * part for (mean, std), part in zip(gaussians, parts, strict=True)]
     return th.cat([away_from_ends(th.erf(uniform / math.sqrt(2.0))).atanh(), *drawn], dim=1)

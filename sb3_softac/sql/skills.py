@@ -1,4 +1,4 @@
-"""Checks of what a model can be composed of and distilled from, and its observations."""
+"""Checks of the models to compose, the replay buffers to distil from, and their observations."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,24 +17,28 @@ from sb3_softac.sql.composition import ComposedPolicy
 def check_skills(models: Sequence[BaseAlgorithm], kind: type[BaseAlgorithm]) -> None:
     """
     :param models: Models to compose.
-    :param kind: What they have to be.
-    :raises ValueError: if there are none, or they do not fit each other.
+    :param kind: Class that they must have.
+    :raises ValueError: if there are none, or they do not match.
     """
     if not models:
         raise ValueError("compose() needs at least one model")
     first = models[0]
     for number, model in enumerate(models):
         if not isinstance(model, kind):
-            raise ValueError(f"compose() adds up models of {kind.__name__}, model {number} is a {type(model).__name__}")
+            raise ValueError(f"compose() needs models of class {kind.__name__}, model {number} is a {type(model).__name__}")
         if isinstance(model.policy, ComposedPolicy):
-            raise ValueError(f"Model {number} is composed itself: compose() the models that it is made of, with their weights")
+            raise ValueError(
+                f"Model {number} is itself composed: compose() the models that it was made from, with their weights"
+            )
         spaces_ = (model.observation_space, model.action_space)
         if spaces_ != (first.observation_space, first.action_space):
-            raise ValueError(f"compose() needs models of equal spaces, model {number} has {spaces_}, model 0 has others")
+            raise ValueError(
+                f"compose() needs models with equal spaces, model {number} has {spaces_}, model 0 has different ones"
+            )
         if not same_observations(first._vec_normalize_env, model._vec_normalize_env):
             raise ValueError(
-                f"Model {number} sees observations normalized in another way than model 0, so their Q-functions cannot be "
-                "added up: train the skills with one VecNormalize, whose training is set to False"
+                f"The observations of model {number} are normalized differently from those of model 0, so their Q-functions "
+                "cannot be added: train the skills with one VecNormalize that has training=False"
             )
 
 
@@ -42,7 +46,7 @@ def same_observations(first: VecNormalize | None, other: VecNormalize | None) ->
     """
     :param first: Normalization of an environment, None for none.
     :param other: That of another environment.
-    :return: Whether both make the same of an observation.
+    :return: Whether both normalize observations in the same way.
     """
     ours, theirs = normalization(first), normalization(other)
     return ours.keys() == theirs.keys() and all(
@@ -84,18 +88,18 @@ def transitions_of(replay_buffers: Sequence[ReplayBuffer], observation_space: sp
     :param replay_buffers: Replay buffers.
     :param observation_space: Observation space of the model that is to learn from them.
     :return: How many transitions each of them holds ``[n_buffers]``.
-    :raises ValueError: if there are none at all, or their observations are others than the model's.
+    :raises ValueError: if there are none at all, or their observation spaces differ from the model's.
     """
     for number, buffer in enumerate(replay_buffers):
         if buffer.observation_space != observation_space:
             raise ValueError(
-                f"Replay buffer {number} holds observations of {buffer.observation_space}, the model sees "
-                f"{observation_space}: give the buffers of the skills that it is composed of"
+                f"Replay buffer {number} contains observations of {buffer.observation_space}, but the model needs "
+                f"{observation_space}: pass the replay buffers of the skills that it is composed of"
             )
     sizes = np.array([buffer.size() * buffer.n_envs for buffer in replay_buffers])  # SB3 counts rows, of n_envs each
     if not sizes.sum():
         raise ValueError(
-            "The replay buffers hold no transitions to distil from: a model is saved without its buffer, keep that with "
+            "The replay buffers contain no transitions to distil from. A model is saved without its replay buffer: use "
             "save_replay_buffer() and load_replay_buffer()"
         )
     return sizes

@@ -10,16 +10,16 @@ Eq. 18 of 1812.05905v2       learned temperature (``ent_coef="auto"``): :mod:`sb
 
 Deviations from the paper and from the authors' code, each with its reason:
 
-- SVGD runs before the squash, with the Jacobian in the score; the authors run it behind, and converge to another density.
+- SVGD runs before the squash, with the Jacobian in the score; the authors' variant converges to another density.
 - Half of the value particles come from a tanh-Gaussian fitted to the sampler's particles; uniform ones alone (paper,
-  ``proposal="uniform"``) miss the mode from three dimensions on.
+  ``proposal="uniform"``) miss the mode in three dimensions or more.
 - The kernel's bandwidth is that of the authors' code: the median of the squared distances divided by log n for n fixed
-  particles, at least 0.001. The paper has the median of the distances themselves divided by 2 log(n + 1), which is no square
-  of a length, so the kernel would depend on the unit of the actions.
-- Every state has value particles of its own. The authors share them in a batch, and with them the error.
+  particles, at least 0.001. The paper has the median of the distances themselves divided by 2 log(n + 1), which does not have
+  the unit of a squared length, so the kernel would depend on the unit of the actions.
+- Every state has its own value particles. The authors share them within a batch, so all states share the same error.
 - The score uses the smaller Q-value, as the Bellman target does (the soft Q-learning baseline of arXiv:1801.01290).
 - The temperature multiplies the entropy instead of dividing the rewards.
-- Time limits bootstrap. The authors remove the time limit from the environments, to the same effect.
+- Time limits bootstrap. The authors remove the time limit from the environments, which has the same effect.
 """
 
 from typing import Any, ClassVar
@@ -47,15 +47,15 @@ from sb3_softac.sql.proposal import FITTED_PARTICLES, mixture_proposal, uniform_
 
 class SQL(Composable):
     """
-    Soft Q-learning: soft Q-functions by the soft Bellman equation, and a sampler trained to draw from exp(Q / alpha)
+    Soft Q-learning: soft Q-functions learned from the soft Bellman equation, and a sampler trained to draw from exp(Q / alpha)
     (arXiv:1702.08165).
 
     Everything that SB3's SAC accepts means the same here, except for gSDE, which a sampler does not have. Logged under
-    ``train/``: ``actor_loss`` (its gradient is meant, not its value), ``critic_loss``, ``ent_coef``, ``ent_coef_loss`` (if
+    ``train/``: ``actor_loss`` (only its gradient has a meaning), ``critic_loss``, ``ent_coef``, ``ent_coef_loss`` (if
     learned), ``entropy`` (nats, of exp(Q / alpha), at the observations if the temperature is learned, else at the next ones),
     ``effective_sample_size`` (of the value particles), ``particle_spread`` (standard deviation of the sampler's actions),
-    ``q_mean``, ``v_mean`` (units of reward), ``n_updates``, ``learning_rate``. Terminal next states do not count; without any
-    others 0 is logged.
+    ``q_mean``, ``v_mean`` (units of reward), ``n_updates``, ``learning_rate``. Terminal next states are left out; if all are
+    terminal, 0 is logged.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, or a policy class.
     :param env: Environment with a bounded Box action space, or its registered name.
@@ -66,18 +66,18 @@ class SQL(Composable):
     :param tau: Weight in [0, 1] of the Q-functions in each update of their target.
     :param gamma: Discount factor.
     :param train_freq: Environment steps between two rounds of gradient steps, or a tuple such as ``(1, "episode")``.
-    :param gradient_steps: Gradient steps per round; -1 for as many as environment steps were done.
+    :param gradient_steps: Gradient steps per round; -1 for one per environment step.
     :param action_noise: Noise added to the actions during training.
     :param replay_buffer_class: Replay buffer, e.g. ``HerReplayBuffer``.
     :param replay_buffer_kwargs: Its keyword arguments.
-    :param optimize_memory_usage: SB3's memory-efficient variant of the replay buffer.
+    :param optimize_memory_usage: Whether to use SB3's memory-efficient variant of the replay buffer.
     :param n_steps: Number of rewards in the Q target before it bootstraps. The entropies of the steps in between are left out.
     :param ent_coef: Temperature alpha: a number greater than 0 (the inverse of the paper's reward scale), ``"auto"`` or
         ``"auto_0.1"`` (learned, starting at 1 or 0.1), ``"lin_0.2"`` (falling linearly to a thousandth of 0.2), or a schedule
         of the remaining progress.
     :param target_update_interval: Gradient steps between two updates of the target, counted over the whole training; 1000 with
-        ``tau=1`` are the paper's hard copies.
-    :param target_entropy: Entropy in nats that a learned temperature holds the policy at; ``"auto"`` is minus the number of
+        ``tau=1`` is the paper's hard copy.
+    :param target_entropy: Target entropy in nats for a learned temperature; ``"auto"`` is minus the number of
         action dimensions.
     :param kernel_particles: Actions per state for the Stein variational gradient, at least 4; one half stands for the
         sampler's density, the other half is moved.
@@ -91,7 +91,7 @@ class SQL(Composable):
     :param device: Device of the networks.
     :param random_steps: Environment steps with uniform actions at the start; None for ``learning_starts``.
     :param ent_coef_bounds: Smallest and largest value of a learned temperature; None for no bounds.
-    :param cuda_graphs: Whether gradient steps run as CUDA graphs, on a GPU. This has never been tried on one.
+    :param cuda_graphs: Whether to run gradient steps as CUDA graphs on a GPU. This has never been tested on one.
     :param _init_setup_model: Whether to build the networks at once.
     :raises ValueError: if an argument is out of its range.
     :raises AssertionError: if the action space is not a bounded Box.
@@ -199,7 +199,7 @@ class SQL(Composable):
             "critic_loss": q_loss(q, q_target),  # Eq. 11
             **self.temperature.losses(-entropy, self._target_nats),  # Eq. 18, arXiv:1812.05905v2
         }
-        self._minimize(losses)
+        gradients = self._minimize(losses)
         sample_size = effective_sample_size(q_next, log_proposal, alpha)
         diagnostics = {
             "ent_coef": alpha,
@@ -209,7 +209,7 @@ class SQL(Composable):
             "q_mean": q.mean(),
             "v_mean": mean_of_continuing(v_next, batch.dones),
         }
-        return {name: value.detach() for name, value in {**losses, **diagnostics}.items()}
+        return {name: value.detach() for name, value in {**losses, **diagnostics, **gradients}.items()}
 
     @th.no_grad()
     def _mean_entropy(self, obs: PyTorchObs, features: th.Tensor, alpha: th.Tensor) -> th.Tensor:

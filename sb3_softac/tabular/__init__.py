@@ -1,8 +1,8 @@
 """
 Exact answers: finite MDPs by soft value and soft policy iteration, Boltzmann policies of continuous actions by quadrature.
 
-NumPy in float64 and SciPy's sparse matrices; no networks. Teachers can look at the solutions, and the tests of the algorithms
-are held to them.
+NumPy in float64 and SciPy's sparse matrices; no networks. The solutions are meant for teaching, and the tests compare the
+algorithms with them.
 """
 
 from sb3_softac.tabular.env import TabularEnv

@@ -1,4 +1,4 @@
-"""A finite MDP as a Gymnasium environment, so that deep algorithms train on what was solved exactly."""
+"""A finite MDP as a Gymnasium environment, so that deep algorithms can train on an exactly solved problem."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from sb3_softac.tabular.mdp import TabularMDP
 
 class TabularEnv(gym.Env[Any, Any]):
     """
-    The states and actions of the MDP by their indices; SB3 encodes Discrete observations as one-hot vectors.
+    The states and actions are the indices of the MDP; SB3 encodes Discrete observations as one-hot vectors.
 
     Each step pays the expected reward of its state and action, so returns have less variance than those of an environment with
     random rewards, and the same mean.
@@ -26,7 +26,7 @@ class TabularEnv(gym.Env[Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
         """
-        :param seed: Seed of the random numbers, or None to go on with them.
+        :param seed: Seed; None to continue the random number sequence.
         :param options: Not used.
         :return: The first state, drawn from the initial distribution, and an empty dictionary.
         """

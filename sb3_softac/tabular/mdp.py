@@ -18,7 +18,8 @@ class TabularMDP:
     :param discount: Discount factor in [0, 1).
     :param terminal: Which states end the episode ``[n_states]``. Nothing is earned there, not even entropy: their value is 0.
     :param initial: Probabilities of the first state ``[n_states]``.
-    :raises ValueError: if a shape, a probability, the discount or a terminal state is wrong; names the first offending index.
+    :raises ValueError: if a shape, a probability, the discount or a terminal state is invalid; the message names the first
+        such index.
     """
 
     transitions: sparse.csr_matrix
@@ -94,7 +95,7 @@ class TabularMDP:
 
         :param env: The environment, or its registered name.
         :param discount: Discount factor in [0, 1).
-        :return: The MDP, with one state more than the environment.
+        :return: The MDP, which has one more state than the environment.
         :raises ValueError: if the environment has no table ``P``.
         """
         table_env: Any = (gym.make(env) if isinstance(env, str) else env).unwrapped
@@ -121,7 +122,7 @@ class TabularMDP:
     def _check_probabilities(self) -> None:
         if not np.isfinite(self.rewards).all():
             state, action = np.argwhere(~np.isfinite(self.rewards))[0]
-            raise ValueError(f"reward of state {state}, action {action} is {self.rewards[state, action]}")
+            raise ValueError(f"the reward of state {state}, action {action} is not finite: {self.rewards[state, action]}")
         data = self.transitions.data
         wrong = ~(data >= 0)  # also true for NaN
         if wrong.any():
@@ -146,7 +147,7 @@ class TabularMDP:
         if leaks.any():
             state, action = np.argwhere(leaks)[0]
             raise ValueError(
-                f"terminal state {state} leaks by action {action}: it must lead back to itself with probability 1"
+                f"terminal state {state} can be left by action {action}: it must lead back to itself with probability 1"
             )
         pays = self.terminal[:, None] & (self.rewards != 0)
         if pays.any():

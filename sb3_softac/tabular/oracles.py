@@ -2,10 +2,10 @@
 Exact Boltzmann policies for continuous actions in one and two dimensions, by quadrature, and distances of samples to them.
 
 The integrals over [-1, 1]^D are Gauss-Legendre sums over equal panels: exact to rounding for a Q that is smooth on the scale
-of a panel. A second, coarser rule in the same panels tells when that is not so: V may be off by 1e-6 temperatures, entropy in
-nats by as much, where Q has kinks. A spike between the nodes of an otherwise smooth Q is seen by neither rule. Distribution
-functions and samples spread the mass of a node evenly over a cell around it: for a mode of standard deviation 0.05 off by 5e-6
-in 1-D and 3e-4 in 2-D.
+of a panel. A second, coarser rule in the same panels detects when this does not hold. Where Q has kinks, V may be off by 1e-6
+times the temperature, and the entropy by 1e-6 nats. Neither rule detects a spike between the nodes of an otherwise smooth Q.
+Distribution functions and samples spread the mass of a node evenly over a cell around it; for a mode of standard deviation
+0.05 this causes errors of 5e-6 in 1-D and 3e-4 in 2-D.
 """
 
 from collections.abc import Callable
@@ -62,8 +62,8 @@ class BoltzmannOracle:
         coarse = self._log_partition(*quadrature(dim, panels, COARSE))
         if not abs(self.soft_value - coarse) <= 1e-6 * temperature:
             raise ValueError(
-                f"the quadrature has not converged: two rules differ by {abs(self.soft_value - coarse):.1e} in V. "
-                f"Q changes too fast for {panels} panels at temperature {temperature}: use more panels"
+                f"the quadrature has not converged: two rules differ by {abs(self.soft_value - coarse):.1e} in V. Q varies "
+                f"too fast for {panels} panels at temperature {temperature}: use more panels"
             )
         log_density = self.log_density(self.nodes)
         self._mass = self.weights * np.exp(log_density)
@@ -97,7 +97,8 @@ class BoltzmannOracle:
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """
-        Draw a node by its mass, then a point of the cell around it (the cells are as wide as the weights).
+        Draw a node with probability equal to its mass, then a point in the cell around it (the cells are as wide as the
+        weights).
 
         :param n: Number of actions.
         :param rng: Random number generator.
@@ -143,7 +144,9 @@ def sliced_wasserstein_distance(
     """
     actions = np.asarray(actions, dtype=np.float64)
     if oracle.dim != 2 or actions.ndim != 2 or actions.shape[1] != 2:
-        raise ValueError(f"needs a 2-D policy and actions [N, 2], got {actions.shape}: use ks_distance in 1-D")
+        raise ValueError(
+            f"sliced_wasserstein_distance needs a 2-D policy and actions [N, 2], got {actions.shape}: use ks_distance in 1-D"
+        )
     angles = np.pi * (np.arange(directions) + 0.5) / directions
     axes = np.stack([np.cos(angles), np.sin(angles)])
     ours, theirs = np.sort(actions @ axes, axis=0), np.sort(oracle.sample(len(actions), rng) @ axes, axis=0)

@@ -1,11 +1,11 @@
 """
 Soft policy evaluation, improvement and iteration (arXiv:1801.01290v2, lemmas 1 and 2, theorem 1), and soft value iteration.
 
-Every result carries a bound of its error: state values that change by at most d in a sweep are at most gamma / (1 - gamma) d
-away from the fixed point, because the backup is a gamma-contraction in the maximum norm. A sweep in float64 is rounded, by e
-say, which adds e / (1 - gamma). Without that term large values would stop changing far from the fixed point and be certified.
-It is measured by all that a sweep adds, without signs: rewards may cancel one another or the entropy, and leave small values
-with large errors.
+Every result includes a bound of its error: state values that change by at most d in a sweep are at most gamma / (1 - gamma) d
+away from the fixed point, because the backup is a gamma-contraction in the maximum norm. A sweep in float64 has a rounding
+error, e, which adds e / (1 - gamma). Without this term, large values could stop changing far from the fixed point and still be
+certified. The rounding error is estimated from the magnitudes of everything that a sweep adds, because rewards may cancel one
+another or the entropy and leave small values with large errors.
 """
 
 import math
@@ -27,12 +27,12 @@ ROUNDING = 2 * np.finfo(np.float64).eps  # of a sweep, relative to what it adds:
 @dataclass(frozen=True, eq=False)
 class SoftSolution:
     """
-    What a solver found.
+    The result of a solver.
 
     :param q: Soft Q-values ``[n_states, n_actions]``, in units of reward.
     :param v: Soft state values ``[n_states]``; 0 in terminal states.
     :param pi: Action probabilities ``[n_states, n_actions]``.
-    :param residuals: Largest change of a state value in each sweep; in each improvement for soft policy iteration.
+    :param residuals: Largest change of a state value in each sweep (for soft policy iteration: in each improvement).
     :param error_bound: Bound of the distance of ``v`` from the exact values, in the maximum norm, rounding included.
     :param converged: Whether the bound is within the tolerance.
     """
@@ -66,7 +66,7 @@ class _Criterion:
         return (self.discount * residual + self.rounding(v)) / (1.0 - self.discount)
 
     def settled(self, v: np.ndarray, residual: float) -> bool:
-        """Whether the error is within the tolerance, or nothing but rounding is left to change."""
+        """Whether the error is within the tolerance, or only rounding errors still change."""
         return self.error_bound(v, residual) <= self.tolerance or residual <= self.rounding(v)
 
 
@@ -79,7 +79,7 @@ def soft_value_iteration(
     :param mdp: The MDP.
     :param temperature: Temperature alpha, greater than 0.
     :param tolerance: Error of the state values at which to stop, in the maximum norm.
-    :param max_iterations: Sweeps after which to give up, with a warning.
+    :param max_iterations: Number of sweeps after which to stop with a warning.
     :return: The soft-optimal solution.
     :raises ValueError: if the temperature is not a finite number greater than 0.
     """
@@ -104,7 +104,7 @@ def soft_policy_evaluation(
     :param pi: Action probabilities ``[n_states, n_actions]``.
     :param temperature: Temperature alpha, greater than 0.
     :param tolerance: Error of the state values at which to stop, in the maximum norm.
-    :param max_iterations: Sweeps after which to give up, with a warning.
+    :param max_iterations: Number of sweeps after which to stop with a warning.
     :return: The soft values of the policy, with that policy.
     :raises ValueError: if the temperature or the policy is invalid.
     """
@@ -118,9 +118,10 @@ def soft_policy_evaluation(
 
 def soft_policy_improvement(q: np.ndarray, temperature: float) -> np.ndarray:
     """
-    Lemma 2, arXiv:1801.01290v2. The policy proportional to exp(Q / alpha), whose soft values are nowhere lower.
+    Lemma 2, arXiv:1801.01290v2. The policy proportional to exp(Q / alpha), whose soft values are at least as high in every
+    state.
 
-    :param q: Soft Q-values of the present policy ``[n_states, n_actions]``.
+    :param q: Soft Q-values of the current policy ``[n_states, n_actions]``.
     :param temperature: Temperature alpha, greater than 0.
     :return: Action probabilities ``[n_states, n_actions]``.
     :raises ValueError: if the temperature is not a finite number greater than 0.
@@ -132,14 +133,14 @@ def soft_policy_iteration(
     mdp: TabularMDP, temperature: float, tolerance: float = TOLERANCE, max_iterations: int = 1_000
 ) -> SoftSolution:
     """
-    Theorem 1, arXiv:1801.01290v2. Evaluate and improve in turn, from the uniform policy.
+    Theorem 1, arXiv:1801.01290v2. Alternate evaluation and improvement, starting from the uniform policy.
 
-    It converges quadratically near the solution: ten improvements are many.
+    It converges quadratically near the solution and rarely needs as many as ten improvements.
 
     :param mdp: The MDP.
     :param temperature: Temperature alpha, greater than 0.
     :param tolerance: Error of the state values at which to stop, in the maximum norm.
-    :param max_iterations: Improvements after which to give up, with a warning.
+    :param max_iterations: Number of improvements after which to stop with a warning.
     :return: The soft-optimal solution.
     :raises ValueError: if the temperature is not a finite number greater than 0.
     """
@@ -164,9 +165,9 @@ def _policy_values(
     """
     State values of a policy and the residuals of the sweeps.
 
-    The equation is linear: GMRES solves it in some dozens of matrix products where sweeps need thousands at a discount near 1
-    (100000 random states at 0.99: 0.4 s against 13 s), and sweeps finish and certify what it found. Factorising the matrix
-    would fill it in.
+    The equation is linear. GMRES solves it with some dozens of matrix products, where sweeps need thousands at a discount near
+    1 (100000 random states at 0.99: 0.4 s against 13 s). Sweeps then refine and certify the result. A factorisation would not
+    stay sparse.
     """
     weights = sparse.csr_matrix(
         (pi.ravel(), np.arange(pi.size), np.arange(0, pi.size + 1, mdp.n_actions)), shape=(mdp.n_states, pi.size)
@@ -194,7 +195,7 @@ def _fixed_point(
 
 
 def _optimal_criterion(mdp: TabularMDP, alpha: float, tolerance: float) -> _Criterion:
-    """For the soft optimal backup: rewards that count there are no larger than the values, but may cancel the entropy."""
+    """For the soft optimal backup: the rewards that matter are no larger than the values, but may cancel the entropy."""
     return _Criterion(mdp.discount, tolerance, alpha * math.log(mdp.n_actions))
 
 
@@ -220,7 +221,7 @@ def _solution(
 def _check_temperature(temperature: float) -> float:
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(
-            f"temperature must be a finite number greater than 0, got {temperature}: for the greedy limit take a small one, "
+            f"temperature must be a finite number greater than 0, got {temperature}: for the greedy limit use a small value, "
             "e.g. 1e-3 times the range of the rewards"
         )
     return float(temperature)

@@ -1,0 +1,75 @@
+"""What all perturbations have in common: a strength with a unit, and random numbers of their own."""
+
+import math
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import seeding
+
+
+class Perturbation(gym.Wrapper):
+    """
+    An environment that is other than the one an agent was trained in.
+
+    At its neutral strength it is the environment itself, bit for bit. Its random numbers come from a generator of its own,
+    seeded by ``reset(seed=...)``; those of the environment stay what they are. All state is in plain attributes, so that
+    :mod:`sb3_softac.resume` restores it.
+
+    :param env: Environment.
+    """
+
+    unit: ClassVar[str]
+    """Unit of the strength."""
+    neutral: ClassVar[float] = 0.0
+    """The strength that changes nothing."""
+    lowest: ClassVar[float] = 0.0
+    highest: ClassVar[float] = math.inf
+    whole: ClassVar[bool] = False
+    """Whether the strength is a whole number."""
+    strengths: ClassVar[tuple[float, ...]]
+    """Strengths to try where none are named."""
+
+    def __init__(self, env: gym.Env):
+        super().__init__(env)
+        self._strength = self.neutral
+        self._level = 1  # so that two perturbations of one environment draw different numbers
+        while isinstance(env, gym.Wrapper):
+            self._level += isinstance(env, Perturbation)
+            env = env.env
+        self._generator: np.random.Generator | None = None
+
+    @property
+    def strength(self) -> float:
+        """Strength in :attr:`unit`. It can be set; :attr:`neutral` restores the environment."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+        if not is_number or not self.lowest <= value <= self.highest or math.isinf(value) or (self.whole and value % 1):
+            what = "a whole number" if self.whole else "a number"
+            limits = f"of at least {self.lowest:g}" + (f" and at most {self.highest:g}" if self.highest < math.inf else "")
+            raise ValueError(f"The strength of {type(self).__name__} must be {what} {limits} ({self.unit}), got {value!r}")
+        self._strength = int(value) if self.whole else float(value)
+        self._apply()
+
+    def _apply(self) -> None:
+        """Change the environment to the strength, where that is done once and not in every step."""
+
+    @property
+    def generator(self) -> np.random.Generator:
+        """Source of the random numbers of this perturbation."""
+        if self._generator is None:
+            self._generator = seeding.np_random()[0]
+        return self._generator
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """
+        :param seed: Seed of the environment and, by a branch of its own, of the perturbation.
+        :param options: Options of the environment.
+        :return: Observation and info.
+        """
+        if seed is not None:
+            self._generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(self._level,)))
+        return self.env.reset(seed=seed, options=options)

@@ -1,0 +1,82 @@
+"""Perturbations of MultiGoal: goals that are elsewhere, and an obstacle on the way to one."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from sb3_softac.envs import MultiGoal
+from sb3_softac.robustness.base import Perturbation
+
+
+def plane_of(env: gym.Env, who: str) -> MultiGoal:
+    """
+    :param env: Environment.
+    :param who: Who asks, for the error.
+    :return: The MultiGoal in it.
+    :raises ValueError: if it is another environment.
+    """
+    if not isinstance(env.unwrapped, MultiGoal):
+        raise ValueError(f"{who} needs MultiGoal-v0, got {env.unwrapped}")
+    return env.unwrapped
+
+
+class MovedGoals(Perturbation):
+    """
+    Each goal is moved in a direction of its own, drawn anew for each episode. The agent cannot see it.
+
+    :param env: MultiGoal.
+    :param strength: Distance, in units of the plane (which reaches from -7 to 7; goals have a radius of 1).
+    :raises ValueError: if it is another environment, or the distance is negative.
+    """
+
+    unit = "distance in the plane"
+    strengths = (0.5, 1.0, 1.5, 2.0)
+
+    def __init__(self, env: gym.Env, strength: float):
+        super().__init__(env)
+        self._nominal = plane_of(env, "MovedGoals").goals.copy()
+        self.strength = strength
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """
+        :param seed: Seed of the directions, too.
+        :param options: Options of the environment.
+        :return: Observation and info.
+        """
+        result = super().reset(seed=seed, options=options)
+        angle = self.generator.uniform(0.0, 2 * np.pi, len(self._nominal))
+        plane = plane_of(self.env, "MovedGoals")
+        if self.strength > 0:
+            plane.close()  # a picture shows the goals as they were
+        plane.goals = self._nominal + self.strength * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        return result
+
+
+class Obstacle(Perturbation):
+    """
+    A disk that nothing passes: a move that would touch it does not happen, and costs what it would have cost.
+
+    :param env: MultiGoal.
+    :param strength: Radius, in units of the plane.
+    :param x: Its centre. The default lies on the way to the goal at (5, 0).
+    :param y: Its centre.
+    :raises ValueError: if it is another environment, or the disk covers the start (within 0.5 of the origin).
+    """
+
+    unit = "radius in the plane"
+    strengths = (0.25, 0.5, 1.0, 1.5)
+
+    def __init__(self, env: gym.Env, strength: float, x: float = 2.5, y: float = 0.0):
+        super().__init__(env)
+        plane_of(env, "Obstacle")
+        self.x, self.y = float(x), float(y)
+        self.strength = strength
+
+    def _apply(self) -> None:
+        if np.hypot(self.x, self.y) - self.strength < 0.5:
+            raise ValueError(
+                f"An obstacle of radius {self.strength} at ({self.x}, {self.y}) covers the start: the radius must be at most "
+                f"{np.hypot(self.x, self.y) - 0.5:.3g}"
+            )
+        plane_of(self.env, "Obstacle").obstacle = (self.x, self.y, self.strength) if self.strength > 0 else None

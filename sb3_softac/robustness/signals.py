@@ -1,0 +1,165 @@
+"""Perturbations of what goes between agent and environment: noise, losses and delays. They need no simulator."""
+
+import copy
+from collections import deque
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from sb3_softac.robustness.base import Perturbation
+
+
+class ActionNoise(Perturbation):
+    """
+    Normal noise on each component of each action, independent from step to step; the result is clipped to the action space.
+
+    :param env: Environment with a bounded ``Box`` of actions.
+    :param strength: Standard deviation, as a fraction of half the range of the component: 0.1 is 0.2 for actions in [-2, 2].
+    :raises ValueError: if the actions are others, or the strength is negative.
+    """
+
+    unit = "standard deviation / half the range of the action"
+    strengths = (0.1, 0.25, 0.5, 1.0)
+
+    def __init__(self, env: gym.Env, strength: float):
+        super().__init__(env)
+        space = env.action_space
+        if not isinstance(space, spaces.Box) or not space.is_bounded():
+            raise ValueError(f"ActionNoise needs a bounded Box of actions, got {space}")
+        self._low, self._high = space.low, space.high
+        self.strength = strength
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """
+        :param action: Action.
+        :return: What the environment returns for the noisy action.
+        """
+        if self.strength > 0:
+            deviation = self.strength * (self._high - self._low) / 2
+            noisy = action + deviation * self.generator.standard_normal(self._low.shape)
+            action = noisy.clip(self._low, self._high).astype(self._low.dtype)
+        return self.env.step(action)
+
+
+class ObservationNoise(Perturbation):
+    """
+    Normal noise on each component of each observation, independent from step to step. As a sensor that saturates, the result
+    is clipped to the observation space. Rewards come from the true state.
+
+    :param env: Environment with a ``Box`` of observations that are fractions, not pixels.
+    :param strength: Standard deviation, in the units of the observation.
+    :raises ValueError: if the observations are others, or the strength is negative.
+    """
+
+    unit = "standard deviation, in units of the observation"
+    strengths = (0.05, 0.1, 0.2, 0.4)
+
+    def __init__(self, env: gym.Env, strength: float):
+        super().__init__(env)
+        space = env.observation_space
+        if not isinstance(space, spaces.Box) or space.dtype.kind != "f":
+            raise ValueError(f"ObservationNoise needs a Box of floating-point observations, got {space}")
+        self._low, self._high = space.low, space.high
+        self.strength = strength
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """
+        :param seed: Seed.
+        :param options: Options of the environment.
+        :return: Noisy observation and info.
+        """
+        obs, info = super().reset(seed=seed, options=options)
+        return self._noisy(obs), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """
+        :param action: Action.
+        :return: What the environment returns, with a noisy observation.
+        """
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return self._noisy(obs), reward, terminated, truncated, info
+
+    def _noisy(self, obs: np.ndarray) -> np.ndarray:
+        if self.strength == 0:
+            return obs
+        return (obs + self.strength * self.generator.standard_normal(obs.shape)).clip(self._low, self._high).astype(obs.dtype)
+
+
+class DroppedActions(Perturbation):
+    """
+    Actions that are lost on their way: the last one that has arrived acts again. The first of an episode always arrives.
+
+    :param env: Environment.
+    :param strength: Probability that an action is lost, in [0, 1], independent from step to step.
+    :raises ValueError: if the strength is no probability.
+    """
+
+    unit = "probability that an action is lost"
+    highest = 1.0
+    strengths = (0.1, 0.25, 0.5, 0.75)
+
+    def __init__(self, env: gym.Env, strength: float):
+        super().__init__(env)
+        self._held: Any = None
+        self.strength = strength
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """
+        :param seed: Seed.
+        :param options: Options of the environment.
+        :return: Observation and info.
+        """
+        self._held = None
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """
+        :param action: Action.
+        :return: What the environment returns for the last action that has arrived.
+        """
+        lost = self.generator.random() < self.strength
+        if self._held is None or not lost:
+            self._held = copy.copy(action)
+        return self.env.step(copy.copy(self._held))
+
+
+class DelayedActions(Perturbation):
+    """
+    Actions that arrive late. Until the first one has arrived, the action zero acts (or what in the action space is nearest).
+
+    :param env: Environment with a ``Box`` of actions.
+    :param strength: Delay in environment steps. Set later, it counts from the next episode on.
+    :raises ValueError: if the actions are others, or the strength is no whole number of at least 0.
+    """
+
+    unit = "delay in environment steps"
+    whole = True
+    strengths = (1, 2, 3, 4)
+
+    def __init__(self, env: gym.Env, strength: int):
+        super().__init__(env)
+        space = env.action_space
+        if not isinstance(space, spaces.Box):
+            raise ValueError(f"DelayedActions needs a Box of actions, where zero stands for no action, got {space}")
+        self._nothing = np.zeros(space.shape, space.dtype).clip(space.low, space.high)
+        self._under_way: deque[np.ndarray] = deque()
+        self.strength = strength
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """
+        :param seed: Seed.
+        :param options: Options of the environment.
+        :return: Observation and info.
+        """
+        self._under_way = deque(self._nothing.copy() for _ in range(int(self.strength)))
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """
+        :param action: Action.
+        :return: What the environment returns for the action that arrives now.
+        """
+        self._under_way.append(copy.copy(action))
+        return self.env.step(self._under_way.popleft())
