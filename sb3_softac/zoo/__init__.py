@@ -1,4 +1,7 @@
-"""Registration with RL Zoo. An installed package registers by itself; :func:`register` is for where that is not possible."""
+"""
+Registration with RL Zoo. An installed package registers automatically; :func:`register` is for cases where this is not
+possible.
+"""
 
 import importlib
 

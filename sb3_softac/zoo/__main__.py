@@ -1,31 +1,56 @@
 """
-RL Zoo's scripts with the algorithms registered, where start-up files are not processed.
+RL Zoo's scripts with the algorithms registered, for installations where Python does not process start-up files.
 
 ``python -m sb3_softac.zoo train ...`` is ``python -m rl_zoo3.train ...``.
+``python -m sb3_softac.zoo resume RUN_FOLDER`` completes an interrupted training run, see :mod:`sb3_softac.zoo.resume`.
+``python -m sb3_softac.zoo robustness ...`` evaluates trained models under perturbations, see
+:mod:`sb3_softac.study.robustness_command`. ``torchrun --nproc-per-node=N -m sb3_softac.zoo train ...`` trains one agent with N
+processes, see :mod:`sb3_softac.zoo.ranks`.
 """
 
 import runpy
 import sys
 
 from sb3_softac.zoo import register
+from sb3_softac.zoo.benchmark import find_enjoy
+from sb3_softac.zoo.ranks import join
+from sb3_softac.zoo.resume import repeat_command
 
 SCRIPTS = {
     **{
         name: f"rl_zoo3.{name}"
-        for name in ("train", "enjoy", "record_video", "record_training", "push_to_hub", "load_from_hub")
+        for name in ("train", "enjoy", "record_video", "record_training", "push_to_hub", "load_from_hub", "benchmark")
     },
     **{name: f"rl_zoo3.plots.{name}" for name in ("plot_train", "all_plots", "plot_from_file")},
+    "robustness": "sb3_softac.study.robustness_command",
 }
+
+PLOTS = ("matplotlib", "seaborn", "rliable")
+"""What the extra ``plots`` installs and RL Zoo's plots import."""
 
 
 def main() -> None:
     """Run the script named by the first argument with the remaining ones."""
+    if len(sys.argv) == 3 and sys.argv[1] == "resume":
+        sys.argv[1:] = ["train", *repeat_command(sys.argv[2])]
     if len(sys.argv) < 2 or sys.argv[1] not in SCRIPTS:
         given = sys.argv[1] if len(sys.argv) > 1 else "nothing"
-        sys.exit(f"usage: python -m sb3_softac.zoo SCRIPT ...; SCRIPT is one of {', '.join(SCRIPTS)}, got {given}")
+        sys.exit(
+            f"usage: python -m sb3_softac.zoo SCRIPT ..., where SCRIPT is one of {', '.join(SCRIPTS)}, or resume RUN_FOLDER; "
+            f"got {given}"
+        )
     register()
+    if sys.argv[1] == "train":
+        join()
+    if sys.argv[1] == "benchmark":
+        find_enjoy()
     script = SCRIPTS[sys.argv.pop(1)]
-    runpy.run_module(script, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(script, run_name="__main__", alter_sys=True)
+    except ModuleNotFoundError as error:
+        if error.name not in PLOTS:
+            raise
+        sys.exit(f"{script} needs {error.name}: pip install 'sb3_softac[plots]'")
 
 
 if __name__ == "__main__":

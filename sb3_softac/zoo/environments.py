@@ -1,4 +1,6 @@
-"""Action masks in the environments that RL Zoo makes: for training and evaluation, and for its scripts that play."""
+"""
+Action masks in the environments that RL Zoo creates, for training and evaluation, and for its scripts that run trained agents.
+"""
 
 import functools
 import sys
@@ -11,14 +13,15 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_softac.discretesac.masked_play import MasksForPredict
 from sb3_softac.discretesac.masks import ActionMaskInfo, has_masks
+from sb3_softac.zoo.wrapping import wrap_once
 
 MASKED_ALGORITHMS = ("discretesac",)
-"""Zoo ids of the algorithms that know action masks."""
+"""Zoo ids of the algorithms that support action masks."""
 
 
 def report_masks(wrapper: Callable[[gym.Env], gym.Env] | None, env: gym.Env) -> gym.Env:
     """
-    :param wrapper: The wrapper that the hyperparameters ask for, if any.
+    :param wrapper: The wrapper from the hyperparameters, if any.
     :param env: Environment.
     :return: The environment in that wrapper; if it has masks, it reports them in its info.
     """
@@ -28,45 +31,37 @@ def report_masks(wrapper: Callable[[gym.Env], gym.Env] | None, env: gym.Env) -> 
 
 def mask_training(manager: Any) -> None:
     """
-    Have the environments of a training report the masks of their last states, also from other processes.
+    Make training environments report the masks of their last states, also from other processes.
 
     :param manager: The Zoo's ``ExperimentManager``.
     """
-    original = manager.create_envs
-    if hasattr(original, "_reports_masks"):
-        return
+    wrap_once(manager, "create_envs", _create_masked_envs)
 
-    @functools.wraps(original)
-    def create_envs(self: Any, *args: Any, **kwargs: Any) -> VecEnv:
-        if self.algo not in MASKED_ALGORITHMS:
-            return original(self, *args, **kwargs)
-        chosen = self.env_wrapper
-        self.env_wrapper = functools.partial(report_masks, chosen)
-        try:
-            return original(self, *args, **kwargs)
-        finally:
-            self.env_wrapper = chosen
 
-    create_envs._reports_masks = True  # type: ignore[attr-defined]
-    manager.create_envs = create_envs
+def _create_masked_envs(original: Any, self: Any, *args: Any, **kwargs: Any) -> VecEnv:
+    if self.algo not in MASKED_ALGORITHMS:
+        return original(self, *args, **kwargs)
+    chosen = self.env_wrapper
+    self.env_wrapper = functools.partial(report_masks, chosen)
+    try:
+        return original(self, *args, **kwargs)
+    finally:
+        self.env_wrapper = chosen
 
 
 def mask_play(utils: ModuleType) -> None:
     """
-    Have ``enjoy``, ``record_video`` and ``push_to_hub`` respect masks: they call ``predict`` without any.
+    Make ``enjoy``, ``record_video`` and ``push_to_hub`` use masks: they call ``predict`` without masks.
 
-    :param utils: The module ``rl_zoo3.utils``. The package, which has the function under its own name too, follows.
+    :param utils: The module ``rl_zoo3.utils``. The package ``rl_zoo3``, which also exports the function, is changed too.
     """
     original = utils.create_test_env
-    if hasattr(original, "_knows_masks"):
-        return
+    wrap_once(utils, "create_test_env", _masks_for_predict)
+    package = sys.modules[utils.__name__.partition(".")[0]]
+    if getattr(package, "create_test_env", None) is original:
+        package.__dict__["create_test_env"] = utils.create_test_env
 
-    @functools.wraps(original)
-    def create_test_env(*args: Any, **kwargs: Any) -> VecEnv:
-        env = original(*args, **kwargs)
-        return MasksForPredict(env) if has_masks(env) else env
 
-    create_test_env._knows_masks = True  # type: ignore[attr-defined]
-    for module in (utils, sys.modules[utils.__name__.partition(".")[0]]):
-        if getattr(module, "create_test_env", None) is original:
-            module.__dict__["create_test_env"] = create_test_env
+def _masks_for_predict(original: Any, *args: Any, **kwargs: Any) -> VecEnv:
+    env = original(*args, **kwargs)
+    return MasksForPredict(env) if has_masks(env) else env

@@ -1,4 +1,4 @@
-"""Repairs for RL Zoo 2.9's scripts that publish and fetch models: the libraries they use have changed underneath them."""
+"""Repairs for RL Zoo 2.9's scripts that upload and download models: the libraries that they use have changed."""
 
 import functools
 import importlib
@@ -17,7 +17,7 @@ def _restore_generate_metadata(module: ModuleType) -> None:
     """
     The Zoo imports ``generate_metadata``, which sb3-team-hf-integration 3.2 has renamed to ``_generate_metadata``.
 
-    The renamed function returns an object; the Zoo expects the dictionary of old.
+    The renamed function returns an object; the Zoo expects a dictionary, as before.
     """
     if not hasattr(module, "generate_metadata") and hasattr(module, "_generate_metadata"):
         module.__dict__["generate_metadata"] = lambda *args, **kwargs: module._generate_metadata(*args, **kwargs).to_dict()
@@ -28,7 +28,7 @@ def _report_missing_files_as_before(module: ModuleType) -> None:
     A model without VecNormalize has no ``vec_normalize.pkl``; the Zoo learns that from the ``HTTPError`` of requests.
 
     Since release 1.0 huggingface_hub raises its own error for a file that the server does not have. Other failures, such as a
-    missing connection, stay what they are: a model must not lose its normalization to them.
+    missing connection, are not converted: they must not make a model lose its normalization.
     """
     from huggingface_hub import errors
     from requests.exceptions import HTTPError
@@ -38,7 +38,7 @@ def _report_missing_files_as_before(module: ModuleType) -> None:
         return
 
     class MissingFileError(errors.EntryNotFoundError, HTTPError):
-        """Caught by those who expect either of the two."""
+        """An error that code for either of the two exceptions catches."""
 
     original = module.load_from_hub
 

@@ -1,6 +1,5 @@
-"""What is added to which module of RL Zoo, once that module has been imported."""
+"""Additions to the modules of RL Zoo, made when each module has been imported."""
 
-import functools
 import inspect
 import warnings
 from collections.abc import Iterator
@@ -14,10 +13,14 @@ import sb3_softac
 from _sb3_softac_autoload import PATCHES
 from sb3_softac.zoo.environments import mask_play, mask_training
 from sb3_softac.zoo.hub import repair_hub
+from sb3_softac.zoo.ranks import share_training
+from sb3_softac.zoo.resume import make_resumable
+from sb3_softac.zoo.sweeps import make_sweeps_survive
+from sb3_softac.zoo.wrapping import wrap_once
 
 
 class Entry(NamedTuple):
-    """Where an algorithm's class and the sampler and converter of its hyperparameter search are found."""
+    """The locations of an algorithm's class and of the sampler and converter of its hyperparameter search."""
 
     algorithm: str
     sampler: str
@@ -46,7 +49,7 @@ ALGORITHMS = {
 
 def patch(module: ModuleType) -> None:
     """
-    Add the algorithms to a module of RL Zoo. Entries that are there already win.
+    Add the algorithms to a module of RL Zoo. Existing entries are kept.
 
     :param module: One of the modules named in ``_sb3_softac_autoload.PATCHES``.
     """
@@ -60,7 +63,7 @@ def patch_utils(module: ModuleType) -> None:
     _add(module.ALGOS, {algo: entry.algorithm for algo, entry in ALGORITHMS.items()})
     with _failure_reported("repair RL Zoo's scripts for the hub"):
         repair_hub()
-    with _failure_reported("have RL Zoo's scripts respect action masks"):
+    with _failure_reported("make RL Zoo's scripts use action masks"):
         mask_play(module)
 
 
@@ -76,13 +79,19 @@ def patch_exp_manager(module: ModuleType) -> None:
     """
     :param module: ``rl_zoo3.exp_manager``.
     """
-    _use_own_hyperparameters(module.ExperimentManager)
-    with _failure_reported("have RL Zoo's environments report action masks"):
+    wrap_once(module.ExperimentManager, "__init__", _use_own_hyperparameters)
+    with _failure_reported("make RL Zoo's environments report action masks"):
         mask_training(module.ExperimentManager)
+    with _failure_reported("make RL Zoo's training runs resumable"):
+        make_resumable(module.ExperimentManager)
+    with _failure_reported("make several processes train one agent"):
+        share_training(module.ExperimentManager)
+    with _failure_reported("make RL Zoo's searches survive killed workers"):
+        make_sweeps_survive(module.ExperimentManager)
 
 
 def _add(table: dict[str, Any], names: dict[str, str]) -> None:
-    """Fill in one of the Zoo's tables; an algorithm that cannot be imported does not take the others with it."""
+    """Fill in one of the Zoo's tables; an algorithm that cannot be imported does not affect the others."""
     for algo, name in names.items():
         with _failure_reported(f"register {algo} with RL Zoo"):
             table.setdefault(algo, resolve_name(name))
@@ -99,7 +108,7 @@ def _failure_reported(what: str) -> Iterator[None]:
 def hyperparameter_file(algo: str) -> Path:
     """
     :param algo: Zoo id of one of our algorithms.
-    :return: Its YAML file: inside the package when that was built, else (editable install) at the top of the repository.
+    :return: Its YAML file: inside the built package, or (editable install) at the top of the repository.
     """
     # A strict editable install imports links; the repository is where they lead.
     package = Path(sb3_softac.__file__).resolve().parent
@@ -107,19 +116,26 @@ def hyperparameter_file(algo: str) -> Path:
     return (folder if folder.is_dir() else package.parent / "hyperparams") / f"{algo}.yml"
 
 
-def _use_own_hyperparameters(manager: Any) -> None:
-    """Make our YAML files the default of ``ExperimentManager(config=...)``, which looks in the Zoo's own folder otherwise."""
-    original = manager.__init__
-    if hasattr(original, "_adds_sb3_softac"):
-        return
-    signature = inspect.signature(original)
+def configuration(algo: str, config: str | None) -> str:
+    """
+    :param algo: Zoo id of one of our algorithms.
+    :param config: What was given as ``--conf-file``; None for nothing.
+    :return: What to read: our own file if nothing was given, and a preset of this package if its name was given and there is
+        no such file in the working directory.
+    """
+    own = hyperparameter_file(algo)
+    if not config:
+        return str(own)
+    preset = own.parent / "presets" / config
+    return str(preset) if preset.is_file() and not Path(config).exists() else config
 
-    @functools.wraps(original)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        bound = signature.bind(self, *args, **kwargs)
-        if bound.arguments["algo"] in ALGORITHMS and not bound.arguments.get("config"):
-            bound.arguments["config"] = str(hyperparameter_file(bound.arguments["algo"]))
-        original(*bound.args, **bound.kwargs)
 
-    __init__._adds_sb3_softac = True  # type: ignore[attr-defined]
-    manager.__init__ = __init__
+def _use_own_hyperparameters(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
+    """
+    Make our YAML files the default of ``ExperimentManager(config=...)``, which otherwise searches the Zoo's own folder, and
+    find our presets by name.
+    """
+    bound = inspect.signature(original).bind(self, *args, **kwargs)
+    if bound.arguments["algo"] in ALGORITHMS:
+        bound.arguments["config"] = configuration(bound.arguments["algo"], bound.arguments.get("config"))
+    original(*bound.args, **bound.kwargs)

@@ -10,12 +10,12 @@ def sample_softac_v1_params(
     trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
 ) -> dict[str, Any]:
     """
-    Search space of SoftAC_v1: that of the Zoo's SAC, and the temperature, which decides most with this algorithm.
+    Search space of SoftAC_v1: that of the Zoo's SAC, and the temperature, which matters most for this algorithm.
 
     :param trial: Optuna's trial.
     :param n_actions: Number of action dimensions (not used; part of the Zoo's interface).
     :param n_envs: Number of environments (not used; part of the Zoo's interface).
-    :param additional_args: The Zoo's further arguments; says whether HER is used.
+    :param additional_args: Further arguments of the Zoo; they say whether HER is used.
     :return: Keyword arguments of SoftAC_v1.
     """
     sampled = {
@@ -45,12 +45,12 @@ def sample_discretesac_params(
     trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
 ) -> dict[str, Any]:
     """
-    Search space of DiscreteSAC: that of the Zoo's DQN for what both have, and the entropy, which decides most.
+    Search space of DiscreteSAC: that of the Zoo's DQN for shared parameters, and the entropy, which matters most.
 
     :param trial: Optuna's trial.
     :param n_actions: Number of actions (not used; part of the Zoo's interface).
     :param n_envs: Number of environments (not used; part of the Zoo's interface).
-    :param additional_args: The Zoo's further arguments; says whether HER is used.
+    :param additional_args: Further arguments of the Zoo; they say whether HER is used.
     :return: Keyword arguments of DiscreteSAC.
     """
     sampled = {
@@ -81,7 +81,7 @@ def sample_sql_params(trial: optuna.Trial, n_actions: int, n_envs: int, addition
     :param trial: Optuna's trial.
     :param n_actions: Number of action dimensions (not used; part of the Zoo's interface).
     :param n_envs: Number of environments (not used; part of the Zoo's interface).
-    :param additional_args: The Zoo's further arguments; says whether HER is used.
+    :param additional_args: Further arguments of the Zoo; they say whether HER is used.
     :return: Keyword arguments of SQL.
     """
     sampled = {
@@ -108,7 +108,10 @@ def convert_sql_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sample_common(trial: optuna.Trial, learning_rate: float, batch_size_pow: int, train_freq: int) -> dict[str, Any]:
-    """:return: What all off-policy algorithms have, within the Zoo's ranges; the arguments are the upper ends that differ."""
+    """
+    :return: The parameters that all off-policy algorithms share, within the Zoo's ranges; the arguments are the upper bounds
+        that differ.
+    """
     return {
         "one_minus_gamma": trial.suggest_float("one_minus_gamma", 1e-4, 0.03, log=True),
         "learning_rate": trial.suggest_float("learning_rate", 1e-5, learning_rate, log=True),
@@ -121,7 +124,7 @@ def _sample_common(trial: optuna.Trial, learning_rate: float, batch_size_pow: in
 
 
 def _finish(trial: optuna.Trial, hyperparams: dict[str, Any], additional_args: dict[str, Any]) -> dict[str, Any]:
-    """:return: The hyperparameters, with those of HER if it is used; the Zoo prints two of them beside the sampled values."""
+    """:return: The hyperparameters, with those of HER if it is used; the Zoo prints two of them next to the sampled values."""
     trial.set_user_attr("gamma", hyperparams["gamma"])
     trial.set_user_attr("batch_size", hyperparams["batch_size"])
     if additional_args["using_her_replay_buffer"]:

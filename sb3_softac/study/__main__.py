@@ -1,0 +1,162 @@
+"""
+``python -m sb3_softac.study run FILE`` trains what a file declares, on this machine or on a Ray cluster; the same command
+continues an interrupted study. ``python -m sb3_softac.study robustness FILE`` evaluates the trained models under the declared
+perturbations. ``python -m sb3_softac.study report FILE`` writes a page with every seed.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from sb3_softac.study.checks import check_names, check_unchanged
+from sb3_softac.study.declaration import Run, Study, StudyError
+from sb3_softac.study.reading import read_study
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """
+    :param arguments: Arguments of the command line.
+    :return: The parsed arguments.
+    """
+    parser = argparse.ArgumentParser(prog="python -m sb3_softac.study", description="Train and report many seeds.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="train the declared runs that are not finished")
+    run.add_argument("--engine", choices=["local", "ray"], default="local", help="where to train")
+    run.add_argument("--address", help="address of the Ray cluster")
+    run.add_argument("--cpus", type=float, default=1, help="cores per run, with Ray")
+    run.add_argument("--gpus", type=float, default=0, help="GPUs per run, with Ray; 0.25 for four runs on one GPU")
+    robustness = commands.add_parser("robustness", help="evaluate the trained models under the declared perturbations")
+    for command in (run, robustness):
+        command.add_argument("file", type=Path, help="YAML file that declares the study")
+        command.add_argument("--jobs", type=int, default=n_cores(), help="parallel processes (default: one per core)")
+        command.add_argument(
+            "--shard", type=shard, default=(1, 1), metavar="I/N", help="only the I-th of N parts, for job arrays"
+        )
+    report = commands.add_parser("report", help="write a page, plots and tables")
+    report.add_argument("file", type=Path, help="YAML file that declares the study")
+    report.add_argument("--to", type=Path, help="folder of the report (default: `report` in the output folder of the study)")
+    work = commands.add_parser("work", help="train one run in this process (called by `run`)")
+    work.add_argument("file", type=Path)
+    work.add_argument("run")
+    return parser.parse_args(arguments)
+
+
+def n_cores() -> int:
+    """:return: Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def shard(text: str) -> tuple[int, int]:
+    """
+    :param text: ``I/N``.
+    :return: The two numbers.
+    :raises argparse.ArgumentTypeError: if they are not numbers, or not 1 <= I <= N.
+    """
+    try:
+        part, parts = map(int, text.split("/"))
+    except ValueError:
+        part, parts = 0, 0
+    if not 1 <= part <= parts:
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with 1 <= I <= N, such as 1/8 for the first of eight parts")
+    return part, parts
+
+
+def run_study(path: Path, study: Study, args: argparse.Namespace) -> int:
+    """
+    :param path: File of the study.
+    :param study: Study.
+    :param args: Arguments of ``run``.
+    :return: Exit code: 1 if a run failed.
+    """
+    mine = checked_part(study, args)
+    runs: list[Run] = [run for run in mine if not study.result_of(run).exists()]
+    print(f"{study.name}: {len(mine)} runs, {len(mine) - len(runs)} of them finished", file=sys.stderr)
+    if not runs:
+        return 0
+    if args.engine == "ray":
+        from sb3_softac.study.cluster import run_on_ray
+
+        failures = run_on_ray(study, runs, args.address, args.cpus, args.gpus)
+    else:
+        from sb3_softac.study.local import run_locally
+
+        failures = run_locally(path, study, runs, args.jobs)
+    return exit_code(failures)
+
+
+def checked_part(study: Study, args: argparse.Namespace) -> tuple[Run, ...]:
+    """
+    :param study: Study.
+    :param args: Arguments of ``run`` or ``robustness``.
+    :return: The runs of this shard.
+    :raises StudyError: if something is known to go wrong.
+    """
+    check_names(study)
+    check_unchanged(study)
+    if args.jobs < 1:
+        raise StudyError(f"--jobs must be at least 1, got {args.jobs}")
+    part, parts = args.shard
+    return study.runs[part - 1 :: parts]
+
+
+def exit_code(failures: dict[str, str]) -> int:
+    """
+    :param failures: Why runs failed, by their ids.
+    :return: 1 if one did.
+    """
+    for name, reason in failures.items():
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def evaluate_robustness(study: Study, args: argparse.Namespace) -> int:
+    """
+    :param study: Study.
+    :param args: Arguments of ``robustness``.
+    :return: Exit code: 1 if an evaluation failed.
+    :raises StudyError: if no robustness is declared.
+    """
+    mine = [run for run in checked_part(study, args) if run.env in study.robustness]
+    if not study.robustness:
+        raise StudyError(f"{args.file} declares no robustness: add `robustness: {{}}` for all perturbations that apply")
+    runs = [run for run in mine if study.result_of(run).exists()]
+    print(f"{study.name}: {len(runs)} of {len(mine)} runs have come to their end", file=sys.stderr)
+    from sb3_softac.study.evaluations import evaluate_all
+
+    return exit_code(evaluate_all(study, runs, args.jobs))
+
+
+def main(arguments: list[str]) -> int:
+    """
+    :param arguments: Arguments of the command line.
+    :return: Exit code.
+    """
+    args = parse(arguments)
+    try:
+        study = read_study(args.file)
+        if args.command == "run":
+            return run_study(args.file, study, args)
+        if args.command == "robustness":
+            return evaluate_robustness(study, args)
+        if args.command == "report":
+            from sb3_softac.study.report import write_report
+
+            print(write_report(study, args.to or study.output / "report"))
+            return 0
+        run = next((run for run in study.runs if run.id == args.run), None)
+        if run is None:
+            raise StudyError(f"{args.file} has no run {args.run!r}")
+        from sb3_softac.study.worker import work
+
+        work(study, run)
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except (StudyError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,195 @@
+"""What a study consists of."""
+
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+from sb3_softac.robustness import PERTURBATIONS, Perturbation
+
+
+class StudyError(ValueError):
+    """A study is declared incorrectly, or does not match existing runs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training run: everything that its results depend on."""
+
+    algorithm: str
+    """Its name in the report."""
+    algo: str
+    """Zoo id."""
+    env: str
+    seed: int
+    n_timesteps: int
+    hyperparams: dict[str, Any]
+    """Hyperparameters that differ from the Zoo's file."""
+    varied: dict[str, Any]
+    """The hyperparameters that come from the grid."""
+    env_kwargs: dict[str, Any]
+    config: str | None
+    """Hyperparameter file to use instead of the Zoo's."""
+    evaluate_every: int
+    evaluation_episodes: int
+    evaluation_modes: tuple[str, ...]
+    threads: int
+    """Threads of PyTorch."""
+
+    @property
+    def id(self) -> str:
+        """Its path in the folders of the study."""
+        varied = [",".join(f"{key}={value}" for key, value in self.varied.items())] if self.varied else []
+        return "/".join(slug(part) for part in (self.algorithm, self.env, *varied, str(self.seed)))
+
+    @property
+    def name(self) -> str:
+        """Algorithm and varied hyperparameters: runs with the same name differ only in their seeds."""
+        return name_of(self.algorithm, self.varied)
+
+    def as_json(self) -> str:
+        """:return: The run as JSON, for comparison and storage."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, default=str)
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One perturbation, over its strengths."""
+
+    name: str
+    """Its name in plots and tables."""
+    perturbation: str
+    """Key of ``PERTURBATIONS``."""
+    options: dict[str, Any]
+    strengths: tuple[float, ...]
+
+    @property
+    def kind(self) -> type[Perturbation]:
+        """The wrapper."""
+        return PERTURBATIONS[self.perturbation]
+
+    @property
+    def axis(self) -> tuple[float, ...]:
+        """The strengths in order, the neutral one among them."""
+        return tuple(sorted({*self.strengths, self.kind.neutral}))
+
+    def wrap(self, env: gym.Env, strength: float) -> gym.Env:
+        """
+        :param env: Environment.
+        :param strength: Strength.
+        :return: The environment under this perturbation.
+        :raises ValueError: if it does not apply.
+        """
+        wrapper: Callable[..., gym.Env] = self.kind
+        return wrapper(env, strength, **self.options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Robustness:
+    """How trained models are evaluated under perturbations."""
+
+    lines: tuple[Line, ...] | None
+    """None for all that apply to the environment."""
+    episodes: int
+    """Of each strength."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A study."""
+
+    name: str
+    text: str
+    """The file."""
+    runs: tuple[Run, ...]
+    folder: Path
+    """Folder of the file; other paths are relative to it."""
+    output: Path
+    """Folder of the runs: models, logs, checkpoints."""
+    results: Path
+    """Folder of the results, one small file per run."""
+    checkpoint_every: int
+    robustness: dict[str, Robustness] = dataclasses.field(default_factory=dict)
+    """By environment, where it is declared."""
+
+    def path_of(self, path: str) -> Path:
+        """
+        :param path: Path in the file.
+        :return: The path for this process.
+        """
+        return self.folder / path
+
+    def folder_of(self, run: Run) -> Path:
+        """
+        :param run: One of the runs.
+        :return: Its folder.
+        """
+        return self.output / "runs" / run.id
+
+    def declaration_of(self, run: Run) -> Path:
+        """
+        :param run: One of the runs.
+        :return: The file with the declaration with which it was started.
+        """
+        return self.folder_of(run) / "run.json"
+
+    def progress_of(self, run: Run) -> Path:
+        """
+        :param run: One of the runs.
+        :return: The file with the number of steps so far, while it is running.
+        """
+        return self.folder_of(run) / "progress"
+
+    def result_of(self, run: Run) -> Path:
+        """
+        :param run: One of the runs.
+        :return: The file of its result, which exists if and only if the run is finished.
+        """
+        return self.results / f"{run.id}.npz"
+
+    def partial_result_of(self, run: Run) -> Path:
+        """
+        :param run: One of the runs.
+        :return: The file of its partial result, as long as it is not finished.
+        """
+        return self.results / f"{run.id}.partial.npz"
+
+    def robustness_of(self, run: Run) -> Path:
+        """
+        :param run: One of the runs.
+        :return: The file of its returns under perturbations.
+        """
+        return self.results / f"{run.id}.robustness.csv"
+
+
+def name_of(algorithm: str, varied: dict[str, Any]) -> str:
+    """
+    :param algorithm: Name of an algorithm.
+    :param varied: What is varied, by name.
+    :return: Both as one name.
+    """
+    values = ", ".join(f"{key} {value}" for key, value in varied.items())
+    return f"{algorithm}, {values}" if values else algorithm
+
+
+def slug(text: str) -> str:
+    """
+    :param text: Any text.
+    :return: The text reduced to letters, digits and ``._=+-``, for use as a folder name.
+    """
+    return re.sub(r"^\.+|[^\w.=+-]+", "_", text)
+
+
+def suggest(name: str, known: Collection[str]) -> str:
+    """
+    :param name: Unknown name.
+    :param known: Known names.
+    :return: A suggestion of a known name.
+    """
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"

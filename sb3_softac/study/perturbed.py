@@ -1,0 +1,81 @@
+"""Which perturbations a trained model is evaluated under, and how strong: declared and checked."""
+
+import inspect
+from typing import Any
+
+import gymnasium as gym
+
+from sb3_softac.robustness import PARAMETERS, PERTURBATIONS
+from sb3_softac.study.declaration import Line, StudyError, suggest
+
+
+def read_lines(content: dict[str, Any]) -> tuple[Line, ...]:
+    """
+    :param content: By name: strengths, or a table with ``strengths``, ``perturbation`` if the name is none, and the options
+        of that perturbation.
+    :return: The lines.
+    :raises StudyError: if a perturbation, option or strength is unknown or missing.
+    """
+    if not content:
+        raise StudyError("robustness: perturbations are missing; leave the key out for all that apply")
+    return tuple(_line(name, settings) for name, settings in content.items())
+
+
+def _line(name: str, settings: Any) -> Line:
+    options = dict(settings) if isinstance(settings, dict) else {"strengths": settings}
+    perturbation = options.pop("perturbation", name)
+    if perturbation not in PERTURBATIONS:
+        raise StudyError(f"robustness: unknown perturbation {perturbation!r}, {suggest(perturbation, PERTURBATIONS)}")
+    kind = PERTURBATIONS[perturbation]
+    strengths = options.pop("strengths", None)
+    strengths = list(kind.strengths) if strengths is None else strengths
+    are_numbers = isinstance(strengths, list) and all(type(value) in (int, float) for value in strengths)
+    if not are_numbers or not strengths or len(set(strengths)) < len(strengths):
+        raise StudyError(f"robustness: {name}: strengths are a list of different numbers ({kind.unit}), got {strengths!r}")
+    known = dict(list(inspect.signature(kind).parameters.items())[2:])  # after environment and strength
+    for key in options:
+        if key not in known:
+            raise StudyError(f"robustness: {name}: unknown key {key!r}, {suggest(key, ['strengths', 'perturbation', *known])}")
+    for key, parameter in known.items():
+        if parameter.default is parameter.empty and key not in options:
+            raise StudyError(f"robustness: {name}: {perturbation} needs {key!r}")
+    return Line(name, perturbation, options, tuple(float(value) for value in strengths))
+
+
+def all_lines(env: str, env_kwargs: dict[str, Any]) -> tuple[Line, ...]:
+    """
+    :param env: Id of an environment.
+    :param env_kwargs: Its arguments.
+    :return: All perturbations that apply to it, with their own strengths.
+    """
+    made = gym.make(env, **env_kwargs)
+    names = PARAMETERS.get(type(made.unwrapped).__name__, ())
+    lines = [Line(name, name, {}, kind.strengths) for name, kind in PERTURBATIONS.items() if name != "parameter"]
+    lines += [Line(f"parameter {name}", "parameter", {"name": name}, PERTURBATIONS["parameter"].strengths) for name in names]
+    applicable = []
+    for line in lines:
+        try:
+            line.wrap(made, line.kind.neutral)
+        except ValueError:
+            continue
+        applicable.append(line)
+    made.close()
+    return tuple(applicable)
+
+
+def check_lines(lines: tuple[Line, ...], env: str, env_kwargs: dict[str, Any]) -> None:
+    """
+    :param lines: Perturbations.
+    :param env: Id of the environment.
+    :param env_kwargs: Its arguments.
+    :raises StudyError: if one of them does not apply to it, or not with that strength.
+    """
+    for line in lines:
+        for strength in line.strengths:
+            made = gym.make(env, **env_kwargs)
+            try:
+                line.wrap(made, strength)
+            except (ValueError, TypeError) as error:
+                raise StudyError(f"robustness: {line.name} for {env}: {error}") from error
+            finally:
+                made.close()

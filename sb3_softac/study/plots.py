@@ -1,0 +1,180 @@
+"""The plots of a report: every seed, and the interquartile mean with its interval."""
+
+import functools
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from sb3_softac.study.results import Result, curves
+from sb3_softac.study.statistics import iqm_band, iqm_interval
+
+# Okabe and Ito's colours, told apart by colour-blind readers; line styles and markers tell them apart in grey
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+STYLES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+COLUMNS = 3
+"""Panels per row."""
+SECONDS = "seconds of training (median of the seeds)"
+AXES: dict[str, Callable[[list[Result]], np.ndarray]] = {
+    "environment steps": lambda group: group[0].timesteps,
+    SECONDS: lambda group: np.median([result.seconds for result in group], axis=0),
+}
+
+
+def look(number: int) -> dict[str, Any]:
+    """
+    :param number: Number of a line.
+    :return: Its colour and style.
+    """
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number % len(STYLES)]}
+
+
+def learning_curves(groups: dict[str, list[Result]], cut: dict[str, list[Result]], mode: str, axis: str) -> Figure:
+    """
+    :param groups: Runs by name.
+    :param cut: Unfinished runs, by name.
+    :param mode: Evaluation mode.
+    :param axis: One of :data:`AXES`.
+    :return: Figure. Above, the interquartile mean of each name with its 95 % interval. Below, a panel for each name with every
+        seed as a thin line; unfinished runs are dotted.
+    """
+    names = list(dict.fromkeys([*groups, *cut]))
+    columns = min(COLUMNS, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(7, 3.4 + 1.5 * rows), layout="constrained")
+    grid = figure.add_gridspec(1 + rows, columns, height_ratios=[2.4, *[1] * rows])
+    main = figure.add_subplot(grid[0, :])
+    panels = [figure.add_subplot(grid[1 + k // columns, k % columns], sharex=main, sharey=main) for k in range(len(names))]
+    for number, (name, panel) in enumerate(zip(names, panels, strict=True)):
+        group, not_ended = groups.get(name, []), cut.get(name, [])
+        for result in not_ended:
+            panel.plot(AXES[axis]([result]), result.returns[mode], color=look(number)["color"], linestyle=":", linewidth=1)
+        if group:
+            x, returns = AXES[axis](group), curves(group, mode)
+            value, low, high = iqm_band(returns)
+            main.plot(x, value, **look(number), linewidth=2, label=f"{name} (n = {len(group)})")
+            main.fill_between(x, low, high, color=look(number)["color"], alpha=0.15, linewidth=0)
+            panel.plot(x, returns.T, color=look(number)["color"], linewidth=0.7, alpha=0.6)
+            panel.plot(x, value, color="black", linewidth=1.2)
+        title = f"{name}, {len(group)} seeds" + (f", {len(not_ended)} unfinished" if not_ended else "")
+        panel.set_title("\n".join(textwrap.wrap(title, 90 // columns)), fontsize="small")
+        panel.tick_params(labelsize="x-small", labelleft=number % columns == 0, labelbottom=number + columns >= len(names))
+        panel.xaxis.set_major_locator(MaxNLocator(5))
+    main.set_ylabel(f"return, {mode} policy")
+    if groups:
+        main.legend(fontsize="small", title="interquartile mean, 95 % interval", title_fontsize="small")
+    figure.supxlabel(axis, fontsize="medium")
+    return figure
+
+
+def final_returns(groups: dict[str, list[Result]], mode: str) -> Figure:
+    """
+    :param groups: Runs by name.
+    :param mode: Evaluation mode.
+    :return: Figure of the return of each run at its last evaluation, with the interquartile mean and its interval beside the
+        points.
+    """
+    figure = Figure(figsize=(7, 0.8 + 0.45 * len(groups)), layout="constrained")
+    plot = figure.subplots()
+    for number, (_, group) in enumerate(groups.items()):
+        final = [result.final(mode) for result in group]
+        found = iqm_interval(final)
+        colour = look(number)["color"]
+        spread = np.linspace(-0.16, 0.16, len(final)) if len(final) > 1 else [0.0]
+        plot.scatter(final, np.add(number, spread), s=14, color=colour, marker=MARKERS[number % len(MARKERS)], alpha=0.7)
+        plot.plot([found.low, found.high], [number + 0.3] * 2, color="0.3", linewidth=1.5)
+        plot.plot([found.value], [number + 0.3], "d", color="0.1", markersize=5)
+    plot.set_yticks(range(len(groups)), [f"{name} (n = {len(group)})" for name, group in groups.items()])
+    plot.invert_yaxis()
+    plot.set_xlabel(f"return at the last evaluation, {mode} policy")
+    figure.suptitle("points: seeds; diamond: interquartile mean with its 95 % interval", fontsize="small")
+    return figure
+
+
+def sensitivity(groups: dict[str, list[Result]], mode: str, key: str) -> Figure:
+    """
+    :param groups: Runs by name, some of which differ in a hyperparameter.
+    :param mode: Evaluation mode.
+    :param key: Name of the hyperparameter.
+    :return: Figure of the return over the hyperparameter, one line for each combination of the others.
+    """
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    plot = figure.subplots()
+    lines: dict[str, list[list[Result]]] = {}
+    for group in groups.values():
+        run = group[0].run
+        if key in run.varied:
+            rest = ", ".join(f"{name} {value}" for name, value in run.varied.items() if name != key)
+            lines.setdefault(f"{run.algorithm}{', ' if rest else ''}{rest}", []).append(group)
+    values = list(dict.fromkeys(group[0].run.varied[key] for line in lines.values() for group in line))
+    are_numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    place = (lambda value: value) if are_numbers else functools.partial(list.index, values)
+    for number, (name, line) in enumerate(lines.items()):
+        x = [place(group[0].run.varied[key]) for group in line]
+        found = [iqm_interval([result.final(mode) for result in group]) for group in line]
+        order = np.argsort(x)
+        value, low, high = np.array(found)[order].T
+        plot.plot(np.array(x)[order], value, **look(number), marker=MARKERS[number % len(MARKERS)], label=name)
+        plot.fill_between(np.array(x)[order], low, high, color=look(number)["color"], alpha=0.15, linewidth=0)
+        for at, group in zip(x, line, strict=True):
+            final = [result.final(mode) for result in group]
+            plot.scatter([at] * len(final), final, s=8, color=look(number)["color"], alpha=0.5)
+    if are_numbers and min(values) > 0 and max(values) >= 10 * min(values):
+        plot.set_xscale("log")
+    if not are_numbers:
+        plot.set_xticks(range(len(values)), [str(value) for value in values])
+    plot.set_xlabel(key)
+    plot.set_ylabel(f"return at the last evaluation, {mode} policy")
+    plot.legend(fontsize="small")
+    return figure
+
+
+def save(figure: Figure, path: Path) -> str:
+    """
+    :param figure: Figure.
+    :param path: Path without extension; the figure is written as PNG and as SVG.
+    :return: The SVG, for inclusion in a page.
+    """
+    with matplotlib.rc_context({"svg.hashsalt": path.name, "svg.fonttype": "path"}):
+        figure.savefig(path.with_name(f"{path.name}.png"), dpi=110)
+        figure.savefig(path.with_name(f"{path.name}.svg"), metadata={"Date": None})
+    svg = path.with_name(f"{path.name}.svg").read_text()
+    return svg[svg.index("<svg") :]
+
+
+def return_against_strength(
+    axes: dict[str, tuple[str, tuple[float, ...]]], curves: dict[str, dict[str, np.ndarray]]
+) -> Figure:
+    """
+    :param axes: By the name of a perturbation: the unit of its strength, and the strengths ``[strengths]``.
+    :param curves: By the name of a perturbation and of an algorithm: returns ``[runs, strengths]``.
+    :return: A panel for each perturbation: every run as a thin line, the interquartile mean of each algorithm with its 95 %
+        interval.
+    """
+    columns = min(COLUMNS, len(axes))
+    rows = -(-len(axes) // columns)
+    figure = Figure(figsize=(3.2 * columns + 0.6, 2.7 * rows + 0.9), layout="constrained")
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for panel in panels.flat[len(axes) :]:
+        panel.set_visible(False)
+    for (name, (unit, strengths)), panel in zip(axes.items(), panels.flat, strict=False):
+        for number, (algorithm, returns) in enumerate(curves[name].items()):
+            value, low, high = iqm_band(returns)
+            panel.plot(strengths, returns.T, color=look(number)["color"], linewidth=0.5, alpha=0.4)
+            marker = MARKERS[number % len(MARKERS)]
+            label = f"{algorithm} (n = {len(returns)})"
+            panel.plot(strengths, value, **look(number), linewidth=1.8, marker=marker, markersize=4, label=label)
+            panel.fill_between(strengths, low, high, color=look(number)["color"], alpha=0.15, linewidth=0)
+        panel.set_title(name.replace("_", " "), fontsize="small")
+        panel.set_xlabel("\n".join(textwrap.wrap(unit, 36)), fontsize="x-small")
+        panel.tick_params(labelsize="x-small")
+    figure.supylabel("return, deterministic policy", fontsize="medium")
+    handles, labels = panels.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(3, len(labels)), fontsize="small")
+    return figure

@@ -1,0 +1,136 @@
+"""
+Statistics of a few runs: robust means with their uncertainty, tolerance intervals of agents, comparisons.
+
+The uncertainty of a mean says how well it is known, and shrinks with more seeds. A tolerance interval says how good or bad an
+agent with another seed may be, and does not shrink (arXiv:2304.01315, section 4).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+RESAMPLES = 2_000
+
+
+class Interval(NamedTuple):
+    """A number with its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Tolerance(NamedTuple):
+    """A range that contains a share of all agents."""
+
+    low: float
+    high: float
+    share: float
+    """At least this share of agents, with confidence 0.95."""
+
+
+def interquartile_mean(values: np.ndarray, axis: int = 0) -> np.ndarray:
+    """
+    The mean of the middle half, without the lowest and the highest quarter (arXiv:2108.13264, section 4.3).
+
+    :param values: Numbers.
+    :param axis: Axis over which to average.
+    :return: Their interquartile mean.
+    """
+    return stats.trim_mean(values, 0.25, axis=axis)
+
+
+def iqm_interval(values: Sequence[float] | np.ndarray) -> Interval:
+    """
+    :param values: One number per run ``[n]``.
+    :return: Their interquartile mean with its 95 % percentile bootstrap interval; NaN for the interval of a single run.
+    """
+    value, low, high = iqm_band(np.asarray(values, float)[:, None])
+    return Interval(float(value[0]), float(low[0]), float(high[0]))
+
+
+def iqm_band(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    :param curves: One curve per run ``[n, evaluations]``. The bootstrap draws whole runs.
+    :return: Interquartile mean at each evaluation and the limits of its interval, ``[evaluations]`` each.
+    """
+    value = interquartile_mean(curves)
+    if len(curves) < 2:
+        return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
+    found = stats.bootstrap(
+        (curves,),
+        interquartile_mean,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return value, found.confidence_interval.low, found.confidence_interval.high
+
+
+def coverage(n: int, beyond: int) -> float:
+    r"""
+    Share of a distribution that lies between two order statistics of a sample, with confidence 0.95.
+
+    The share between two order statistics that leave out ``beyond`` values in total is Beta-distributed with the parameters
+    :math:`n - \text{beyond} - 1` and :math:`\text{beyond} + 2`, whatever the distribution (Wilks 1941).
+
+    :param n: Size of the sample, at least 2.
+    :param beyond: Number of values outside, at both ends together.
+    :return: The share in [0, 1].
+    """
+    return float(stats.beta.ppf(1 - CONFIDENCE, n - beyond - 1, beyond + 2)) if n - beyond >= 2 else 0.0
+
+
+def tolerance_interval(values: Sequence[float] | np.ndarray, share: float = 0.9) -> Tolerance:
+    """
+    The narrowest range between two order statistics, as symmetric as possible, that contains a share of all agents with
+    confidence 0.95. With too few values (fewer than 46 for 0.9) it is the whole range of the sample, with the share that this
+    contains.
+
+    :param values: One number per run ``[n]``.
+    :param share: Share of agents.
+    :return: The interval; NaN and a share of 0 for a single run.
+    """
+    values = np.sort(np.asarray(values, float))
+    n = len(values)
+    if n < 2:
+        return Tolerance(np.nan, np.nan, 0.0)
+    beyond = 0
+    while coverage(n, beyond + 1) >= share:
+        beyond += 1
+    low = beyond // 2
+    return Tolerance(float(values[low]), float(values[n - 1 - (beyond - low)]), coverage(n, beyond))
+
+
+def probability_of_improvement(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> Interval:
+    """
+    How often a run of the first algorithm is better than one of the second; ties count half (arXiv:2108.13264,
+    section 4.3; the Mann-Whitney statistic over n * m).
+
+    :param first: One number per run ``[n]``.
+    :param second: One number per run ``[m]``.
+    :return: The probability with its 95 % percentile bootstrap interval; NaN for the interval if there is a single run.
+    """
+
+    def probability(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+        difference = np.sign(x[..., :, None] - y[..., None, :])
+        return 0.5 + 0.5 * difference.mean(axis=(-2, -1))
+
+    x, y = np.asarray(first, float), np.asarray(second, float)
+    value = float(probability(x, y))
+    if len(x) < 2 or len(y) < 2:
+        return Interval(value, np.nan, np.nan)
+    found = stats.bootstrap(
+        (x, y),
+        probability,
+        n_resamples=RESAMPLES,
+        vectorized=True,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return Interval(value, *map(float, found.confidence_interval))

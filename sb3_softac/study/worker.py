@@ -1,0 +1,171 @@
+"""One run of a study: training with RL Zoo's ``ExperimentManager``, which resumes where it was interrupted."""
+
+import argparse
+import copy
+import functools
+import json
+import os
+import platform
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from filelock import FileLock
+from rl_zoo3.callbacks import SaveVecNormalizeCallback
+from rl_zoo3.exp_manager import ExperimentManager
+from stable_baselines3.common.monitor import load_results
+from stable_baselines3.common.utils import set_random_seed
+
+from sb3_softac.resume import ExactCheckpoint
+from sb3_softac.study.callbacks import EveryNCalls, ProgressFile, QuietEvaluation, TrainingClock
+from sb3_softac.study.checks import made_otherwise
+from sb3_softac.study.declaration import Run, Study, StudyError
+from sb3_softac.zoo import register
+from sb3_softac.zoo.resume import EVERY, RUN_FOLDER, resumable
+
+PACKAGES = ("sb3_softac", "stable_baselines3", "sb3_contrib", "rl_zoo3", "torch", "gymnasium", "mujoco", "numpy")
+CHECKPOINTS = "checkpoints"
+
+
+class RunManager(ExperimentManager):
+    """
+    The Zoo's manager with a study's folders, checkpoints and evaluations.
+
+    :param study: Study.
+    :param run: One of its runs.
+    """
+
+    def __init__(self, study: Study, run: Run):
+        folder = study.folder_of(run)
+        arguments = argparse.Namespace(algo=run.algo, env=run.env, seed=run.seed, n_timesteps=run.n_timesteps)
+        super().__init__(
+            arguments,
+            run.algo,
+            run.env,
+            str(folder),
+            n_timesteps=run.n_timesteps,
+            eval_freq=-1,  # evaluated by callbacks of our own
+            n_eval_episodes=run.evaluation_episodes,
+            hyperparams=copy.deepcopy(run.hyperparams),  # SB3 writes into policy_kwargs
+            env_kwargs=copy.deepcopy(run.env_kwargs),
+            seed=run.seed,
+            log_interval=-1,
+            verbose=0,
+            device="cpu" if not th.cuda.is_available() else "auto",
+            config=None if run.config is None else str(study.path_of(run.config)),
+        )
+        self.run, self.folder, self.checkpoint_every = run, folder, study.checkpoint_every
+        self.progress, self.partial_result = study.progress_of(run), study.partial_result_of(run)
+        self.save_path = str(folder / "zoo")
+        self.params_path = f"{self.save_path}/{self.env_name}"
+        self.clock: TrainingClock
+        self.evaluations: dict[str, QuietEvaluation] = {}
+
+    def create_callbacks(self) -> None:
+        """Add checkpoints, evaluations and progress to the callbacks that the Zoo makes."""
+        super().create_callbacks()
+        self.env_wrapper = functools.partial(resumable, self.env_wrapper)
+        every = max(self.run.evaluate_every // self.n_envs, 1)
+        self.clock = TrainingClock(every)
+        for mode in self.run.evaluation_modes:
+            self.evaluations[mode] = QuietEvaluation(
+                self.clock,
+                self.create_envs(self.n_eval_envs, eval_env=True),
+                n_eval_episodes=self.n_eval_episodes,
+                eval_freq=every,
+                log_path=f"{self.save_path}/{mode}",
+                best_model_save_path=None if self.evaluations else self.save_path,
+                callback_on_new_best=SaveVecNormalizeCallback(save_freq=1, save_path=self.params_path),
+                deterministic=mode == "deterministic",
+                verbose=0,
+            )
+        checkpoints = ExactCheckpoint(self.folder / CHECKPOINTS, self.checkpoint_every, keep=2)
+        # What is known so far, so that a run that is cut stays in the report
+        so_far = EveryNCalls(every, lambda: save_result(self, self.partial_result))
+        progress = ProgressFile(self.progress)
+        self.callbacks = [checkpoints, *self.callbacks, self.clock, *self.evaluations.values(), so_far, progress]
+
+
+def work(study: Study, run: Run) -> None:
+    """
+    Complete a run, from its newest checkpoint if there is one. If another process is working on it, wait for that process.
+
+    :param study: Study.
+    :param run: One of its runs.
+    :raises StudyError: if it was started with a different declaration.
+    """
+    folder, result = study.folder_of(run), study.result_of(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        if change := made_otherwise(study, run):
+            raise StudyError(f"{run.id} was started with a different declaration ({change})")
+        if result.exists():
+            return
+        write(study.declaration_of(run), run.as_json().encode())
+        for name in (EVERY, RUN_FOLDER):  # the study keeps checkpoints itself
+            os.environ.pop(name, None)
+        register()
+        th.set_num_threads(run.threads)
+        set_random_seed(run.seed)
+        manager = RunManager(study, run)
+        experiment = manager.setup_experiment()
+        assert experiment is not None
+        model, _ = experiment
+        manager.learn(model)
+        manager.save_trained_model(model)
+        save_result(manager, result)
+        for evaluation in manager.evaluations.values():
+            evaluation.eval_env.close()
+        study.partial_result_of(run).unlink(missing_ok=True)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # as large as the replay buffer
+        study.progress_of(run).unlink(missing_ok=True)
+
+
+def save_result(manager: RunManager, path: Path) -> None:
+    """
+    Write the result of a run, or its partial result.
+
+    The file contains ``timesteps [evaluations]``, the returns ``[evaluations, episodes]`` under the name of each evaluation
+    mode, ``seconds [evaluations]`` of training until then, the return of each training episode and the steps at its end, the
+    declaration, and the versions and machine.
+
+    :param manager: Manager of the run.
+    :param path: File.
+    """
+    episodes = load_results(manager.save_path)
+    first = next(iter(manager.evaluations.values()))
+    where = {"python": platform.python_version(), "system": platform.platform(), "processor": processor()}
+    content: dict[str, Any] = {
+        "timesteps": np.array(first.evaluations_timesteps),
+        **{mode: np.array(made.evaluations_results, np.float32) for mode, made in manager.evaluations.items()},
+        "seconds": np.array(manager.clock.noted, np.float32),
+        "train_returns": episodes["r"].to_numpy(np.float32),
+        "train_timesteps": np.cumsum(episodes["l"].to_numpy(int)),
+        "declaration": np.array(manager.run.as_json()),
+        "versions": np.array(json.dumps({package: version(package) for package in PACKAGES} | where)),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writing = path.with_name(f".{path.name}.{os.getpid()}.npz")
+    np.savez_compressed(writing, **content)
+    os.replace(writing, path)
+
+
+def write(path: Path, content: bytes) -> None:
+    """
+    :param path: File, replaced atomically.
+    :param content: Its content.
+    """
+    writing = path.with_name(f".{path.name}.{os.getpid()}")
+    writing.write_bytes(content)
+    os.replace(writing, path)
+
+
+def processor() -> str:
+    """:return: Name of the processor, as reported by the system."""
+    listing = Path("/proc/cpuinfo")
+    lines = listing.read_text().splitlines() if listing.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"

@@ -1,0 +1,102 @@
+"""Trained models in the folders that RL Zoo writes, with the environments that they were trained in, perturbed or not."""
+
+import contextlib
+import copy
+import io
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from rl_zoo3 import utils
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+
+class Trained(NamedTuple):
+    """A trained model, and what its environments are made of."""
+
+    model: BaseAlgorithm
+    env: str
+    env_kwargs: dict[str, Any]
+    hyperparams: dict[str, Any]
+    """Those of its training, of which wrappers, normalization and stacked frames count."""
+    parameters: str
+    """Folder of the statistics of VecNormalize."""
+
+    def make_envs(self, n_envs: int, seed: int, perturbation: dict[Any, dict[str, Any]] | None = None) -> VecEnv:
+        """
+        :param n_envs: Number of environments, in this process.
+        :param seed: Seed of the first, one less than that of the second.
+        :param perturbation: Class and arguments of a wrapper, put around the environment and inside of the wrappers of the
+            training: those belong to the agent. Perturbations of the training do not, and are left out.
+        :return: Environments as in an evaluation during the training: its wrappers and statistics, its rewards as they are.
+        """
+        hyperparams = copy.deepcopy(self.hyperparams)
+        chosen = hyperparams.get("env_wrapper") or []
+        chosen = chosen if isinstance(chosen, list) else [chosen]
+        of_agent = [wrapper for wrapper in chosen if not is_perturbation(wrapper)]
+        hyperparams["env_wrapper"] = [*([perturbation] if perturbation else []), *of_agent]
+        with contextlib.redirect_stdout(io.StringIO()):  # says at each call that it loads statistics
+            return utils.create_test_env(
+                self.env,
+                n_envs,
+                stats_path=self.parameters,
+                seed=seed,
+                should_render=False,
+                hyperparams=hyperparams,
+                env_kwargs=self.env_kwargs,
+                vec_env_cls=DummyVecEnv,
+            )
+
+
+def is_perturbation(wrapper: str | dict[str, Any]) -> bool:
+    """
+    :param wrapper: A wrapper as hyperparameters name it: its path, or its path with its arguments.
+    :return: Whether it is one of this package's perturbations.
+    """
+    path = wrapper if isinstance(wrapper, str) else next(iter(wrapper))
+    return path.startswith("sb3_softac.robustness.")
+
+
+def arguments_of(folder: Path, env: str) -> dict[str, Any]:
+    """
+    :param folder: Folder of a run.
+    :param env: Id of the environment.
+    :return: The arguments of the training as far as they were kept.
+    """
+    path = folder / env / "args.yml"
+    return yaml.load(path.read_text(), yaml.UnsafeLoader) if path.exists() else {}  # the Zoo pickles into it
+
+
+def load_trained(folder: Path, algo: str, env: str, env_kwargs: dict[str, Any] | None = None) -> Trained:
+    """
+    Load the last model of a training. Reading it runs what is in it, so only for one's own runs.
+
+    :param folder: Folder of the run, with ``<env>.zip`` and ``<env>/``.
+    :param algo: Zoo id of the algorithm.
+    :param env: Id of the environment.
+    :param env_kwargs: Arguments of the environment; None for those of the training.
+    :return: The model.
+    :raises FileNotFoundError: if there is no model.
+    """
+    path = folder / f"{env}.zip"
+    if not path.exists():
+        raise FileNotFoundError(f"{folder} has no model {path.name}: it is written at the end of a training by RL Zoo")
+    hyperparams, parameters = utils.get_saved_hyperparams(str(folder / env), test_mode=True)
+    if parameters is None:
+        raise FileNotFoundError(f"{folder} has no folder {env} with the hyperparameters of the training")
+    if env_kwargs is None:
+        env_kwargs = arguments_of(folder, env).get("env_kwargs") or hyperparams.get("env_kwargs") or {}
+    cls = utils.ALGOS[algo]
+    kwargs: dict[str, Any] = {}
+    if issubclass(cls, OffPolicyAlgorithm):
+        kwargs["buffer_size"] = 1
+        if "optimize_memory_usage" in hyperparams:
+            kwargs["optimize_memory_usage"] = False  # SB3 wants it off with the buffer of one
+    trained = Trained(None, env, env_kwargs, hyperparams, parameters)  # type: ignore[arg-type]
+    if "HerReplayBuffer" in str(hyperparams.get("replay_buffer_class", "")):
+        kwargs["env"] = trained.make_envs(1, 0)  # SB3 makes that buffer from it
+    # Schedules are of no use here, and may not load
+    schedules = {"learning_rate": 0.0, "lr_schedule": lambda _: 0.0, "clip_range": lambda _: 0.0}
+    return trained._replace(model=cls.load(path, custom_objects=schedules, device="cpu", **kwargs))
