@@ -5,6 +5,8 @@ from collections.abc import Generator
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when NumPy and PyTorch are imported
+# The plain way is the specification, and what most tests look into; tests/fast compares the fast way with it
+os.environ.setdefault("SB3_SOFTAC_FAST", "0")
 
 import numpy as np
 import pytest

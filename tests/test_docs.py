@@ -1,27 +1,70 @@
 """The examples of the documentation, run as they stand."""
 
+import importlib
 import re
 import runpy
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 
 
-def python_blocks(path: Path) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
+def python_blocks(path: Path) -> list[tuple[str, str]]:
+    """:return: The blocks of code of a page, each with the block of text right after it: what the code prints, or nothing."""
+    return re.findall(r"```python\n(.*?)```(?:\n+```text\n(.*?)```)?", path.read_text(), flags=re.DOTALL)
 
 
+TEACHING = sorted((ROOT / "docs" / "teach").glob("*.md"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if "_build" not in p.parts and python_blocks(p)], ids=lambda p: p.stem)
-def test_code_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
+def test_code_blocks_of_a_page_run(page, tmp_path, monkeypatch, capsys):
+    """Each by itself, as readers copy it, but for files that earlier blocks have written; those of a lesson in a row."""
     monkeypatch.chdir(tmp_path)
-    # The same code on fewer steps
-    code = re.sub(r"total_timesteps=[\d_]+", "total_timesteps=120", "\n".join(python_blocks(page)))
-    exec(compile(code, str(page), "exec"), {"__name__": "__main__"})
+    lesson: dict[str, Any] = {"__name__": "__main__"}
+    for number, (block, output) in enumerate(python_blocks(page), start=1):
+        # The same code on fewer steps
+        code = re.sub(r"total_timesteps=[\d_]+", "total_timesteps=120", block)
+        capsys.readouterr()
+        exec(compile(code, f"{page}, block {number}", "exec"), lesson if page in TEACHING else {"__name__": "__main__"})
+        if output:
+            assert capsys.readouterr().out == output
+
+
+@pytest.mark.parametrize("page", TEACHING, ids=lambda p: p.stem)
+def test_teaching_page_shows_all_that_its_code_prints(page):
+    text = page.read_text()
+    assert all(bool(output) == ("print(" in code) for code, output in python_blocks(page))
+    assert text.count("```text") == sum(bool(output) for _, output in python_blocks(page))
+
+
+@pytest.mark.parametrize("page", TEACHING, ids=lambda p: p.stem)
+def test_formulas_of_a_teaching_page_link_to_functions(page):
+    links = re.findall(r"\{py:\w+\}`(?:[^`<]*<|~)?([\w.]+)>?`", page.read_text())
+    assert len(links) == page.read_text().count("{py:")
+    assert links
+    for link in links:
+        module, name = link.rsplit(".", 1)
+        assert hasattr(importlib.import_module(module), name), link
+
+
+def test_teaching_pictures_are_drawn_and_shown(tmp_path, monkeypatch):
+    folder = ROOT / "docs" / "teach"
+    monkeypatch.syspath_prepend(folder)
+    runpy.run_path(str(folder / "pictures.py"))["main"](tmp_path)
+    drawn, kept = sorted(tmp_path.glob("*.png")), sorted(folder.glob("*.png"))
+    assert [picture.name for picture in drawn] == [picture.name for picture in kept]
+    assert all(10_000 < picture.stat().st_size < 80_000 for picture in drawn + kept)
+    pages = "".join(page.read_text() for page in TEACHING)
+    assert all(re.search(rf"figure\}} {picture.name}\n:alt: ", pages) for picture in kept)
+
+
+def main_of(name: str) -> Callable[..., Any]:
+    return runpy.run_path(str(ROOT / "docs" / "examples" / f"{name}.py"))["main"]
 
 
 def test_pendulum_example():
@@ -30,11 +73,56 @@ def test_pendulum_example():
 
 
 @pytest.mark.parametrize(
-    ("name", "lowest", "highest"), [("cartpole", 1, 500), ("taxi_masks", -2000, 10), ("two_carts", 1, 500)]
+    ("name", "lowest", "highest"),
+    [
+        ("cartpole", 1, 500),
+        ("taxi_masks", -2000, 10),
+        ("tic_tac_toe", -1, 1),
+        ("two_carts", 1, 500),
+        ("pixels", 0, 1),
+        ("custom_policy", -2000, 0),
+        ("onnx_without_package", -2000, 0),
+    ],
 )
-def test_discrete_examples(name, lowest, highest):
-    example = runpy.run_path(str(ROOT / "docs" / "examples" / f"{name}.py"))
-    assert lowest <= example["main"](timesteps=200) <= highest
+def test_examples_with_one_result(name, lowest, highest):
+    assert lowest <= main_of(name)(timesteps=200) <= highest
+
+
+def test_hindsight_example():
+    without, with_her = main_of("her")(timesteps=150)
+    assert 0 <= without <= 1 and 0 <= with_her <= 1
+
+
+def test_demonstrations_are_learned_from():
+    without, with_them = main_of("demonstrations")(timesteps=150)
+    assert -100 <= without <= 100 and -100 <= with_them <= 100 and without != with_them
+
+
+def test_callbacks_log(tmp_path):
+    logged = main_of("callbacks")(timesteps=300, folder=str(tmp_path))
+    assert 0 < logged["rollout/pole_angle"] < 0.5
+    assert {"eval/mean_reward", "train/entropy", "rollout/ep_rew_mean"} <= logged.keys()
+    assert (tmp_path / "best_model.zip").exists()
+
+
+def test_the_resumed_training_is_the_same(capfd):
+    assert main_of("resume")(timesteps=240) == 0.0
+    assert "cut off" in capfd.readouterr().out
+
+
+def test_study_example(tmp_path):
+    page = main_of("study")(timesteps=300, seeds=1, folder=str(tmp_path))
+    assert page.stat().st_size > 10_000 and page.read_text().count("SoftAC_v1") > 1
+
+
+def test_deep_and_tabular_answer_the_same_question():
+    exact, learned, uniform = main_of("tabular_against_deep")(timesteps=1_000)
+    assert uniform < exact and learned <= exact
+
+
+def test_every_example_is_run():
+    examples = {path.stem for path in (ROOT / "docs" / "examples").glob("*.py")}
+    assert {name for name in examples if f'"{name}' not in Path(__file__).read_text()} == set()
 
 
 def test_skills_are_composed(tmp_path):

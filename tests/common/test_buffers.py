@@ -281,7 +281,7 @@ def test_bytes_per_transition():
 
 
 def test_memory_optimisation_is_sb3s():
-    with pytest.raises(ValueError, match="replay_buffer_class=ReplayBuffer"):
+    with pytest.raises(ValueError, match="use SB3's ReplayBuffer"):
         make(SoftReplayBuffer, BOX, 1, optimize_memory_usage=True)
 
 
@@ -525,7 +525,7 @@ def test_warning_about_memory(space, monkeypatch):
     available(needed)
     make(SoftReplayBuffer, space, 2, extras={"mask": ((4,), bool)})
     available(needed - 1)
-    with pytest.warns(UserWarning, match="not enough memory for the complete replay buffer.*buffer_size"):
+    with pytest.warns(UserWarning, match="not have enough memory for the full replay buffer.*buffer_size"):
         make(SoftReplayBuffer, space, 2, extras={"mask": ((4,), bool)})
 
 

@@ -11,7 +11,7 @@ from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
 from torch.nn.utils import prune
@@ -194,7 +194,7 @@ def test_a_network_is_changed_together_with_its_target(algorithm, change):
     ]
     change(first_layers[0])
     before = flat(model.policy)
-    with pytest.raises(ValueError, match=rf"weight.* has to be changed in policy\.{target}"):
+    with pytest.raises(ValueError, match=rf"weight.* differ: .*, change policy\.{target}"):
         model.train(1, 8)
     assert th.equal(flat(model.policy), before)
     change(first_layers[1])
@@ -223,7 +223,7 @@ def test_files_of_other_algorithms_are_refused(algorithm, other, tmp_path):
     if algorithm is other:
         pytest.skip("its own file")
     other("MlpPolicy", Line(other in (DQN, PPO, DiscreteSAC)), device="cpu").save(tmp_path / "model")
-    with pytest.raises(ValueError, match=rf"{algorithm.__name__} cannot use the policy .*by the class of the algorithm"):
+    with pytest.raises(ValueError, match=rf"{algorithm.__name__} cannot use the policy .*with the class of the algorithm"):
         algorithm.load(tmp_path / "model")
 
 
@@ -420,7 +420,7 @@ BAD = [
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_arguments_out_of_range(algorithm, bad):
     name = next(iter(bad.get("policy_kwargs", bad)))
-    with pytest.raises(ValueError, match=f"{name}.*(must|not understood)"):
+    with pytest.raises(ValueError, match=f"{name}.*(must|not valid)"):
         make_model(algorithm, **bad)
 
 
@@ -484,3 +484,15 @@ def test_policies_in_order_are_not_reported():
         for algorithm in (SoftAC_v1, DiscreteSAC):
             make_model(algorithm, ent_coef="auto").learn(200)
     assert not warned
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_frames_are_stacked_below_the_normalization(algorithm):
+    def frames():
+        return DummyVecEnv([lambda: Line(algorithm is DiscreteSAC)])
+
+    model = make_model(algorithm, VecFrameStack(VecNormalize(frames()), 3))
+    with pytest.raises(ValueError, match=r"put VecNormalize on top.*vec_env_wrapper"):
+        model.learn(20)
+    model = make_model(algorithm, VecNormalize(VecFrameStack(frames(), 3))).learn(20)
+    assert model._n_updates > 0

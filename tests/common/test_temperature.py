@@ -43,7 +43,7 @@ def test_temperatures_that_are_not_positive(ent_coef):
 
 @pytest.mark.parametrize("ent_coef", ["automatic", "auto0.1", "auto_x", "lin", "lin_x", "", None])
 def test_malformed(ent_coef):
-    with pytest.raises(ValueError, match=r"not understood.*auto_<initial value>"):
+    with pytest.raises(ValueError, match=r"not valid.*auto_<initial value>"):
         make(ent_coef)
 
 

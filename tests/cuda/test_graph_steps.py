@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.utils import set_random_seed
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.cuda.engine import CudaEngine
@@ -147,6 +148,7 @@ def test_a_step_that_is_not_finite_is_withheld():
         assert model._n_updates == n_updates
         assert_same(before, parameters_of(model), rtol=0, atol=0)
         model.replay_buffer.rewards[:] = 0.0
+        set_random_seed(3)  # the plain way stops at the first of the five, and a graph does not
         model.train(5, 4)
     assert_same_models(eager, graphed)
 

@@ -122,7 +122,7 @@ def test_masks_of_a_vectorized_wrapper():
 def test_masks_of_some_environments_only(vec_env):
     env = VecNormalize(vec_env([MaskedWalk, lambda: Monitor(MaskableWalk())]))
     try:
-        with pytest.raises(ValueError, match=r"environments \[1\] of 2 have a method action_masks\(\), the others have none"):
+        with pytest.raises(ValueError, match=r"environments \[1\] of 2 have a method action_masks\(\), the others do not"):
             keep_last_masks(env)
     finally:
         env.close()

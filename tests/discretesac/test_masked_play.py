@@ -16,8 +16,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNorm
 
 from sb3_softac import DiscreteSAC
 from sb3_softac.discretesac.masked_play import MasksForPredict
+from tests.discretesac.helpers import SPACES, check_stored_masks, make_model
 from tests.discretesac.masked_walk import TERMINAL, MaskableWalk, MaskedWalk, MasksOfWrapper, allowed
-from tests.discretesac.test_masks import SPACES, check_stored_masks, make_model
 
 
 @pytest.mark.parametrize("space", SPACES, ids=str)

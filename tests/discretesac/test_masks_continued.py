@@ -8,8 +8,8 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_softac import DiscreteSAC
+from tests.discretesac.helpers import check_stored_masks, make_model
 from tests.discretesac.masked_walk import MaskableWalk, MaskedWalk, allowed
-from tests.discretesac.test_masks import check_stored_masks, make_model
 
 
 def test_saving_and_continuing(tmp_path):
@@ -33,10 +33,10 @@ def test_a_model_without_masks_refuses_an_environment_with_them(tmp_path):
     plain.save(tmp_path / "plain")
     plain.save_replay_buffer(tmp_path / "buffer")
     plain.set_env(DummyVecEnv([MaskableWalk]))
-    with pytest.raises(ValueError, match="has action masks, but this model was made for one without"):
+    with pytest.raises(ValueError, match="has action masks, but this model was created for an environment without"):
         plain.learn(10)
     model.load_replay_buffer(tmp_path / "buffer")
-    with pytest.raises(ValueError, match="its replay buffer keeps none"):
+    with pytest.raises(ValueError, match="its replay buffer does not store masks"):
         model.learn(10)
     # Loaded for an environment with masks, the model gets a new replay buffer, which keeps them
     loaded = DiscreteSAC.load(tmp_path / "plain", env=MaskableWalk()).learn(50)
@@ -83,7 +83,7 @@ def test_a_model_with_masks_goes_on_without_them():
     ],
 )
 def test_replay_buffers_that_cannot_keep_masks(kwargs):
-    with pytest.raises(ValueError, match=r"has to keep \['action_masks', 'next_action_masks'\]"):
+    with pytest.raises(ValueError, match=r"has to store \['action_masks', 'next_action_masks'\]"):
         make_model(MaskableWalk(), **kwargs)
     if kwargs.get("replay_buffer_class") is not HerReplayBuffer:  # which needs goals
         make_model(_without_masks(), **kwargs)

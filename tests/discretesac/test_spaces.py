@@ -197,7 +197,7 @@ def gradients(model, loss_name, monkeypatch):
     """:return: Whether one of the losses leaves gradients in the encoder of the critic, and in that of the actor."""
     losses = {}
     with monkeypatch.context() as patch:
-        patch.setattr(model, "_minimize", losses.update)
+        patch.setattr(model, "_minimize", lambda given: losses.update(given) or {})
         model._update(make_batch(model.replay_buffer.sample(16), model.gamma))
     model._minimize({loss_name: losses[loss_name]})
     return [

@@ -272,7 +272,7 @@ def test_each_loss_reaches_its_own_network_only(loss, share, monkeypatch):
     model = make_model(ent_coef="auto_0.4", stable_kwargs=dict(entropy_penalty=1.0, q_clip=0.5), policy_kwargs=policy_kwargs)
     seen = {}
     with monkeypatch.context() as patch:
-        patch.setattr(model, "_minimize", seen.update)
+        patch.setattr(model, "_minimize", lambda losses: seen.update(losses) or {})
         model._update(make_batch(make_samples(model), GAMMA))
     model._minimize({loss: seen[loss]})
     critic = [*model.critic.q_networks.parameters(), *model.critic.features_extractor.parameters()]
@@ -447,13 +447,13 @@ def test_loading_and_continuing_equals_not_stopping(schedule, tmp_path):
         (dict(stable_kwargs=dict(entropy_penalty=float("nan"))), "entropy_penalty must be greater than 0"),
         (dict(ent_coef=-0.1), "greater than 0, got -0.1"),
         (dict(ent_coef="auto_-1"), "greater than 0"),
-        (dict(ent_coef="automatic"), "not understood"),
+        (dict(ent_coef="automatic"), "not valid"),
         (dict(target_entropy="ratio_1.2"), r"ratio of log\|A\| in \[0, 1\].*1\.2"),
-        (dict(target_entropy=1.2), r"1\.2 nats is out of reach.*1\.099"),
-        (dict(target_entropy=-3.0), "out of reach"),
-        (dict(target_entropy="full"), "not understood"),
+        (dict(target_entropy=1.2), r"1\.2 nats cannot be reached.*1\.099"),
+        (dict(target_entropy=-3.0), "cannot be reached"),
+        (dict(target_entropy="full"), "not valid"),
         (dict(target_entropy=dict(start=0.9)), "needs the key 'schedule'"),
-        (dict(target_entropy=dict(schedule="drop", stop=0.1)), "unknown option"),
+        (dict(target_entropy=dict(schedule="drop", stop=0.1)), "unknown options"),
         (dict(ent_coef=0.2, ent_coef_bounds=(0.1, 1.0)), "leave one of them out"),
         (dict(ent_coef="auto", ent_coef_bounds=(0.1, 0.5)), "starts at 1.0, outside"),
         (dict(ent_coef="auto", ent_coef_bounds=(0.0, 1.0)), "greater than 0"),
@@ -485,5 +485,5 @@ def test_a_replay_buffer_without_entropies_is_refused_with_the_penalty(tmp_path)
     plain.save_replay_buffer(tmp_path / "buffer")
     model = DiscreteSAC("MlpPolicy", "CartPole-v1", buffer_size=100, device="cpu", stable_kwargs=dict(entropy_penalty=0.5))
     model.load_replay_buffer(tmp_path / "buffer")
-    with pytest.raises(ValueError, match="start with an empty one"):
+    with pytest.raises(ValueError, match="start with an empty replay buffer"):
         model.learn(10)

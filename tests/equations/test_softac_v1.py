@@ -1,7 +1,7 @@
 import pytest
 import torch as th
 
-from sb3_softac.equations.softac_v1 import policy_loss, soft_value_target, value_loss
+from sb3_softac.equations.softac_v1 import likelihood_ratio_loss, policy_loss, soft_value_target, value_loss
 
 
 def test_soft_value_target_hand_computed():
@@ -46,3 +46,20 @@ def test_targets_receive_no_gradient():
 def test_no_silent_broadcast(equation):
     with pytest.raises(ValueError, match="one shape"):
         equation(th.ones(3), th.ones(3, 1))
+
+
+def test_policy_loss_over_components_hand_computed():
+    # weights 1/4 and 3/4: 0.25 (0.5 * 2 - 3) + 0.75 (0.5 * -4 - 1) = -2.75
+    log_weights = th.tensor([[0.25], [0.75]]).log()
+    loss = policy_loss(th.tensor([[2.0], [-4.0]]), th.tensor([[3.0], [1.0]]), 0.5, log_weights)
+    assert loss.item() == pytest.approx(-2.75)
+
+
+def test_likelihood_ratio_loss_gradient_hand_computed():
+    # d/d log_pi_i = (alpha log_pi_i - q_i + v_i) / n, and nothing for q and v
+    log_pi, q, v = (th.tensor(part, requires_grad=True) for part in ([2.0, -4.0], [3.0, 1.0], [1.0, 0.5]))
+    likelihood_ratio_loss(log_pi, q, v, 0.5).backward()
+    th.testing.assert_close(log_pi.grad, th.tensor([-0.5, -1.25]))
+    assert q.grad is None and v.grad is None
+    with pytest.raises(ValueError, match="one shape"):
+        likelihood_ratio_loss(log_pi, q, v.unsqueeze(1), 0.5)

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from sb3_softac.fast.library import builds
+
 ROOT = Path(__file__).parents[2]
 HOOK_FILES = {"sb3_softac.pth", "sb3_softac.start", "_sb3_softac_autoload.py"}
 TRAIN = ("-m", "rl_zoo3.train", "--algo", "softac_v1", "--env", "Walker2d-v4")  # word for word as the README has it
@@ -42,7 +44,7 @@ def source(tmp_path_factory):
     """A copy of what git would hand out, so that no build output of the checkout can get in."""
     folder = tmp_path_factory.mktemp("source") / "sb3_softac"
     ignored = shutil.ignore_patterns(
-        ".git", ".venv", "build", "dist", "*.egg-info", "__pycache__", "logs", "_build", "results", ".*_cache"
+        ".git", ".venv", "build", "dist", "*.egg-info", "__pycache__", "logs", "_build", "results", ".*_cache", "*.so"
     )
     shutil.copytree(ROOT, folder, ignore=ignored)
     return folder
@@ -89,6 +91,7 @@ def test_contents(built):
         record = archive.read(next(name for name in names if name.endswith("RECORD"))).decode()
         metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
     wanted = HOOK_FILES | {"sb3_softac/py.typed", "sb3_softac/hyperparams/softac_v1.yml", "sb3_softac/equations/bellman.py"}
+    wanted |= {f"sb3_softac/hyperparams/presets/{path.name}" for path in (ROOT / "hyperparams" / "presets").iterdir()}
     assert wanted <= names
     assert all(name in record for name in wanted)
     assert not any(name.startswith(("tests/", "docs/", "benchmarks/", "_build_hooks")) for name in names)
@@ -98,6 +101,20 @@ def test_contents(built):
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     assert {"sb3_softac.pth", "sb3_softac.start", "_build_hooks.py", "hyperparams/softac_v1.yml", "LICENSE"} <= names
+    folder = ROOT / "sb3_softac" / "fast" / "csrc"
+    assert {"setup.py", *(f"sb3_softac/fast/csrc/{path.name}" for path in folder.iterdir())} <= names
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None or not builds(), reason="there is no C compiler, or nothing to build")
+def test_libraries_are_in_the_wheel(built):
+    wheel, sdist = built
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {f"sb3_softac/fast/_step_{name}.so" for name in builds()} <= names
+    assert not any(name.endswith((".c", ".h", ".o")) for name in names)
+    assert not wheel.name.endswith("-any.whl")
+    with tarfile.open(sdist) as archive:
+        assert not any(name.endswith((".so", ".o")) for name in archive.getnames())
 
 
 @pytest.mark.parametrize("kind", ["wheel", "sdist", "editable", "strict editable"])

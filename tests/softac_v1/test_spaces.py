@@ -74,7 +74,7 @@ def test_shared_extractor_is_trained_by_the_actor_alone(monkeypatch):
     assert model.value_net_target.features_extractor is not shared
     seen = {}
     with monkeypatch.context() as patch:
-        patch.setattr(model, "_minimize", seen.update)
+        patch.setattr(model, "_minimize", lambda losses: seen.update(losses) or {})
         model._update(draw_batch(model))
     for name, trains in (("critic_loss", False), ("value_loss", False), ("actor_loss", True)):
         model._minimize({name: seen[name]})
@@ -209,7 +209,7 @@ def test_unsupported_action_spaces(env, message):
     [
         (dict(ent_coef=0.0), "greater than 0"),
         (dict(ent_coef=-1.0), "greater than 0"),
-        (dict(ent_coef="something"), "not understood"),
+        (dict(ent_coef="something"), "not valid"),
         (dict(tau=-0.1), r"tau must be in \[0, 1\]"),
         (dict(tau=1.5), r"tau must be in \[0, 1\]"),
         (dict(n_critics=0), "n_critics must be at least 1"),

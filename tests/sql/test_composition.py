@@ -6,8 +6,7 @@ import torch as th
 
 from sb3_softac import SQL
 from sb3_softac.tabular import BoltzmannOracle, ks_distance
-from tests.sql.helpers import make_model
-from tests.sql.test_oracles import sample, solve_bandit
+from tests.sql.helpers import make_model, sample, solve_bandit
 
 
 def right(a):

@@ -4,13 +4,16 @@ import copy
 import io
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 from sb3_softac import SQL
-from sb3_softac.sql.sampler import ActionSampler, fixed_noise
+from sb3_softac.nets.candidates import fixed_noise
+from sb3_softac.sql.sampler import ActionSampler
 from tests.sql.helpers import make_model
 
 OBS = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
@@ -177,35 +180,79 @@ def test_torch_export_with_any_batch(part):
     assert module(th.as_tensor(OBS[:1])).detach().numpy() == pytest.approx(expected[:1].numpy(), abs=1e-5)
 
 
-@pytest.mark.parametrize("dynamo", [False, True])
-@pytest.mark.filterwarnings("ignore")
-def test_onnx(models, part, dynamo):
-    for module in ("onnx", "onnxscript"):
-        pytest.importorskip(module)
-    runtime = pytest.importorskip("onnxruntime")
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")  # within PyTorch
+def test_onnx(part, tmp_path):
     exported, expected = part
-    if exported.part is models["composed"].policy and not dynamo:
-        pytest.skip("the old exporter has no atanh")
-    file = io.BytesIO()
-    if dynamo:
-        shapes = ({0: th.export.Dim("batch")},)
-        th.onnx.export(exported, (th.as_tensor(OBS[:2]),), file, input_names=["input"], dynamic_shapes=shapes, dynamo=True)
-    else:
-        axes = {"input": {0: "batch"}}
-        th.onnx.export(exported, (th.as_tensor(OBS[:1]),), file, input_names=["input"], dynamic_axes=axes, dynamo=False)
-    (actions,) = runtime.InferenceSession(file.getvalue()).run(None, {"input": OBS})
+    file, shapes = tmp_path / "policy.onnx", ({0: th.export.Dim("batch")},)
+    th.onnx.export(exported, (th.as_tensor(OBS[:2]),), file, input_names=["input"], dynamic_shapes=shapes, dynamo=True)
+    (actions,) = onnxruntime.InferenceSession(file).run(None, {"input": OBS})
     assert actions == pytest.approx(expected.numpy(), abs=1e-5)
 
 
-def test_a_sampler_alone_acts_by_noise_zero(models, tmp_path):
-    actor = copy.deepcopy(models["plain"].actor)
-    actor.n_candidates = 40
-    loaded = ActionSampler.load(_saved(actor, tmp_path / "actor"), device="cpu")
-    obs = th.as_tensor(OBS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the exporter, not of the tracer's warnings
+def test_onnx_by_the_old_exporter(part, tmp_path):
+    exported, expected = part
+    th.onnx.register_custom_op_symbolic("aten::atanh", lambda graph, x: graph.op("Atanh", x), 18)  # it knows all but this
+    file, axes = tmp_path / "policy.onnx", {"input": {0: "batch"}}
+    th.onnx.export(exported, (th.as_tensor(OBS[:1]),), file, input_names=["input"], dynamic_axes=axes, dynamo=False)
+    (actions,) = onnxruntime.InferenceSession(file).run(None, {"input": OBS})
+    assert actions == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+class Widened(FlattenExtractor):
+    """An extractor that learns."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space)
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, observations):
+        return self.layer(super().forward(observations))
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_a_sampler_alone_acts_as_its_policy(share, tmp_path):
+    extractor = dict(features_extractor_class=Widened, share_features_extractor=share)
+    model = make_model(policy_kwargs=dict(net_arch=[16], n_candidates=40, **extractor)).learn(20)
+    expected = act(model)
+    assert (model.actor.predict(OBS, deterministic=True)[0] == expected).all()
+    model.policy.set_training_mode(True)
+    loaded = ActionSampler.load(_saved(model.actor, tmp_path / "actor"), device="cpu")
+    model.train(5)
+    assert (act(model) != expected).any()
+    again = ActionSampler.load(_saved(loaded, tmp_path / "again"), device="cpu")
+    for actor in (loaded, again, copy.deepcopy(loaded)):
+        assert actor.state_dict().keys() == model.actor.state_dict().keys() and actor.n_candidates == 40
+        assert (actor.predict(OBS, deterministic=True)[0] == expected).all()
+        assert (actor.predict(OBS)[0] != actor.predict(OBS)[0]).all()
+    critic = loaded.double().find_critic()
+    assert all(parameter.dtype == th.double for parameter in critic.parameters())
+    assert not any(module.training for module in critic.modules())
+
+
+def test_a_distilled_sampler_alone(models, tmp_path):
+    loaded = ActionSampler.load(_saved(models["distilled"].actor, tmp_path / "actor"), device="cpu")
+    assert (loaded.predict(OBS, deterministic=True)[0] == act(models["distilled"])).all()
+
+
+def test_samplers_in_files_of_before_act_by_noise_zero(models, tmp_path):
+    actor = models["plain"].actor
+    data = {key: value for key, value in actor._get_constructor_parameters().items() if key != "critic"}
+    th.save({"state_dict": actor.state_dict(), "data": data}, tmp_path / "actor")
+    loaded, obs = ActionSampler.load(tmp_path / "actor", device="cpu"), th.as_tensor(OBS)
     with th.no_grad():
         middle = th.tanh(actor.transform(actor.features(obs), th.zeros(1, 1))).squeeze(1)
-        assert loaded.judge is None and loaded.n_candidates == 40
-        assert (loaded(obs, deterministic=True) == middle).all() and (loaded(obs) != loaded(obs)).all()
+        assert loaded.find_critic() is None and (loaded(obs, deterministic=True) == middle).all()
+
+
+def test_a_sampler_from_a_file_can_be_put_into_a_policy(models, tmp_path):
+    policy = copy.deepcopy(models["plain"].policy)
+    keys = policy.state_dict().keys()
+    policy.actor = ActionSampler.load(_saved(policy.actor, tmp_path / "actor"), device="cpu")
+    assert policy.state_dict().keys() == keys
+    prefer_the_worst(policy.critic)  # the policy goes by its own critics
+    assert (policy.predict(OBS, deterministic=True)[0] != act(models["plain"])).any()
+    assert (policy.actor.predict(OBS, deterministic=True)[0] == act(models["plain"])).all()
 
 
 def test_the_sampler_holds_no_critic(models):
@@ -215,17 +262,23 @@ def test_the_sampler_holds_no_critic(models):
     assert all("candidate_noise" not in name for name, _ in actor.named_parameters())
 
 
-def test_copies_have_a_judge_of_their_own(models):
-    policy = copy.deepcopy(models["plain"].policy)
-    before = policy.actor(th.as_tensor(OBS), deterministic=True)
-    last = policy.critic.q_networks.layers[-1]
+def prefer_the_worst(critic):
+    last = critic.q_networks.layers[-1]
     with th.no_grad():
         last.weight.neg_()
         last.bias.neg_()
+
+
+def test_copies_have_critics_of_their_own(models):
+    policy = copy.deepcopy(models["plain"].policy)
+    before = policy.actor(th.as_tensor(OBS), deterministic=True)
+    prefer_the_worst(policy.critic)
     assert (policy.actor(th.as_tensor(OBS), deterministic=True) != before).any()
     assert (models["plain"].actor(th.as_tensor(OBS), deterministic=True) == before).all()
 
 
-def test_the_sampler_of_a_composed_model_must_be_distilled_first(models):
-    with pytest.raises(ValueError, match=r"call distil\(\) first, or take model\.policy"):
-        models["composed"].actor(th.as_tensor(OBS), deterministic=True)
+@pytest.mark.parametrize("use", ["act", "save"])
+def test_the_sampler_of_a_composed_model_must_be_distilled_first(use, models, tmp_path):
+    actor = models["composed"].actor
+    with pytest.raises(ValueError, match=r"call distil\(\) first, or use model\.policy"):
+        actor(th.as_tensor(OBS), deterministic=True) if use == "act" else actor.save(tmp_path / "actor")

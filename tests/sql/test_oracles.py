@@ -1,15 +1,15 @@
 """SQL against exact Boltzmann policies: of a fixed reward, and over several steps with continuous actions."""
 
-import gymnasium as gym
+from functools import cache
+
 import numpy as np
 import pytest
 import torch as th
-from gymnasium import spaces
-from stable_baselines3.common.logger import Logger
 
 from sb3_softac.sql import SQL
 from sb3_softac.tabular import BoltzmannOracle, ks_distance, sliced_wasserstein_distance
-from tests.softac_v1.test_oracles import ALPHA, GAMMA, Chain
+from tests.softac_v1.helpers import ALPHA, GAMMA, Chain
+from tests.sql.helpers import sample, solve_bandit, train
 
 REWARDS = {
     "constant": lambda a: np.zeros(len(a)),
@@ -19,49 +19,16 @@ REWARDS = {
 }
 
 
-class Bandit(gym.Env):
-    """One state; only its spaces are used."""
-
-    def __init__(self, dim):
-        self.observation_space, self.action_space = spaces.Discrete(1), spaces.Box(-1, 1, (dim,), np.float32)
-
-    def reset(self, seed=None, options=None):
-        super().reset(seed=seed)
-        return 0, {}
-
-    def step(self, action):
-        return 0, 0.0, True, False, {}
-
-
-def train(model, steps):
-    model.set_logger(Logger(None, []))
-    for learning_rate, part in ((3e-3, 0.6), (5e-4, 0.4)):
-        model.lr_schedule = lambda _, value=learning_rate: value
-        model.train(int(part * steps), batch_size=128)
-    return model
-
-
-def solve_bandit(reward, dim, steps=1_000, **kwargs):
-    env = Bandit(dim)
-    arch = dict(net_arch=[64, 64], n_critics=1)
-    model = SQL(
-        "MlpPolicy", env, policy_kwargs=arch, buffer_size=2_000, tau=0.05, ent_coef=1.0, seed=0, device="cpu", **kwargs
-    )
-    actions = np.random.default_rng(0).uniform(-1, 1, (2_000, 1, dim))
-    for action in actions:
-        model.replay_buffer.add(np.zeros(1), np.zeros(1), action, reward(action), np.ones(1), [{}])
-    return train(model, steps)
-
-
-def sample(model, n):
-    return model.predict(np.zeros(n, dtype=np.int64))[0]
+@cache
+def solved(name):
+    return solve_bandit(REWARDS[name], 1)
 
 
 @pytest.mark.parametrize(
-    "name", ["two modes", "at the edge", *(pytest.param(n, marks=pytest.mark.slow) for n in ("constant", "one mode"))]
+    "name", ["two modes", "one mode", *(pytest.param(n, marks=pytest.mark.slow) for n in ("constant", "at the edge"))]
 )
 def test_the_sampler_draws_from_the_boltzmann_density(name):
-    model = solve_bandit(REWARDS[name], 1)
+    model = solved(name)
     assert ks_distance(BoltzmannOracle(REWARDS[name], 1.0), sample(model, 2_000)[:, 0]) < 0.1
 
 
@@ -77,7 +44,7 @@ def test_two_correlated_dimensions():
 
 
 def test_deterministic_actions_are_the_best_of_many():
-    model = solve_bandit(REWARDS["one mode"], 1)
+    model = solved("one mode")
     actions, _ = model.predict(np.zeros(200, dtype=np.int64), deterministic=True)
     assert np.abs(actions - 0.4).mean() < 0.1 < np.abs(sample(model, 200) - 0.4).mean()
 

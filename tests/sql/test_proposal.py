@@ -32,9 +32,3 @@ def test_uniform_and_gaussian_actions():
     mean, std = (x.item() for x in gaussians[0])
     assert mean == pytest.approx(-0.2, abs=1e-6) and std == pytest.approx(1.2 * 0.3 * th.linspace(-1, 1, 16).std().item())
     assert stats.kstest(u[2_000:], stats.norm(mean, std).cdf).statistic < 0.03
-
-
-def test_noise_of_all_states_is_that_of_each():
-    gaussians, noise = fit_gaussians(particles(2, 3)), th.randn(12, 1)
-    shared = mixture_actions(gaussians, 12, noise)
-    assert (shared == mixture_actions(gaussians, 12, noise.expand(3, -1, -1))).all() and shared.shape == (3, 12, 1)

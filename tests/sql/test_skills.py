@@ -49,7 +49,7 @@ def test_learning_on_is_refused_before_the_environment_is_touched(tmp_path):
     composed.save(tmp_path / "composed")
     for model in (composed, SQL.load(tmp_path / "composed", device="cpu")):
         model.set_env(Untouched(gym.make("Pendulum-v1")))
-        with pytest.raises(ValueError, match=r"train its sampler with distil\(\), or go on with the skills"):
+        with pytest.raises(ValueError, match=r"train its sampler with distil\(\), or train the skills further"):
             model.learn(200)
         assert model.num_timesteps == 0
 
@@ -57,9 +57,9 @@ def test_learning_on_is_refused_before_the_environment_is_touched(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (make_softac, "adds up models of SQL, model 1 is a SoftAC_v1"),
-        (lambda: SQL.compose([make_model()]), "Model 1 is composed itself"),
-        (lambda: make_model(normalized()), "Model 1 sees observations normalized in another way"),
+        (make_softac, "needs models of class SQL, model 1 is a SoftAC_v1"),
+        (lambda: SQL.compose([make_model()]), "Model 1 is itself composed"),
+        (lambda: make_model(normalized()), "The observations of model 1 are normalized differently"),
     ],
 )
 def test_models_that_cannot_be_composed(make, message):
@@ -77,7 +77,7 @@ def test_normalized_skills():
     first, same = make_model(normalized(mean=1.0)), make_model(normalized(mean=1.0))
     assert SQL.compose([first, same]).get_vec_normalize_env() is first.get_vec_normalize_env()
     for other in (normalized(mean=2.0), normalized(1.0, mean=1.0), normalized(norm_obs=False)):
-        with pytest.raises(ValueError, match="Model 1 sees observations normalized in another way"):
+        with pytest.raises(ValueError, match="The observations of model 1 are normalized differently"):
             SQL.compose([first, make_model(other)])
     SQL.compose([make_model(), make_model(normalized(norm_obs=False))])  # rewards alone
 
@@ -98,9 +98,9 @@ def test_buffers_count_by_their_transitions(monkeypatch):
 @pytest.mark.parametrize(
     ("buffers", "kwargs", "message"),
     [
-        ([], {}, "hold no transitions to distil from"),
-        ([filled(1, 0, 0.0)], {}, r"hold no transitions .* load_replay_buffer\(\)"),
-        ([filled(1, 3, 0.0, spaces.Box(-1, 1, (2,)))], {}, "Replay buffer 0 holds observations of Box"),
+        ([], {}, "contain no transitions to distil from"),
+        ([filled(1, 0, 0.0)], {}, r"contain no transitions .* load_replay_buffer\(\)"),
+        ([filled(1, 3, 0.0, spaces.Box(-1, 1, (2,)))], {}, "Replay buffer 0 contains observations of Box"),
         ([filled(1, 3, 0.0)], dict(gradient_steps=0), "gradient_steps must be at least 1, got 0"),
         ([filled(1, 3, 0.0)], dict(batch_size=0), "batch_size must be at least 1, got 0"),
         ([filled(1, 3, np.nan)], {}, "A loss was not finite while distilling"),
@@ -151,7 +151,7 @@ def test_arguments_may_be_given_anew():
 
 def test_skills_keep_nothing_alive_but_their_networks():
     composed = SQL.compose([make_model()])
-    assert composed.policy.skill_actors[0].judge is None
+    assert composed.policy.skill_actors[0].critic_of_policy is None
 
 
 def test_skills_are_never_in_training_mode():

@@ -59,8 +59,8 @@ def break_pay(p, r):
         (break_sum, "state 1, action 1 sum to 1.1"),
         (break_sign, "state 1, action 1 has a transition probability of -0.5"),
         (break_nan, "state 0, action 1 has a transition probability of nan"),
-        (break_reward, "reward of state 1, action 0 is nan"),
-        (break_leak, "terminal state 2 leaks by action 1"),
+        (break_reward, "reward of state 1, action 0 is not finite: nan"),
+        (break_leak, "terminal state 2 can be left by action 1"),
         (break_pay, "terminal state 2 pays a reward for action 0"),
     ],
 )

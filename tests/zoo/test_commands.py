@@ -1,42 +1,18 @@
-"""The Zoo's scripts as people type them, on short runs."""
+"""The Zoo's scripts on short runs; one of each kind is run as people type it."""
 
-import os
 import pickle
-import subprocess
-import sys
 
 import pytest
 import yaml
 
-PENDULUM = ("--algo", "softac_v1", "--env", "Pendulum-v1")
-SMALL = ("--hyperparams", "policy_kwargs:dict(net_arch=[8])", "batch_size:16", "buffer_size:500")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "SDL_VIDEODRIVER": "dummy", "PYTHONPATH": ""}
-
-
-def run(folder, module, *arguments, expect=0, **environment):
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    result = subprocess.run(
-        command, cwd=folder, env={**ENVIRONMENT, **environment}, capture_output=True, text=True, timeout=300
-    )
-    assert result.returncode == expect, f"{' '.join(command)}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
-    return result.stdout + result.stderr
-
-
-def train(folder, *arguments, task=PENDULUM, steps=250, expect=0):
-    return run(
-        folder, "rl_zoo3.train", *task, "-n", steps, "--eval-freq", 100, "--eval-episodes", 2, *arguments, expect=expect
-    )
-
-
-def saved_config(folder, number=1):
-    return yaml.unsafe_load((folder / f"logs/softac_v1/Pendulum-v1_{number}/Pendulum-v1/config.yml").read_text())
+from tests.zoo.commands import PENDULUM, SMALL, TRIALS, run, run_as_typed, saved_config, train
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """One model trained with evaluation, checkpoints and TensorBoard; the other commands work on it."""
     folder = tmp_path_factory.mktemp("zoo")
-    train(folder, "--save-freq", 100, "--tensorboard-log", "tb", "--save-replay-buffer", *SMALL)
+    train(folder, "--save-freq", 100, "--tensorboard-log", "tb", "--save-replay-buffer", *SMALL, run=run_as_typed)
     return folder
 
 
@@ -57,11 +33,13 @@ def test_train_writes_what_the_zoo_promises(trained):
     assert config["ent_coef"] == 0.2 and config["learning_rate"] == 1e-3  # ours, not the Zoo's
 
 
-@pytest.mark.parametrize("which", [("--load-best",), ("--load-checkpoint", 100), ("--load-last-checkpoint",)])
-def test_enjoy(which, trained):
-    assert "Mean reward" in run(
-        trained, "rl_zoo3.enjoy", *PENDULUM, "-f", "logs", "--exp-id", 1, "--no-render", "-n", 210, *which
-    )
+@pytest.mark.parametrize(
+    ("run", "which"),
+    [(run_as_typed, ["--load-best"]), (run, ["--load-checkpoint", 100]), (run, ["--load-last-checkpoint"])],
+)
+def test_enjoy(run, which, trained):
+    arguments = ("-f", "logs", "--exp-id", 1, "--no-render", "-n", 210)
+    assert "Mean reward" in run(trained, "rl_zoo3.enjoy", *PENDULUM, *arguments, *which)
 
 
 def test_continue(trained):
@@ -70,13 +48,13 @@ def test_continue(trained):
 
 
 def test_record_video(trained):
-    run(trained, "rl_zoo3.record_video", *PENDULUM, "-f", "logs", "-n", 20, "--exp-id", 1)
+    run_as_typed(trained, "rl_zoo3.record_video", *PENDULUM, "-f", "logs", "-n", 20, "--exp-id", 1)
     assert list(trained.rglob("*.mp4"))
 
 
 def test_plots(trained):
     train(trained, *SMALL)  # a comparison needs a second run
-    run(trained, "rl_zoo3.plots.plot_train", *PENDULUM, "--exp-folder", "logs", "-w", 1)
+    run_as_typed(trained, "rl_zoo3.plots.plot_train", *PENDULUM, "--exp-folder", "logs", "-w", 1)
     all_plots = ("--algos", "softac_v1", "--env", "Pendulum-v1", "--exp-folders", "logs", "--no-display", "-o", "table")
     run(trained, "rl_zoo3.plots.all_plots", *all_plots)
     results = pickle.loads((trained / "table.pkl").read_bytes())["Pendulum-v1"]["SOFTAC_V1-logs"]
@@ -90,7 +68,7 @@ def test_subprocesses_and_a_configuration_of_ones_own(tmp_path):
         "Pendulum-v1:\n  policy: MlpPolicy\n  n_timesteps: 100\n  n_envs: 2\n  normalize: true\n  ent_coef: 0.7\n"
         "  learning_rate: lin_1e-3\n  policy_kwargs: 'dict(net_arch=[8])'\n"
     )
-    train(tmp_path, "--vec-env", "subproc", "--conf-file", "mine.yml")
+    train(tmp_path, "--vec-env", "subproc", "--conf-file", "mine.yml", run=run_as_typed)
     config = saved_config(tmp_path)
     assert config["ent_coef"] == 0.7 and config["n_envs"] == 2
     assert (tmp_path / "logs/softac_v1/Pendulum-v1_1/Pendulum-v1/vecnormalize.pkl").exists()
@@ -98,8 +76,7 @@ def test_subprocesses_and_a_configuration_of_ones_own(tmp_path):
 
 def test_optimize_and_train_with_what_was_found(tmp_path):
     storage = ("--storage", "study.log", "--study-name", "test")
-    trials = ("--n-trials", 2, "--n-startup-trials", 1, "--n-evaluations", 1, "--pruner", "none", "--no-optim-plots")
-    train(tmp_path, "-optimize", *trials, *storage, *SMALL, steps=120)
+    train(tmp_path, "-optimize", *TRIALS, *storage, *SMALL, steps=120)
     (report,) = (tmp_path / "logs/softac_v1").glob("report_*.csv")
     assert report.read_text().count("COMPLETE") == 2
     train(tmp_path, "--trial-id", 1, *storage, steps=120)  # the Zoo takes trial 0 for none
@@ -108,17 +85,36 @@ def test_optimize_and_train_with_what_was_found(tmp_path):
 
 def test_without_the_start_up_file(tmp_path):
     off = {"SB3_SOFTAC_NO_ZOO": "1"}
-    assert "invalid choice: 'softac_v1'" in run(tmp_path, "rl_zoo3.train", *PENDULUM, expect=2, **off)
-    run(tmp_path, "sb3_softac.zoo", "train", *PENDULUM, "-n", 120, "--eval-freq", -1, *SMALL, **off)
+    assert "invalid choice: 'softac_v1'" in run_as_typed(tmp_path, "rl_zoo3.train", *PENDULUM, expect=2, **off)
+    run_as_typed(tmp_path, "sb3_softac.zoo", "train", *PENDULUM, "-n", 120, "--eval-freq", -1, *SMALL, **off)
     assert saved_config(tmp_path)["ent_coef"] == 0.2
-    run(tmp_path, "sb3_softac.zoo", "enjoy", *PENDULUM, "-f", "logs", "--no-render", "-n", 10, **off)
+    run_as_typed(tmp_path, "sb3_softac.zoo", "enjoy", *PENDULUM, "-f", "logs", "--no-render", "-n", 10, **off)
 
 
-@pytest.mark.parametrize("arguments", [["trian"], []])
-def test_an_unknown_script_is_answered_with_the_known_ones(arguments, tmp_path):
+@pytest.mark.parametrize(("run", "arguments"), [(run_as_typed, ["trian"]), (run, [])])
+def test_an_unknown_script_is_answered_with_the_known_ones(run, arguments, tmp_path):
     text = run(tmp_path, "sb3_softac.zoo", *arguments, expect=1)
-    for script in ("train", "enjoy", "record_video", "plot_train", "all_plots", "push_to_hub", "load_from_hub"):
+    for script in ("train", "enjoy", "record_video", "plot_train", "all_plots", "push_to_hub", "load_from_hub", "benchmark"):
         assert script in text
+
+
+def test_benchmark_without_a_clone_of_the_zoo(trained):
+    arguments = ("--log-dir", "logs", "--no-hub", "-n", 410)
+    run(trained, "sb3_softac.zoo", "benchmark", *arguments)
+    (row,) = [line for line in (trained / "benchmark.md").read_text().splitlines() if line.startswith("|softac_v1|")]
+    _, env_id, reward, _, _, steps, episodes = row.strip("|").split("|")
+    assert env_id == "Pendulum-v1" and float(reward) < 0 and int(steps) == 400 and int(episodes) == 2
+    # Where there is an enjoy.py, as in a clone, that one is called
+    (trained / "enjoy.py").write_text("import sys; print('of the clone'); sys.exit(1)")
+    text = run(trained, "sb3_softac.zoo", "benchmark", *arguments, "--benchmark-dir", "others", expect=1)
+    assert "of the clone" in text and "Error during evaluation" in text
+    (trained / "enjoy.py").unlink()
+
+
+def test_plots_say_what_they_need(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['seaborn'] = None")
+    text = run_as_typed(tmp_path, "sb3_softac.zoo", "plot_train", "--help", expect=1, PYTHONPATH=str(tmp_path))
+    assert "pip install 'sb3_softac[plots]'" in text and "Traceback" not in text
 
 
 def test_discrete_actions_are_refused_with_a_hint(tmp_path):
@@ -142,12 +138,11 @@ def test_the_other_algorithms_train_enjoy_optimize_and_plot(algo, env_id, ours, 
         100,
         200,
     ]
-    trials = ("--n-trials", 2, "--n-startup-trials", 1, "--n-evaluations", 1, "--pruner", "none", "--no-optim-plots")
-    train(tmp_path, "-optimize", *trials, *SMALL, task=task, steps=120)
+    train(tmp_path, "-optimize", *TRIALS, *SMALL, task=task, steps=120)
     (report,) = (tmp_path / f"logs/{algo}").glob("report_*.csv")
     assert report.read_text().count("COMPLETE") == 2
 
 
-@pytest.mark.parametrize("script", ["push_to_hub", "load_from_hub", "record_training"])
-def test_the_other_scripts_know_the_algorithm(script, tmp_path):
+@pytest.mark.parametrize(("run", "script"), [(run_as_typed, "push_to_hub"), (run, "load_from_hub"), (run, "record_training")])
+def test_the_other_scripts_know_the_algorithm(run, script, tmp_path):
     assert "softac_v1" in run(tmp_path, f"rl_zoo3.{script}", "--help")

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.zoo.test_commands import SMALL, run, train
+from tests.zoo.commands import SMALL, TRIALS, run, run_as_typed, train
 
 GAME = ("--algo", "discretesac", "--env", "MaskedGame-v0")
 PACKAGE = ("--gym-packages", "masked_game")
 QUICK = (*SMALL, "learning_starts:20")
-WARNINGS = ("got no action_masks", "out of reach", "could not")
+WARNINGS = ("got no action_masks", "not available", "could not")
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +48,11 @@ def test_subprocesses(folder):
 
 
 def test_optimize(folder):
-    trials = ("--n-trials", 2, "--n-startup-trials", 1, "--n-evaluations", 1, "--pruner", "none", "--no-optim-plots")
-    check(train(folder, "-optimize", *trials, *PACKAGE, *SMALL, task=GAME, steps=150))
+    check(train(folder, "-optimize", *TRIALS, *PACKAGE, *SMALL, task=GAME, steps=150))
     (report,) = (folder / "logs/discretesac").glob("report_*.csv")
     assert report.read_text().count("COMPLETE") == 2
 
 
 def test_enjoy_without_the_start_up_file(folder):
     arguments = ("-f", "logs", "--no-render", "-n", 30, "--exp-id", 1, "--stochastic")
-    check(run(folder, "sb3_softac.zoo", "enjoy", *GAME, *PACKAGE, *arguments, SB3_SOFTAC_NO_ZOO="1"))
+    check(run_as_typed(folder, "sb3_softac.zoo", "enjoy", *GAME, *PACKAGE, *arguments, SB3_SOFTAC_NO_ZOO="1"))

@@ -1,0 +1,167 @@
+"""Policies with several modes and the deterministic variant, in the algorithm."""
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.noise import NormalActionNoise
+
+from sb3_softac import SoftAC_v1
+from sb3_softac.nets.gaussian import SquashedGaussianActor
+from tests.softac_v1.helpers import ALPHA, QuadraticBandit, draw_batch, make_model
+
+NOISE = NormalActionNoise(np.zeros(1), np.full(1, 0.1))
+DETERMINISTIC = dict(policy_kwargs=dict(net_arch=[16], distribution="deterministic"), ent_coef=0.0, action_noise=NOISE)
+
+
+def with_distribution(distribution, net_arch=(16,), **distribution_kwargs):
+    return dict(net_arch=list(net_arch), distribution=distribution, distribution_kwargs=distribution_kwargs)
+
+
+def test_the_gaussian_is_the_default():
+    model = make_model()
+    assert type(model.actor) is SquashedGaussianActor and model.policy.distribution == "gaussian"
+
+
+@pytest.mark.parametrize("reparameterize", [True, False])
+@pytest.mark.parametrize("distribution", ["mixture", "flow"])
+def test_the_losses_are_those_of_the_paper(distribution, reparameterize):
+    """V target and policy loss from the draw itself; the mixture's means over its components are written out."""
+    policy_kwargs = with_distribution(distribution, **(dict(separation=0.0) if distribution == "mixture" else {}))
+    model = make_model(policy_kwargs=policy_kwargs, reparameterize=reparameterize).learn(30)
+    batch = draw_batch(model)
+    th.manual_seed(3)
+    with th.no_grad():
+        draw = model.actor.draw(batch.obs, reparameterize)
+        n = 4 if draw.log_weights is not None else 1
+        log_pi, actions = draw.log_pi.reshape(n, 16), draw.actions.reshape(n, 16, 1)
+        weights = draw.log_weights.exp() if n == 4 else th.ones(1, 16)
+        q = th.stack([model.critic.q_values(model.critic.features(batch.obs), part).amin(0) for part in actions])
+        v = model.value_net(batch.obs).squeeze(1)
+        values = (weights * (q - ALPHA * log_pi)).sum(0)
+        value_loss = 0.5 * (v - values).square().mean()
+        actor_loss = -values.mean() if reparameterize else (log_pi[0] * (ALPHA * log_pi[0] - q[0] + v)).mean()
+        entropy = -(weights * log_pi).sum(0).mean()
+    assert (n == 4) is (distribution == "mixture" and reparameterize)
+    th.manual_seed(3)
+    logs = model._update(batch)
+    th.testing.assert_close(logs["value_loss"], value_loss)
+    th.testing.assert_close(logs["actor_loss"], actor_loss)
+    th.testing.assert_close(logs["entropy"], entropy)
+
+
+def test_separation_falls_to_nothing_in_half_of_the_training():
+    model = make_model(policy_kwargs=with_distribution("mixture", separation=0.6))
+    found = []
+    for progress in (1.0, 0.75, 0.5, 0.2):
+        model._follow_schedules(progress)
+        found.append(model.actor.separation_now.item())
+    np.testing.assert_allclose(found, [0.6, 0.3, 0.0, 0.0], atol=1e-6)
+    draw = model.actor.draw(th.zeros(5, 3))
+    assert th.equal(draw.separated_log_pi, draw.log_pi)
+    model._follow_schedules(1.0)
+    assert not th.equal(*model.actor.draw(th.zeros(5, 3))[1::2])
+
+
+def test_separation_counts_what_an_action_tells_about_its_component():
+    """For two components that do not overlap that is the entropy of the weights, for two that are the same it is 0."""
+    model = make_model(policy_kwargs=with_distribution("mixture", n_components=2, separation=1.0))
+    actor = model.actor
+    with th.no_grad():
+        actor.components.weight.zero_()
+        for mean, expected in ((4.0, -0.25 * np.log(0.25) - 0.75 * np.log(0.75)), (0.0, 0.0)):
+            actor.components.bias.copy_(th.tensor([np.log(0.25), -mean, -2.0, np.log(0.75), mean, -2.0]))
+            draw = actor.draw(th.zeros(1_000, 3))
+            information = draw.mean(draw.log_pi - draw.separated_log_pi).mean().item()
+            assert information == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("distribution", ["mixture", "flow"])
+def test_bandit_reaches_the_boltzmann_policy(distribution):
+    """As the Gaussian in test_exact.py: the optimum is a Gaussian of variance alpha / k around the peak."""
+    alpha, curvature, peak = 0.2, 10.0, 0.3
+    model = make_model(
+        QuadraticBandit(curvature, peak, 1),
+        ent_coef=alpha,
+        learning_rate=lambda remaining: 1e-2 * remaining,
+        learning_starts=200,
+        batch_size=64,
+        buffer_size=5_000,
+        tau=0.05,
+        policy_kwargs=with_distribution(distribution, (32, 32)),
+    )
+    model.learn(700)
+    with th.no_grad():
+        actions, log_pi = model.actor.action_log_prob(th.zeros(20_000, 1))
+    assert actions.mean().item() == pytest.approx(peak, abs=0.05)
+    assert actions.std().item() == pytest.approx((alpha / curvature) ** 0.5, abs=0.03)
+    assert -log_pi.mean().item() == pytest.approx(0.5 * np.log(2 * np.pi * np.e * alpha / curvature), abs=0.15)
+
+
+def test_deterministic_variant_is_the_gradient_of_q():
+    """No entropy in any loss: V learns Q at the action, the policy loss is minus Q, and samples are the action itself."""
+    model = make_model(tau=1.0, target_update_interval=4, **DETERMINISTIC).learn(30)
+    batch = draw_batch(model)
+    with th.no_grad():
+        actions = model.actor(batch.obs)
+        q = model.critic.q_values(model.critic.features(batch.obs), actions).amin(0)
+        value_loss = 0.5 * (model.value_net(batch.obs).squeeze(1) - q).square().mean()
+    logs = model._update(batch)
+    th.testing.assert_close(logs["actor_loss"], -q.mean())
+    th.testing.assert_close(logs["value_loss"], value_loss)
+    assert logs["ent_coef"] == 0.0
+    obs = np.zeros((5, 3), np.float32)
+    np.testing.assert_array_equal(model.predict(obs)[0], model.predict(obs, deterministic=True)[0])
+
+
+def test_deterministic_variant_explores_by_its_noise():
+    model = make_model(random_steps=0, **DETERMINISTIC)
+    model.learn(9)
+    sample = model.replay_buffer.sample(200)
+    with th.no_grad():
+        difference = (sample.actions - model.actor(sample.observations)).abs()
+    assert 0.02 < difference.mean() < 0.3
+
+
+def test_deterministic_variant_finds_the_peak():
+    env = QuadraticBandit(10.0, 0.3, 1)
+    model = make_model(env, learning_rate=1e-2, batch_size=64, tau=1.0, target_update_interval=50, **DETERMINISTIC).learn(400)
+    assert model.predict(np.zeros(1, np.float32))[0].item() == pytest.approx(0.3, abs=0.05)
+
+
+def test_deterministic_variant_is_saved(tmp_path):
+    model = make_model(**DETERMINISTIC).learn(30)
+    model.save(tmp_path / "model")
+    loaded = SoftAC_v1.load(tmp_path / "model", env=model.env)
+    obs = np.random.default_rng(0).uniform(-1, 1, (10, 3)).astype(np.float32)
+    np.testing.assert_array_equal(model.predict(obs)[0], loaded.predict(obs)[0])
+    loaded.learn(20)
+    with pytest.raises(ValueError, match="do not fit"):
+        SoftAC_v1.load(tmp_path / "model", ent_coef=0.2)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        (dict(ent_coef=0), "distribution='gaussian' do not fit"),
+        (dict(policy_kwargs=with_distribution("deterministic")), "ent_coef=0.2 and .* do not fit"),
+        (dict(policy_kwargs=with_distribution("deterministic"), ent_coef="auto"), "do not fit"),
+        (dict(policy_kwargs=with_distribution("deterministic"), ent_coef=0, ent_coef_bounds=(0.1, 1.0)), "leave one"),
+        (dict(policy_kwargs=with_distribution("deterministic"), ent_coef=0, reparameterize=False), "no likelihood ratio"),
+        (dict(policy_kwargs=with_distribution("beta")), "must be one of .*'mixture'"),
+        (dict(policy_kwargs=with_distribution("mixture", n_couplings=2)), "knows .*n_components"),
+        (dict(policy_kwargs=with_distribution("gaussian", n_components=2)), "knows none"),
+        (dict(policy_kwargs=with_distribution("mixture", n_components=0)), "at least 1"),
+        (dict(policy_kwargs=with_distribution("mixture", separation=-1.0)), "separation must be at least 0"),
+        (dict(policy_kwargs=with_distribution("mixture"), use_sde=True), "use_sde=True is noise of a Gaussian"),
+        (dict(policy_kwargs=with_distribution("flow"), use_sde=True), "use_sde=True is noise of a Gaussian"),
+    ],
+)
+def test_what_does_not_fit_is_refused(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        make_model(**kwargs)
+
+
+def test_a_deterministic_policy_without_noise_does_not_learn_silently():
+    model = make_model(**{**DETERMINISTIC, "action_noise": None})
+    with pytest.raises(ValueError, match="action_noise"):
+        model.learn(20)

@@ -1,0 +1,53 @@
+"""torchrun with the Zoo: one agent on two processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from sb3_softac import SoftAC_v1
+from tests.zoo.commands import ENVIRONMENT, PENDULUM, SMALL
+
+TRAIN = ("train", *PENDULUM, *SMALL, "learning_starts:30", "--eval-freq", 100, "--eval-episodes", 1, "--seed", 5, "-n", 300)
+
+
+def torchrun(folder, *arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "sb3_softac.zoo"]
+    environment = {**ENVIRONMENT, "SB3_SOFTAC_CHECKPOINT_EVERY": "50", "TMPDIR": str(folder)}
+    command += [*map(str, arguments)]
+    with open(folder / "output.txt", "a") as output:
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_agent(tmp_path):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    process = torchrun(tmp_path, *TRAIN, "-f", straight)
+    assert process.wait(300) == 0, (tmp_path / "output.txt").read_text()[-3000:]
+    run = straight / "softac_v1" / "Pendulum-v1_1"
+    assert sorted(os.listdir(straight / "softac_v1")) == ["Pendulum-v1_1"]
+    assert {"evaluations.npz", "best_model.zip", "Pendulum-v1.zip", "0.monitor.csv"} <= set(os.listdir(run))
+    process = torchrun(tmp_path, *TRAIN, "-f", killed)
+    other = killed / "softac_v1" / "Pendulum-v1_1"
+    deadline = time.monotonic() + 200
+    while not (other / "checkpoints" / "rank_1" / "checkpoint-000000000100").exists():
+        assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "output.txt").read_text()[-3000:]
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (other / "Pendulum-v1.zip").exists()
+    assert torchrun(tmp_path, "resume", other).wait(300) == 0, (tmp_path / "output.txt").read_text()[-3000:]
+    first, second = (SoftAC_v1.load(folder / "Pendulum-v1.zip").get_parameters()["policy"] for folder in (run, other))
+    assert all((first[name] == second[name]).all() for name in first)
+    with np.load(run / "evaluations.npz") as one, np.load(other / "evaluations.npz") as two:
+        assert len(one["results"]) == 3 and np.array_equal(one["results"], two["results"])
+
+
+@pytest.mark.slow
+def test_no_search_on_several_processes(tmp_path):
+    assert torchrun(tmp_path, *TRAIN, "-optimize").wait(200) != 0
+    assert "start a separate program for each worker" in (tmp_path / "output.txt").read_text()
