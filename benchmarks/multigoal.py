@@ -36,10 +36,9 @@ SETTINGS = dict(
     tau=0.01,
     train_freq=2,
     gradient_steps=1,
-    kernel_particles=32,
-    value_particles=32,
     policy_kwargs=dict(net_arch=[128, 128]),
 )
+PARTICLES = dict(kernel_particles=32, value_particles=32)
 HEADER = ["policy", "mean return", "standard error", "best return", "deterministic return", "east", "west", "north", "south"]
 SPACING = 0.25
 GRID = np.linspace(-7, 7, 57)
@@ -114,7 +113,7 @@ def row(name: str, stochastic: tuple[np.ndarray, list[int]], deterministic: str)
 
 
 def train(seed: int) -> list[str]:
-    model = SQL("MlpPolicy", "MultiGoal-v0", seed=seed, device="cpu", **SETTINGS)
+    model = SQL("MlpPolicy", "MultiGoal-v0", seed=seed, device="cpu", **SETTINGS, **PARTICLES)
     model.learn(STEPS)
     if seed == 0:
         draw_multigoal(model).savefig(RESULTS / "multigoal.png", dpi=100)

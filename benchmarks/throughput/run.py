@@ -10,6 +10,10 @@ Environment steps and updates per second of sb3_softac and its peers: fresh proc
 are taken within a round. Each run leaves ``results/throughput/<threads>_threads/<name>_<round>.json``; a run whose file exists
 is skipped, so an interrupted sweep is continued by the same command. A peer whose environment is not there is left out.
 
+Each process is bound to as many cores as threads are asked for.
+
+``softac_v1_plain`` and ``discrete_sac_plain`` are the gradient steps in PyTorch (``SB3_SOFTAC_FAST=0``).
+
 The fraction of the limit is the time of the matrix products that an update cannot do without, measured in the same round with
 the same threads, over the time of the update.
 """
@@ -29,10 +33,12 @@ RESULTS = Path(__file__).parents[1] / "results" / "throughput"
 # Whose interpreter runs it, what the ratios refer to, and whose matrix products are its limit.
 PEERS: dict[str, tuple[str, str, str]] = {
     "softac_v1": ("", "sac", "softac_v1"),
+    "softac_v1_plain": ("", "sac", "softac_v1"),
     "sac": ("", "sac", "sac"),
     "sac_fused": ("", "sac", "sac"),
     "sbx_sac": ("sbx", "sac", "sac"),
     "discrete_sac": ("", "dqn", "discrete_sac"),
+    "discrete_sac_plain": ("", "dqn", "discrete_sac"),
     "dqn": ("", "dqn", ""),
     "tianshou": ("tianshou", "dqn", "discrete_sac"),
     "tianshou_fused": ("tianshou", "dqn", "discrete_sac"),
@@ -41,6 +47,28 @@ PEERS: dict[str, tuple[str, str, str]] = {
     "limit": ("", "", ""),
 }
 PARTS = ("train", "act", "env", "store")
+# By title: ours, and whom it is compared with
+TASKS = {
+    "Walker2d-v4, batch 256": ("softac_v1", ("softac_v1", "softac_v1_plain", "sac", "sac_fused", "sbx_sac")),
+    "CartPole-v1, batch 64": (
+        "discrete_sac",
+        ("discrete_sac", "discrete_sac_plain", "dqn", "tianshou", "tianshou_fused", "torchrl", "torchrl_fused"),
+    ),
+}
+LABELS = {
+    "softac_v1": "SoftAC_v1",
+    "softac_v1_plain": "SoftAC_v1 in PyTorch",
+    "sac": "SB3 SAC",
+    "sac_fused": "SB3 SAC, fused Adam",
+    "sbx_sac": "SBX SAC (JAX)",
+    "discrete_sac": "DiscreteSAC",
+    "discrete_sac_plain": "DiscreteSAC in PyTorch",
+    "dqn": "SB3 DQN",
+    "tianshou": "Tianshou discrete SAC",
+    "tianshou_fused": "Tianshou, fused Adam",
+    "torchrl": "TorchRL discrete SAC",
+    "torchrl_fused": "TorchRL, fused Adam",
+}
 
 
 def python_of(package: str, peers: Path) -> str | None:
@@ -57,8 +85,13 @@ def run(name: str, number: int, threads: int, peers: Path, folder: Path) -> None
     limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
     xla = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}"
     command = [python, str(Path(__file__).with_name("worker.py")), name, "--threads", str(threads), "--born", str(time.time())]
+    cores = sorted(os.sched_getaffinity(0))[:threads]
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, **limits, "XLA_FLAGS": xla, "RL_LOGGING_LEVEL": "ERROR"}
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **limits, "XLA_FLAGS": xla, "RL_LOGGING_LEVEL": "ERROR"},
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),  # XLA takes all cores that it sees, whatever its flags say
     )
     if done.returncode:
         print(f"{name}, round {number}: failed, see its error above", flush=True)
@@ -76,12 +109,25 @@ def spread(values: list[float], digits: int = 2) -> str:
     return f"{np.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
-def table(folder: Path) -> list[dict[str, str]]:
-    """:return: One row per peer that has run."""
+def read(folder: Path) -> dict[int, dict[str, dict[str, float]]]:
+    """:return: What was measured, by round and name."""
     rounds: dict[int, dict[str, dict[str, float]]] = {}
     for path in sorted(folder.glob("*.json")):
         name, number = path.stem.rsplit("_", 1)
         rounds.setdefault(int(number), {})[name] = json.loads(path.read_text())
+    return rounds
+
+
+def write(rows: list[dict[str, str]], path: str) -> None:
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    """:return: One row per peer that has run."""
+    rounds = read(folder)
     rows = []
     for name, (_, reference, limit) in PEERS.items():
         runs = [(runs[name], runs) for runs in rounds.values() if name in runs]
@@ -109,26 +155,49 @@ def table(folder: Path) -> list[dict[str, str]]:
                 "ms to store": column("store", 3),
                 "parts / loop": spread([sum(r[part] for part in PARTS) / r["loop"] for r, _ in runs if "act" in r]),
                 "s to 1000 steps": column("1k", 1),
-                "s to 10000 steps": column("10k", 1),
                 "peak MiB": column("memory", 0),
             }
         )
     return rows
 
 
-def draw(rows: list[dict[str, str]], path: Path) -> None:
+def summary(folder: Path) -> list[dict[str, str]]:
+    """:return: One row per peer: update and loop, and how many times as fast as it ours is in the same round."""
+    rounds = read(folder)
+    rows = []
+    for title, (ours, names) in TASKS.items():
+        for name in names:
+            pairs = [(runs[ours], runs[name]) for runs in rounds.values() if ours in runs and name in runs]
+            if pairs:
+                row = {"task": title, "name": LABELS.get(name, name)}
+                for key, what in (("train", "update"), ("loop", "loop")):
+                    row[f"{what}, ms"] = spread([run[key] for _, run in pairs])
+                    faster = spread([run[key] / mine[key] for mine, run in pairs])
+                    row[f"{what}: ours is times as fast"] = "" if name == ours else faster
+                rows.append({**row, "rounds": str(len(pairs))})
+    return rows
+
+
+def draw(folder: Path, path: Path) -> None:
+    """Milliseconds of an update and of a step of the loop: medians over the rounds, and their range."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(10, 0.4 * len(rows) + 1.2), sharey=True)
-    for axis, key in zip(axes, ("steps/s", "ms per update"), strict=True):
-        axis.barh([row["name"] for row in rows], [float(row[key].split()[0]) for row in rows], color="C0")
-        axis.set_xlabel(f"{key} (median)")
-    axes[0].invert_yaxis()
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
+    rounds = read(folder)
+    figure, axes = plt.subplots(2, 2, figsize=(9, 5.2), sharey="row", layout="constrained")
+    for axis_row, (title, (ours, names)) in zip(axes, TASKS.items(), strict=True):
+        there = [name for name in names if any(name in runs for runs in rounds.values())]
+        for axis, (key, what) in zip(axis_row, {"train": "gradient step", "loop": "whole loop"}.items(), strict=True):
+            times = [[runs[name][key] for runs in rounds.values() if name in runs] for name in there]
+            middle = np.array([np.median(values) for values in times])
+            ends = np.array([[m - min(values), max(values) - m] for m, values in zip(middle, times, strict=True)]).T
+            colours = ["#0072B2" if name == ours else "#9fc5dd" if name == f"{ours}_plain" else "0.7" for name in there]
+            axis.barh([LABELS.get(name, name) for name in there], middle, xerr=ends, color=colours, ecolor="0.3", capsize=2)
+            axis.set(title=f"{title}: {what}", xlabel="milliseconds per step")
+        axis.invert_yaxis()  # both share it
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
@@ -144,11 +213,9 @@ def main() -> None:
         for name in args.names:
             run(name, number, args.threads, args.peers, folder)
     rows = table(folder)
-    with open(f"{folder}.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    draw(rows, Path(f"{folder}.png"))
+    write(rows, f"{folder}.csv")
+    write(summary(folder), f"{folder}_summary.csv")
+    draw(folder, Path(f"{folder}.png"))
     for row in rows:
         print("\n".join(f"{key:>26}: {value}" for key, value in row.items()), end="\n\n")
 
