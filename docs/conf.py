@@ -1,12 +1,16 @@
 """Configuration of the documentation site."""
 
+import importlib
 import sys
+from importlib import resources
 from pathlib import Path
 
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS), str(DOCS.parent)]
 
 import equation_table  # noqa: E402
+import inventories  # noqa: E402
+import study_reports  # noqa: E402
 
 import sb3_softac  # noqa: E402
 
@@ -16,25 +20,60 @@ release = version = sb3_softac.__version__
 
 extensions = [
     "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "myst_parser",
     "sphinx_copybutton",
 ]
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["attrs_block", "colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
-exclude_patterns = ["_build"]
-html_theme = "sphinx_rtd_theme"
-html_static_path = ["_static"]
+intersphinx_mapping = inventories.write_inventories(DOCS / "inventories.txt", DOCS / "_build" / "inventories")
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:class", r"sb3_softac\..*\.Self\w+"),  # type variables
+    # neither has a page in its own documentation
+    ("py:class", r"stable_baselines3\.common\.(buffers|type_aliases)\.\w+"),
+    ("py:class", r"sb3_contrib\..*"),
+    # parts of the inside that arguments are made of
+    (
+        "py:class",
+        r"sb3_softac\.(cuda\.engine\.Engine|export\.policy\.Normalization|common\.observation_store\.ObservationStore)",
+    ),
+]
+
+pygments_dark_style = "github-dark"  # furo's default underlines the names of modules, as if they were links
+html_theme = "furo"
+html_theme_options = {"top_of_page_buttons": []}
+html_title = "sb3_softac"
+html_copy_source = False
+# One file that holds MathJax and its fonts, so that formulas need no network; "mathjax" is the package django-static-mathjax
+html_static_path = ["_static", str(resources.files("mathjax") / "static" / "mathjax" / "es5" / "tex-svg.js")]
+mathjax_path = "tex-svg.js"
+html_extra_path = ["_build/extra"]  # reports of the studies
+
+(DOCS / "_build" / "extra" / "studies").mkdir(parents=True, exist_ok=True)
+html_css_files = ["site.css"]
 
 
 def write_equation_table(_app: object) -> None:
-    (DOCS / "_build").mkdir(exist_ok=True)
     (DOCS / "_build" / "equation_table.md").write_text(equation_table.as_markdown())
+
+
+def write_reports(_app: object) -> None:
+    study_reports.write_reports(DOCS / "_build" / "extra" / "studies")
+
+
+def module_of(_app: object, module: str, name: str) -> str | None:
+    """Where the source of an object is. A member of a class is where the class is: Sphinx would link back to another name."""
+    owner = getattr(importlib.import_module(module), name.partition(".")[0], None)
+    return getattr(owner, "__module__", module)
 
 
 def setup(app: object) -> None:
     app.connect("builder-inited", write_equation_table)  # type: ignore[attr-defined]
+    app.connect("builder-inited", write_reports)  # type: ignore[attr-defined]
+    app.connect("viewcode-follow-imported", module_of)  # type: ignore[attr-defined]

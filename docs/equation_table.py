@@ -46,6 +46,6 @@ def as_markdown() -> str:
     """:return: The table of the docs."""
     lines = ["| equation | function | tests |", "|---|---|---|"]
     for function, (tag, _) in equations().items():
-        tests = ", ".join(f"`{name}`" for name in tests_of(function))
-        lines.append(f"| {tag} | {{func}}`sb3_softac.equations.{function}` | {tests} |".replace("{func}", "{py:func}"))
+        tests = "; ".join(name.removeprefix("test_").replace("_", " ") for name in tests_of(function))
+        lines.append(f"| {tag} | {{py:func}}`{function} <sb3_softac.equations.{function}>` | {tests} |")
     return "\n".join(lines) + "\n"
