@@ -8,7 +8,11 @@ ENV ?= Walker2d-v4
 STEPS ?=
 JOBS ?= 2
 
-.PHONY: train test slow lint type format docs clean
+# Where the oldest versions are tried, and further options of `uv pip install`: PyTorch's small build is enough
+OLDEST ?= .venv-oldest
+UV_FLAGS ?= --torch-backend=cpu
+
+.PHONY: train test slow lint type format docs oldest clean
 
 # torch comes first and by itself: with the version pinned, nothing later can replace it by a larger build
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
@@ -40,5 +44,12 @@ format: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
+# The lower bounds of setup.cfg, in an environment of their own
+oldest:
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install uv
+	$(OLDEST)/bin/uv pip install --python $(OLDEST)/bin/python --resolution lowest-direct $(UV_FLAGS) .
+	$(OLDEST)/bin/python tools/smoke.py
+
 clean:
-	rm -rf $(VENV) build dist docs/_build *.egg-info
+	rm -rf $(VENV) $(OLDEST) build dist docs/_build *.egg-info
