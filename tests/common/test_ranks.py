@@ -1,6 +1,7 @@
 """One agent on several processes: the same step as one process on the joined batch, and the same networks everywhere."""
 
 import multiprocessing
+import tempfile
 import traceback
 
 import gymnasium as gym
@@ -34,10 +35,10 @@ def everything(model):
     return {name: tensor.detach().numpy().copy() for name, tensor in state.items()}
 
 
-def _process(rank, port, function, arguments, queue):
+def _process(rank, meeting, function, arguments, queue):
     try:
         th.set_num_threads(1)
-        distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=N)
+        distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=N)
         queue.put((rank, function(rank, *arguments), ""))
     except BaseException:
         queue.put((rank, None, traceback.format_exc()))
@@ -46,14 +47,16 @@ def _process(rank, port, function, arguments, queue):
 def on_all(function, *arguments, fails=False):
     """:return: What the function gave in each process, or its traceback where it failed."""
     context = multiprocessing.get_context("fork")
-    queue, port = context.Queue(), 20_000 + np.random.default_rng().integers(40_000)
-    processes = [context.Process(target=_process, args=(rank, port, function, arguments, queue)) for rank in range(N)]
-    for process in processes:
-        process.start()
-    answers = dict((rank, (answer, error)) for rank, answer, error in (queue.get(timeout=60) for _ in processes))
-    for process in processes:
-        process.join(30)
-        process.kill()
+    queue = context.Queue()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (f"{folder}/meeting", function, arguments, queue)
+        processes = [context.Process(target=_process, args=(rank, *arguments)) for rank in range(N)]
+        for process in processes:
+            process.start()
+        answers = dict((rank, (answer, error)) for rank, answer, error in (queue.get(timeout=300) for _ in processes))
+        for process in processes:
+            process.join(30)
+            process.kill()
     if fails:
         return [answers[rank][1] for rank in range(N)]
     assert not any(error for _, error in answers.values()), answers

@@ -17,6 +17,7 @@ from sb3_softac.study.progress import steps_of
 from sb3_softac.study.report import write_report
 from sb3_softac.study.results import read_results
 from sb3_softac.study.worker import work
+from tests import interrupt
 
 FILE = """
 algorithms:
@@ -28,6 +29,7 @@ environments:
 seeds: 2
 n_timesteps: 300
 hyperparams:
+  callback: tests.interrupt.Interrupt
   policy_kwargs: {net_arch: [8]}
   batch_size: 16
   buffer_size: 500
@@ -35,7 +37,7 @@ hyperparams:
 evaluation: {every: 100, episodes: 2, modes: [deterministic, stochastic]}
 checkpoint_every: 50
 """
-ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "ignore"}
+ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 def declare(folder, text=FILE):
@@ -67,12 +69,12 @@ def assert_same_results(first, second):
         assert numbers(first, run) == numbers(second, run), run.id
 
 
-def start(path, *arguments):
+def start(path, *arguments, **environment):
     command = [sys.executable, "-m", "sb3_softac.study", "run", str(path), *arguments]
     with open(path.with_suffix(".txt"), "ab") as output:
         return subprocess.Popen(
             command,
-            env=ENVIRONMENT,
+            env={**ENVIRONMENT, **environment},
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -92,11 +94,21 @@ def kill_all(process):
     process.wait()
 
 
-def wait_for(study, steps, process):
+def checkpoints(study, run):
+    """Steps of a run's checkpoints."""
+    return [int(re.sub(r"\D", "", path.name)) for path in (study.folder_of(run) / "checkpoints").glob("checkpoint-*")]
+
+
+def newest(study, run):
+    """Step of a run's newest checkpoint."""
+    return max(checkpoints(study, run), default=0)
+
+
+def wait_for(study, steps, process, reached=newest):
     """Wait until some run has come to that step."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
-        if any(steps_of(study, run) >= steps for run in study.runs):
+        if any(reached(study, run) >= steps for run in study.runs):
             return
         time.sleep(0.01)
     raise AssertionError("no run has come that far")
@@ -191,11 +203,11 @@ def uninterrupted(tmp_path):
 def test_killed_and_resumed(tmp_path, uninterrupted):
     path = declare(tmp_path / "killed")
     study = read_study(path)
-    process = start(path, "--jobs", "2")
+    process = start(path, "--jobs", "2", **interrupt.at(170, signal.SIGSTOP))
     wait_for(study, 150, process)
     kill_all(process)
-    begun = [run for run in study.runs if (study.folder_of(run) / "checkpoints").exists()]
-    assert begun and len(list(study.results.rglob("*.npz"))) < 8
+    assert any(newest(study, run) for run in study.runs)
+    assert not [result for result in study.results.rglob("*.npz") if "partial" not in result.name]
     process = start(path, "--jobs", "2")
     assert process.wait(600) == 0
     assert_same_results(study, uninterrupted)
@@ -222,15 +234,16 @@ def test_children_that_outlive_the_study(tmp_path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_terminated(tmp_path, number, code):
     """The study has its runs save a checkpoint and end."""
-    path = declare(tmp_path)
+    path = declare(
+        tmp_path,
+        few(a=("n_timesteps: 300", "n_timesteps: 1_000_000"), b=("checkpoint_every: 50", "checkpoint_every: 1_000_000")),
+    )
     study = read_study(path)
     process = start(path, "--jobs", "1")
-    wait_for(study, 150, process)
+    wait_for(study, 150, process, reached=steps_of)
     os.killpg(process.pid, number)
     assert process.wait(120) == code
-    (run, *_) = study.runs
-    checkpoints = [int(re.sub(r"\D", "", p.name)) for p in (study.folder_of(run) / "checkpoints").glob("checkpoint-*")]
-    assert max(checkpoints) >= 150
+    assert newest(study, study.runs[0]) >= 150  # saved on the signal
 
 
 def test_shards_are_the_whole(tmp_path, monkeypatch):

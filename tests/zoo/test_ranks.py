@@ -5,19 +5,29 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sb3_softac import SoftAC_v1
+from tests import interrupt
 from tests.zoo.commands import ENVIRONMENT, PENDULUM, SMALL
 
-TRAIN = ("train", *PENDULUM, *SMALL, "learning_starts:30", "--eval-freq", 100, "--eval-episodes", 1, "--seed", 5, "-n", 300)
+ROOT = str(Path(__file__).parents[2])
+OPTIONS = ("learning_starts:30", "callback:'tests.interrupt.Interrupt'")
+TRAIN = ("train", *PENDULUM, *SMALL, *OPTIONS, "--eval-freq", 100, "--eval-episodes", 1, "--seed", 5, "-n", 300)
 
 
-def torchrun(folder, *arguments):
+def torchrun(folder, *arguments, **environment):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "sb3_softac.zoo"]
-    environment = {**ENVIRONMENT, "SB3_SOFTAC_CHECKPOINT_EVERY": "50", "TMPDIR": str(folder)}
+    environment = {
+        **ENVIRONMENT,
+        "SB3_SOFTAC_CHECKPOINT_EVERY": "50",
+        "TMPDIR": str(folder),
+        "PYTHONPATH": ROOT,
+        **environment,
+    }
     command += [*map(str, arguments)]
     with open(folder / "output.txt", "a") as output:
         return subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True)
@@ -31,7 +41,7 @@ def test_two_processes_train_one_agent(tmp_path):
     run = straight / "softac_v1" / "Pendulum-v1_1"
     assert sorted(os.listdir(straight / "softac_v1")) == ["Pendulum-v1_1"]
     assert {"evaluations.npz", "best_model.zip", "Pendulum-v1.zip", "0.monitor.csv"} <= set(os.listdir(run))
-    process = torchrun(tmp_path, *TRAIN, "-f", killed)
+    process = torchrun(tmp_path, *TRAIN, "-f", killed, **interrupt.at(150, signal.SIGSTOP))
     other = killed / "softac_v1" / "Pendulum-v1_1"
     deadline = time.monotonic() + 200
     while not (other / "checkpoints" / "rank_1" / "checkpoint-000000000100").exists():

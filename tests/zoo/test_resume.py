@@ -4,18 +4,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sb3_softac import DiscreteSAC, SoftAC_v1
+from tests import interrupt
 from tests.zoo.commands import ENVIRONMENT
 from tests.zoo.commands import run_as_typed as run
 
 COMMAND = ("train", "--eval-freq", 70, "--eval-episodes", 2, "--n-eval-envs", 2, "--seed", 3, "-n", 400)
 SMALL = ("--hyperparams", "policy_kwargs:dict(net_arch=[8])", "batch_size:16", "buffer_size:200", "learning_starts:30")
+SMALL += ("callback:'tests.interrupt.Interrupt'",)
 TASKS = {
     "softac_v1": ("Pendulum-v1", SoftAC_v1, ("normalize:True",)),
     "discretesac": ("LunarLander-v3", DiscreteSAC, ("n_envs:2",)),
@@ -23,21 +24,11 @@ TASKS = {
 EVERY = {"SB3_SOFTAC_CHECKPOINT_EVERY": "50", "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
-def start(folder, *arguments):
+def interrupted(folder, step, number, *arguments):
+    """:return: Exit status of a command whose training sends itself a signal at that step."""
     command = [sys.executable, "-m", "sb3_softac.zoo", *map(str, arguments)]
-    environment = {**ENVIRONMENT, **EVERY}
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def end(process, run_folder, number, after):
-    """Send a signal once there is a checkpoint of a step or a later one."""
-    deadline = time.monotonic() + 200
-    while not any(path.name >= f"checkpoint-{after:012d}" for path in run_folder.glob("checkpoints/checkpoint-*")):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
-        time.sleep(0.01)
-    process.send_signal(number)
-    process.communicate()
-    return process.returncode
+    environment = {**ENVIRONMENT, **EVERY, **interrupt.at(step, number)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=200).returncode
 
 
 @pytest.mark.slow
@@ -47,9 +38,10 @@ def test_a_killed_training_ends_as_if_it_had_not_been(algorithm, tmp_path):
     arguments = (*COMMAND, "--algo", algorithm, "--env", env, *SMALL, *hyperparameters)
     straight, killed = tmp_path / f"straight/{algorithm}/{env}_1", tmp_path / f"killed/{algorithm}/{env}_1"
     run(tmp_path, "sb3_softac.zoo", *arguments, "--log-folder", "straight", **EVERY)
-    assert end(start(tmp_path, *arguments, "--log-folder", "killed"), killed, signal.SIGKILL, 100) == -signal.SIGKILL
-    assert end(start(tmp_path, "resume", killed), killed, signal.SIGTERM, 200) == 128 + signal.SIGTERM
-    assert end(start(tmp_path, "resume", killed), killed, signal.SIGKILL, 300) == -signal.SIGKILL
+    kill, terminate = signal.SIGKILL, signal.SIGTERM
+    assert interrupted(tmp_path, 130, kill, *arguments, "--log-folder", "killed") == -kill
+    assert interrupted(tmp_path, 230, terminate, "resume", killed) == 128 + terminate
+    assert interrupted(tmp_path, 330, kill, "resume", killed) == -kill
     run(tmp_path, "sb3_softac.zoo", "resume", killed, **EVERY)
     assert os.listdir(tmp_path / f"killed/{algorithm}") == [f"{env}_1"]
     first, second = (np.load(folder / "evaluations.npz") for folder in (straight, killed))
