@@ -23,7 +23,7 @@ import torch as th
 from gymnasium import spaces
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from multigoal import ACTIONS, ALPHA, EPISODES, GAMMA, LOG_WEIGHTS, SETTINGS, interpolation, play, rewards_and_targets, solve
+from multigoal import ACTIONS, ALPHA, EPISODES, GAMMA, LOG_WEIGHTS, SETTINGS, STEPS, interpolation, play, rewards_and_targets, solve
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -60,7 +60,9 @@ POLICIES = {
     "mixture, no separation": (SoftAC_v1, PLAIN_MIXTURE, 1.0),
     "mixture, annealed, no separation": (SoftAC_v1, PLAIN_MIXTURE, 10.0),
     "flow": (SoftAC_v1, dict(distribution="flow"), 1.0),
+    "flow, annealed": (SoftAC_v1, dict(distribution="flow"), 10.0),
     "sql": (SQL, {}, 1.0),
+    "sql, annealed": (SQL, {}, 10.0),
 }
 
 
@@ -146,7 +148,7 @@ def run_multigoal(algorithm, policy_kwargs: dict, factor: float, seed: int):
         seed=seed,
         device="cpu",
         **SETTINGS | dict(ent_coef=falling(ALPHA, factor), policy_kwargs=SETTINGS["policy_kwargs"] | policy_kwargs),
-    ).learn(8_500)
+    ).learn(STEPS)
     goals = np.array(play(lambda obs: model.predict(obs)[0], 4 * EPISODES)[1])
     edges = np.linspace(-1 - 1 / 40, 1 + 1 / 40, 42)
     kl = divergence(sample(model, [0.0, 0.0]), ACTIONS, exact_start(), edges)
