@@ -23,7 +23,19 @@ import torch as th
 from gymnasium import spaces
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from multigoal import ACTIONS, ALPHA, EPISODES, GAMMA, LOG_WEIGHTS, SETTINGS, STEPS, interpolation, play, rewards_and_targets, solve
+from multigoal import (
+    ACTIONS,
+    ALPHA,
+    EPISODES,
+    GAMMA,
+    LOG_WEIGHTS,
+    SETTINGS,
+    STEPS,
+    interpolation,
+    play,
+    rewards_and_targets,
+    solve,
+)
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv
 

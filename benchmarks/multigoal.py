@@ -90,10 +90,10 @@ def act_exactly(v: np.ndarray, positions: np.ndarray, rng: np.random.Generator) 
     return (ACTIONS[chosen] + rng.uniform(-1 / 40, 1 / 40, (len(chosen), 2))).clip(-1, 1)
 
 
-def play(act, episodes: int = EPISODES) -> tuple[np.ndarray, list[int]]:
-    """:return: Returns of the episodes and how many reached each goal."""
+def play(act, episodes: int = EPISODES, seed: int = 1_000) -> tuple[np.ndarray, list[int], list[np.ndarray]]:
+    """:return: Returns of the episodes, how many reached each goal, and the positions of each episode ``[n_steps + 1, 2]``."""
     envs = [MultiGoal() for _ in range(episodes)]
-    obs = np.stack([env.reset(seed=1_000 + number)[0] for number, env in enumerate(envs)])
+    obs = np.stack([env.reset(seed=seed + number)[0] for number, env in enumerate(envs)])
     returns, goals = np.zeros(episodes), np.full(episodes, -1)
     for _ in range(30):
         running = np.flatnonzero(goals < 0)
@@ -103,11 +103,10 @@ def play(act, episodes: int = EPISODES) -> tuple[np.ndarray, list[int]]:
             obs[number], reward, _, _, info = envs[number].step(action)
             returns[number] += reward
             goals[number] = info["goal"]
-    return returns, [int((goals == goal).sum()) for goal in range(4)]
+    return returns, [int((goals == goal).sum()) for goal in range(4)], [np.array(env.path) for env in envs]
 
 
-def row(name: str, stochastic: tuple[np.ndarray, list[int]], deterministic: str) -> list[str]:
-    returns, goals = stochastic
+def row(name: str, returns: np.ndarray, goals: list[int], deterministic: str) -> list[str]:
     error = returns.std(ddof=1) / np.sqrt(len(returns))
     return [name, f"{returns.mean():.1f}", f"{error:.1f}", f"{returns.max():.1f}", deterministic, *map(str, goals)]
 
@@ -117,8 +116,9 @@ def train(seed: int) -> list[str]:
     model.learn(STEPS)
     if seed == 0:
         draw_multigoal(model).savefig(RESULTS / "multigoal.png", dpi=100)
-    best, _ = play(lambda obs: model.predict(obs, deterministic=True)[0])
-    return row(f"SQL seed {seed}", play(lambda obs: model.predict(obs)[0]), f"{best.mean():.1f}")
+    best, _, _ = play(lambda obs: model.predict(obs, deterministic=True)[0])
+    returns, goals, _ = play(lambda obs: model.predict(obs)[0])
+    return row(f"SQL seed {seed}", returns, goals, f"{best.mean():.1f}")
 
 
 def main() -> None:
@@ -131,7 +131,8 @@ def main() -> None:
     known = {cells[0] for cells in rows}
     if "exact" not in known:
         v, rng = solve(), np.random.default_rng(0)
-        rows.append(row("exact", play(lambda obs: act_exactly(v, obs, rng), 1_000), ""))
+        returns, goals, _ = play(lambda obs: act_exactly(v, obs, rng), 1_000)
+        rows.append(row("exact", returns, goals, ""))
     for seed in seeds:
         if f"SQL seed {seed}" not in known:
             rows.append(train(seed))

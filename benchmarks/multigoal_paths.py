@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch as th
-from multigoal import PARTICLES, SETTINGS, STEPS, act_exactly, solve
+from multigoal import PARTICLES, SETTINGS, STEPS, act_exactly, play, solve
 
 from sb3_softac import SQL
 from sb3_softac.envs import MultiGoal
@@ -42,16 +42,8 @@ POLICIES: dict[str, Callable[[], Act]] = {
 
 def paths(act: Act) -> np.ndarray:
     """:return: Positions of all episodes ``[episodes, steps + 1, 2]``; where a goal was reached, the episode stays."""
-    envs = [MultiGoal() for _ in range(EPISODES)]
-    obs = np.stack([env.reset(seed=number)[0] for number, env in enumerate(envs)])
-    positions, running = [obs.copy()], np.ones(EPISODES, dtype=bool)
-    for _ in range(TIME_LIMIT):
-        actions = act(obs)
-        for number in np.flatnonzero(running):
-            obs[number], _, reached, _, _ = envs[number].step(actions[number])
-            running[number] = not reached
-        positions.append(obs.copy())
-    return np.stack(positions, axis=1)
+    found = play(act, EPISODES, seed=0)[2]
+    return np.stack([np.pad(path, ((0, TIME_LIMIT + 1 - len(path)), (0, 0)), mode="edge") for path in found])
 
 
 def draw(found: dict[str, np.ndarray]) -> None:

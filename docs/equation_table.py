@@ -11,7 +11,7 @@ import sb3_softac.equations
 
 TESTS = Path(__file__).parent.parent / "tests" / "equations"
 KINDS = r"Eq\. [\w, ().]+?|Table [\w ().]+?|Algorithm \d+ \([\w -]+\)|Theorem \d+|Lemma \d+"
-TAG = re.compile(rf"^(?:{KINDS}), arXiv:\d{{4}}\.\d{{5}}v\d")
+TAG = re.compile(rf"^(?:(?:{KINDS}), arXiv:\d{{4}}\.\d{{5}}v\d|This package's)")
 
 
 def equations() -> dict[str, tuple[str, str]]:

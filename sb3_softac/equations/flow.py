@@ -41,7 +41,7 @@ def inverse_affine(y: th.Tensor, log_scale: th.Tensor, shift: th.Tensor) -> th.T
 
 def stretch(x: th.Tensor, log_slope: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     r"""
-    Eq. 5 (beyond it), arXiv:1605.08803v3. :math:`y = \mathrm{arsinh}(e^s \sinh x)`: slope exp(s) at 0, slope 1 far away.
+    This package's, in no paper. :math:`y = \mathrm{arsinh}(e^s \sinh x)`: slope exp(s) at 0, slope 1 far away.
 
     The two sides of 0 are moved apart by 2 s. The inverse is the same function with -s, and because
     :math:`\sinh y = e^s \sinh x`, the derivative is :math:`\log y' = s + \log \cosh x - \log \cosh y`.
