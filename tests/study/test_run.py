@@ -84,16 +84,6 @@ def start(path, *arguments, **environment):
         )
 
 
-def kill_all(process):
-    """Signal 9 for the study and the processes that it has started."""
-    stats = [path.read_text().rsplit(")", 1) for path in Path("/proc").glob("[0-9]*/stat")]
-    children = [int(name.split()[0]) for name, rest in stats if int(rest.split()[1]) == process.pid]
-    assert children
-    for pid in (process.pid, *children):
-        os.kill(pid, signal.SIGKILL)
-    process.wait()
-
-
 def checkpoints(study, run):
     """Steps of a run's checkpoints."""
     return [int(re.sub(r"\D", "", path.name)) for path in (study.folder_of(run) / "checkpoints").glob("checkpoint-*")]
@@ -205,7 +195,7 @@ def test_killed_and_resumed(tmp_path, uninterrupted):
     study = read_study(path)
     process = start(path, "--jobs", "2", **interrupt.at(170, signal.SIGSTOP))
     wait_for(study, 150, process)
-    kill_all(process)
+    interrupt.kill_all(process)
     assert any(newest(study, run) for run in study.runs)
     assert not [result for result in study.results.rglob("*.npz") if "partial" not in result.name]
     process = start(path, "--jobs", "2")

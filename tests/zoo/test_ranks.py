@@ -47,8 +47,7 @@ def test_two_processes_train_one_agent(tmp_path):
     while not (other / "checkpoints" / "rank_1" / "checkpoint-000000000100").exists():
         assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "output.txt").read_text()[-3000:]
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    interrupt.kill_all(process)
     assert not (other / "Pendulum-v1.zip").exists()
     assert torchrun(tmp_path, "resume", other).wait(300) == 0, (tmp_path / "output.txt").read_text()[-3000:]
     first, second = (SoftAC_v1.load(folder / "Pendulum-v1.zip").get_parameters()["policy"] for folder in (run, other))
