@@ -10,14 +10,7 @@ Eq. 12                       policy loss: :mod:`sb3_softac.equations.discrete_sa
 Algorithm 1 of 2209.10081v4  Q-clip and entropy penalty: :mod:`sb3_softac.equations.stable_discrete_sac`
 ===========================  =================================================================================
 
-Deviations from the paper, each with its reason:
-
-- All networks are updated together, with gradients at the same parameters, and the policy loss uses the Q-values that the Q
-  loss has computed. This saves a forward pass and needs only one optimizer.
-- The loss of the temperature uses log alpha instead of alpha (as in SB3).
-- With several branches (MultiDiscrete, MultiBinary) policy and Q-value are decomposed, and in each state the critic with the
-  smallest expected Q-value is used. For Discrete actions it is the smallest Q-value of each action, as in the paper.
-- Time limits bootstrap.
+Deviations from the paper, each with its reason, are listed in ``docs/deviations.md``.
 """
 
 from typing import Any, ClassVar

@@ -13,7 +13,7 @@ class SquashedGaussianActor(WithoutOptimizer, Actor):
     """
     SB3's SAC actor with the density of its actions computed exactly.
 
-    SB3 clips 1 - tanh^2(u) at 1e-6 and, with gSDE, recovers u from the rounded action; here u is kept and the softplus form
+    SB3 adds 1e-6 to 1 - tanh^2(u) and, with gSDE, recovers u from the rounded action; here u is kept and the softplus form
     of the correction is used. Networks, parameter names and gSDE are SB3's, so weights move freely between the two.
     The constructor's parameters are those of ``stable_baselines3.sac.policies.Actor``.
     """

@@ -10,18 +10,7 @@ Eq. 21                       density of squashed actions: :mod:`sb3_softac.equat
 Eq. 18 of 1812.05905v2       learned temperature (``ent_coef="auto"``): :mod:`sb3_softac.equations.temperature`
 ===========================  =================================================================================
 
-Deviations from the paper, each with its reason:
-
-- The temperature multiplies the entropy instead of dividing the rewards (reward scale 5 = ``ent_coef`` 0.2): same policy, and
-  the values keep the units of the rewards.
-- The target of V starts as a copy of V (as in SB3), not as an independent network (as in the authors' code).
-- A mixture's gradient step sees one action of each component, weighted by the weights: the paper's first version, which had
-  the mixture, draws one and uses the likelihood ratio (``reparameterize=False``). At first it is rewarded for components that
-  differ, see :class:`~sb3_softac.nets.mixture.SquashedMixtureActor`.
-- Time limits bootstrap. The authors remove the time limit from the environments, which has the same effect.
-
-Where the authors' code differs from the paper, the paper is the default: the policy loss uses the smaller of the two
-Q-values, the authors' code the first (``actor_q="first"``).
+Deviations from the paper and from the authors' code, each with its reason, are listed in ``docs/deviations.md``.
 """
 
 from typing import Any, ClassVar

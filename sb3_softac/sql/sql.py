@@ -8,18 +8,7 @@ Eq. 13, 14                   Stein variational gradient of the sampler: :mod:`sb
 Eq. 18 of 1812.05905v2       learned temperature (``ent_coef="auto"``): :mod:`sb3_softac.equations.temperature`
 ===========================  =================================================================================
 
-Deviations from the paper and from the authors' code, each with its reason:
-
-- SVGD runs before the squash, with the Jacobian in the score; the authors' variant converges to another density.
-- Half of the value particles come from a tanh-Gaussian fitted to the sampler's particles; uniform ones alone (paper,
-  ``proposal="uniform"``) miss the mode in three dimensions or more.
-- The kernel's bandwidth is that of the authors' code: the median of the squared distances divided by log n for n fixed
-  particles, at least 0.001. The paper has the median of the distances themselves divided by 2 log(n + 1), which does not have
-  the unit of a squared length, so the kernel would depend on the unit of the actions.
-- Every state has its own value particles. The authors share them within a batch, so all states share the same error.
-- The score uses the smaller Q-value, as the Bellman target does (the soft Q-learning baseline of arXiv:1801.01290).
-- The temperature multiplies the entropy instead of dividing the rewards.
-- Time limits bootstrap. The authors remove the time limit from the environments, which has the same effect.
+Deviations from the paper and from the authors' code, each with its reason, are listed in ``docs/deviations.md``.
 """
 
 from typing import Any, ClassVar
