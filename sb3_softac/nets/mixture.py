@@ -43,9 +43,9 @@ class SquashedMixtureActor(SquashedActor):
     def __init__(self, *, n_components: int = 4, separation: float = 3.0, **kwargs: Any):
         super().__init__(**kwargs)
         if n_components < 1:
-            raise ValueError(f"n_components must be at least 1, got {n_components}: 4 is the default")
+            raise ValueError(f"n_components must be at least 1, got {n_components} (default: 4)")
         if not separation >= 0.0:
-            raise ValueError(f"separation must be at least 0 (no reward), got {separation}: 3 is the default")
+            raise ValueError(f"separation must be at least 0, which gives no reward, got {separation} (default: 3)")
         self.n_components, self.separation = n_components, separation
         # A tensor that is written into, so that recorded gradient steps see it
         self.register_buffer("separation_now", th.tensor(float(separation)), persistent=False)

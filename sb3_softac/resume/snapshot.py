@@ -211,7 +211,7 @@ def check_algorithm(model: BaseAlgorithm, tree: dict[str, Any]) -> None:
     :raises ResumeError: if it is the state of a different algorithm.
     """
     if type(model).__name__ != tree["algorithm"]:
-        raise ResumeError(f"The checkpoint is of a {tree['algorithm']}, but this is a {type(model).__name__}")
+        raise ResumeError(f"The checkpoint was saved by {tree['algorithm']}, but the model is a {type(model).__name__}")
 
 
 def _warn_about_changes(model: BaseAlgorithm, saved: dict[str, Any]) -> None:

@@ -80,7 +80,7 @@ class Store:
                 problems.append(str(error))
                 continue
             if problems:
-                warnings.warn(f"Damaged: {'; '.join(problems)}. Using {path} instead", stacklevel=2)
+                warnings.warn(f"Damaged checkpoint: {'; '.join(problems)}. Using {path} instead", stacklevel=2)
             return checkpoint
         if problems:
             raise ResumeError(

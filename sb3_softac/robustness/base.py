@@ -1,4 +1,4 @@
-"""What all perturbations have in common: a strength with a unit, and random numbers of their own."""
+"""What all perturbations have in common: a strength with a unit, and a random number generator of their own."""
 
 import math
 from typing import Any, ClassVar
@@ -10,11 +10,11 @@ from gymnasium.utils import seeding
 
 class Perturbation(gym.Wrapper):
     """
-    An environment that is other than the one an agent was trained in.
+    Wrapper that makes an environment differ from the one in which an agent was trained.
 
-    At its neutral strength it is the environment itself, bit for bit. Its random numbers come from a generator of its own,
-    seeded by ``reset(seed=...)``; those of the environment stay what they are. All state is in plain attributes, so that
-    :mod:`sb3_softac.resume` restores it.
+    At the neutral strength it is bit-identical to the environment. It has its own random number generator, seeded by
+    ``reset(seed=...)``, so the random numbers of the environment do not change. All state is in plain attributes, so that
+    :mod:`sb3_softac.resume` can restore it.
 
     :param env: Environment.
     """
@@ -22,13 +22,13 @@ class Perturbation(gym.Wrapper):
     unit: ClassVar[str]
     """Unit of the strength."""
     neutral: ClassVar[float] = 0.0
-    """The strength that changes nothing."""
+    """The strength at which nothing changes."""
     lowest: ClassVar[float] = 0.0
     highest: ClassVar[float] = math.inf
     whole: ClassVar[bool] = False
     """Whether the strength is a whole number."""
     strengths: ClassVar[tuple[float, ...]]
-    """Strengths to try where none are named."""
+    """Strengths to evaluate if none are given."""
 
     def __init__(self, env: gym.Env):
         super().__init__(env)
@@ -66,7 +66,7 @@ class Perturbation(gym.Wrapper):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """
-        :param seed: Seed of the environment and, by a branch of its own, of the perturbation.
+        :param seed: Seed of the environment; the perturbation's generator gets a seed derived from it.
         :param options: Options of the environment.
         :return: Observation and info.
         """

@@ -17,7 +17,7 @@ PARAMETERS = {
 
 def derive(env: Any) -> None:
     """
-    Compute anew what an environment computes from its parameters when it is made.
+    Recompute what an environment derives from its parameters when it is created.
 
     :param env: Environment.
     """
@@ -28,13 +28,13 @@ def derive(env: Any) -> None:
 
 class Parameter(Perturbation):
     """
-    A physical parameter of the environment, multiplied by the strength: ``g``, ``m`` or ``l`` of Pendulum, ``masspole`` of
+    Multiplies a physical parameter of the environment by the strength: ``g``, ``m`` or ``l`` of Pendulum, ``masspole`` of
     CartPole, or any other attribute of the environment that is a number.
 
     :param env: Environment.
     :param strength: Factor, above 0.
     :param name: Name of the attribute.
-    :raises ValueError: if there is no such number, or the factor is not positive.
+    :raises ValueError: if the environment has no such number, or the factor is not positive.
     """
 
     unit = "factor"

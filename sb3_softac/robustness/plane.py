@@ -1,4 +1,4 @@
-"""Perturbations of MultiGoal: goals that are elsewhere, and an obstacle on the way to one."""
+"""Perturbations of MultiGoal: moved goals, and an obstacle on the way to one."""
 
 from typing import Any
 
@@ -23,11 +23,11 @@ def plane_of(env: gym.Env, who: str) -> MultiGoal:
 
 class MovedGoals(Perturbation):
     """
-    Each goal is moved in a direction of its own, drawn anew for each episode. The agent cannot see it.
+    Moves each goal in a random direction, drawn anew for each episode. The agent does not observe it.
 
     :param env: MultiGoal.
     :param strength: Distance, in units of the plane (which reaches from -7 to 7; goals have a radius of 1).
-    :raises ValueError: if it is another environment, or the distance is negative.
+    :raises ValueError: if the environment is not MultiGoal, or the distance is negative.
     """
 
     unit = "distance in the plane"
@@ -40,7 +40,7 @@ class MovedGoals(Perturbation):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """
-        :param seed: Seed of the directions, too.
+        :param seed: Seed of the environment and of the directions.
         :param options: Options of the environment.
         :return: Observation and info.
         """
@@ -55,13 +55,13 @@ class MovedGoals(Perturbation):
 
 class Obstacle(Perturbation):
     """
-    A disk that nothing passes: a move that would touch it does not happen, and costs what it would have cost.
+    Adds a disk that blocks the point: a move that would touch it does not happen, but still costs its action.
 
     :param env: MultiGoal.
     :param strength: Radius, in units of the plane.
     :param x: Its centre. The default lies on the way to the goal at (5, 0).
     :param y: Its centre.
-    :raises ValueError: if it is another environment, or the disk covers the start (within 0.5 of the origin).
+    :raises ValueError: if the environment is not MultiGoal, or the disk covers the start (within 0.5 of the origin).
     """
 
     unit = "radius in the plane"

@@ -1,4 +1,4 @@
-"""Perturbations of what goes between agent and environment: noise, losses and delays. They need no simulator."""
+"""Perturbations of the signals between agent and environment: noise, losses and delays. They need no simulator."""
 
 import copy
 from collections import deque
@@ -27,7 +27,7 @@ class ActionNoise(Perturbation):
         super().__init__(env)
         space = env.action_space
         if not isinstance(space, spaces.Box) or not space.is_bounded():
-            raise ValueError(f"ActionNoise needs a bounded Box of actions, got {space}")
+            raise ValueError(f"ActionNoise needs a bounded Box action space, got {space}")
         self._low, self._high = space.low, space.high
         self.strength = strength
 
@@ -60,7 +60,7 @@ class ObservationNoise(Perturbation):
         super().__init__(env)
         space = env.observation_space
         if not isinstance(space, spaces.Box) or space.dtype.kind != "f":
-            raise ValueError(f"ObservationNoise needs a Box of floating-point observations, got {space}")
+            raise ValueError(f"ObservationNoise needs a Box observation space of floating-point numbers, got {space}")
         self._low, self._high = space.low, space.high
         self.strength = strength
 
@@ -89,11 +89,11 @@ class ObservationNoise(Perturbation):
 
 class DroppedActions(Perturbation):
     """
-    Actions that are lost on their way: the last one that has arrived acts again. The first of an episode always arrives.
+    Drops actions: the last one that arrived is repeated. The first action of an episode always arrives.
 
     :param env: Environment.
     :param strength: Probability that an action is lost, in [0, 1], independent from step to step.
-    :raises ValueError: if the strength is no probability.
+    :raises ValueError: if the strength is not a probability.
     """
 
     unit = "probability that an action is lost"
@@ -127,11 +127,11 @@ class DroppedActions(Perturbation):
 
 class DelayedActions(Perturbation):
     """
-    Actions that arrive late. Until the first one has arrived, the action zero acts (or what in the action space is nearest).
+    Delays actions. Until the first one arrives, the action is zero, or what is nearest to zero in the action space.
 
     :param env: Environment with a ``Box`` of actions.
     :param strength: Delay in environment steps. Set later, it counts from the next episode on.
-    :raises ValueError: if the actions are others, or the strength is no whole number of at least 0.
+    :raises ValueError: if the action space is not a Box, or the strength is not a whole number of at least 0.
     """
 
     unit = "delay in environment steps"
@@ -142,7 +142,7 @@ class DelayedActions(Perturbation):
         super().__init__(env)
         space = env.action_space
         if not isinstance(space, spaces.Box):
-            raise ValueError(f"DelayedActions needs a Box of actions, where zero stands for no action, got {space}")
+            raise ValueError(f"DelayedActions needs a Box action space, in which zero stands for no action, got {space}")
         self._nothing = np.zeros(space.shape, space.dtype).clip(space.low, space.high)
         self._under_way: deque[np.ndarray] = deque()
         self.strength = strength

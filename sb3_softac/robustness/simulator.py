@@ -1,4 +1,4 @@
-"""Perturbations of MuJoCo: pushes, and masses, friction, gravity and damping that are others than in training."""
+"""Perturbations of MuJoCo: pushes, and changed masses, friction, gravity and damping."""
 
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ def model_of(env: gym.Env, who: str) -> mujoco.MjModel:
     """
     model = getattr(env.unwrapped, "model", None)
     if not isinstance(model, mujoco.MjModel):
-        raise ValueError(f"{who} needs an environment of MuJoCo, got {env.unwrapped}")
+        raise ValueError(f"{who} needs a MuJoCo environment, got {env.unwrapped}")
     return model
 
 
@@ -32,21 +32,21 @@ def body_of(model: mujoco.MjModel, name: str) -> int:
     number = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, name)
     if number < 1:  # 0 is the world, which nothing moves
         names = [mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_BODY, k) for k in range(1, model.nbody)]
-        raise ValueError(f"The model has no body {name!r} that moves; it has {', '.join(filter(None, names))}")
+        raise ValueError(f"The MuJoCo model has no movable body {name!r}; it has {', '.join(filter(None, names))}")
     return number
 
 
 class Push(Perturbation):
     """
-    Pushes at a body, forwards or backwards along the x axis of the world (where the robots of Gymnasium run), at its centre of
-    mass. In each step without a push one begins with probability ``1 / every``, with a direction drawn evenly.
+    Pushes on the centre of mass of a body, forwards or backwards along the x axis of the world, along which Gymnasium's robots
+    run. In each step without a push one begins with probability ``1 / every``; both directions are equally likely.
 
-    :param env: Environment of MuJoCo.
+    :param env: MuJoCo environment.
     :param strength: Force in newtons (where the model is in SI units, as Gymnasium's are).
     :param body: Name of the body.
     :param steps: Duration of a push in environment steps.
     :param every: Mean number of environment steps between the end of a push and the next one.
-    :raises ValueError: if there is no MuJoCo or no such body, or a number is out of its range.
+    :raises ValueError: if the environment is not a MuJoCo environment or has no such body, or a number is out of range.
     """
 
     unit = "force in N"
@@ -64,7 +64,7 @@ class Push(Perturbation):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """
-        :param seed: Seed of the times and directions, too.
+        :param seed: Seed of the environment, and of the times and directions of the pushes.
         :param options: Options of the environment.
         :return: Observation and info.
         """
@@ -86,13 +86,13 @@ class Push(Perturbation):
 
 class ScaledModel(Perturbation):
     """
-    Numbers of the MuJoCo model, each multiplied by the strength.
+    Multiplies numbers of the MuJoCo model by the strength.
 
-    They belong to the model that all wrappers of the environment share; a strength of 1 restores them.
+    All wrappers of the environment share this model; a strength of 1 restores its numbers.
 
-    :param env: Environment of MuJoCo.
+    :param env: MuJoCo environment.
     :param strength: Factor.
-    :raises ValueError: if there is no MuJoCo, or the factor is negative.
+    :raises ValueError: if the environment is not a MuJoCo environment, or the factor is negative.
     """
 
     unit = "factor"
@@ -114,12 +114,12 @@ class ScaledModel(Perturbation):
 
 class BodyMass(ScaledModel):
     """
-    Masses and moments of inertia of the bodies; what MuJoCo derives from them is computed anew.
+    Scales the masses and moments of inertia of the bodies; what MuJoCo derives from them is recomputed.
 
-    :param env: Environment of MuJoCo.
+    :param env: MuJoCo environment.
     :param strength: Factor, above 0.
     :param body: Name of the body; None for all.
-    :raises ValueError: if there is no MuJoCo or no such body, or the factor is not positive.
+    :raises ValueError: if the environment is not a MuJoCo environment or has no such body, or the factor is not positive.
     """
 
     lowest = 1e-3  # MuJoCo cannot simulate bodies without a mass
@@ -139,9 +139,9 @@ class BodyMass(ScaledModel):
 
 class Friction(ScaledModel):
     """
-    Friction of all contacts: sliding, torsional and rolling. Friction within joints stays what it is.
+    Scales the friction of all contacts: sliding, torsional and rolling. Friction within joints does not change.
 
-    :param env: Environment of MuJoCo.
+    :param env: MuJoCo environment.
     :param strength: Factor, at least 0.
     """
 
@@ -150,9 +150,9 @@ class Friction(ScaledModel):
 
 class JointDamping(ScaledModel):
     """
-    Damping of the joints, in all its powers of the speed.
+    Scales the damping of the joints: the coefficients of all powers of the velocity.
 
-    :param env: Environment of MuJoCo.
+    :param env: MuJoCo environment.
     :param strength: Factor, at least 0.
     """
 
@@ -161,11 +161,11 @@ class JointDamping(ScaledModel):
 
 class Gravity(Perturbation):
     """
-    Gravity of the simulation.
+    Scales gravity.
 
-    :param env: Environment of MuJoCo.
+    :param env: MuJoCo environment.
     :param strength: Factor, at least 0.
-    :raises ValueError: if there is no MuJoCo, or the factor is negative.
+    :raises ValueError: if the environment is not a MuJoCo environment, or the factor is negative.
     """
 
     unit = "factor"

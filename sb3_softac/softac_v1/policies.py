@@ -40,12 +40,10 @@ def _check_distribution(distribution: str, kwargs: dict[str, Any], use_sde: bool
     else:
         known = set(inspect.signature(ACTORS[distribution]).parameters) - {"kwargs"}
         if use_sde:
-            raise ValueError(
-                f"use_sde=True is noise of a Gaussian policy, not of distribution={distribution!r}: leave one of them out"
-            )
+            raise ValueError(f"use_sde=True needs a Gaussian policy, got distribution={distribution!r}: leave out one of them")
     if unknown := sorted(kwargs.keys() - known):
         raise ValueError(
-            f"distribution={distribution!r} has no {unknown} in distribution_kwargs: it knows {sorted(known) or 'none'}"
+            f"distribution={distribution!r} has no distribution_kwargs {unknown}: it accepts {sorted(known) or 'none'}"
         )
 
 
@@ -78,7 +76,7 @@ class SoftACPolicy(FinitePredictions, SACPolicy):
         ``coupling_width`` of a flow.
     :param share_features_extractor: Whether all networks use the actor's features extractor, trained by the policy loss alone
         (SB3's rule). By default each has its own.
-    :raises ValueError: if the distribution is unknown, has no such keyword arguments, or is to explore by gSDE and cannot.
+    :raises ValueError: if the distribution is unknown, has no such keyword arguments, or does not support gSDE.
     """
 
     default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor

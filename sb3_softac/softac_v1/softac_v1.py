@@ -215,16 +215,16 @@ class SoftAC_v1(ContinuousOffPolicyAlgorithm):
         none = given in (0, "0", "0.0")
         if none is not (self.policy.distribution == "deterministic"):
             raise ValueError(
-                f"ent_coef={given!r} and the policy's distribution={self.policy.distribution!r} do not fit. A stochastic "
-                "policy must have a temperature greater than 0; ent_coef=0 and "
-                "policy_kwargs=dict(distribution='deterministic') are the deterministic variant and go together"
+                f"ent_coef={given!r} and the policy's distribution={self.policy.distribution!r} do not go together. A "
+                "stochastic policy needs a temperature greater than 0; the deterministic variant needs both ent_coef=0 and "
+                "policy_kwargs=dict(distribution='deterministic')"
             )
         return NoTemperature(self.device) if none and self.ent_coef_bounds is None else super()._make_temperature()
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         if self.policy.distribution == "deterministic" and self.action_noise is None:
             raise ValueError(
-                "A deterministic policy explores by noise alone: give action_noise, e.g. NormalActionNoise with a standard "
+                "A deterministic policy explores only by noise: pass action_noise, e.g. NormalActionNoise with a standard "
                 "deviation of 0.1 (in RL Zoo noise_type: 'normal', noise_std: 0.1)"
             )
         return super()._setup_learn(*args, **kwargs)

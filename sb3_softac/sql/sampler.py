@@ -91,7 +91,7 @@ class ActionSampler(FeatureActor):
     @n_candidates.setter
     def n_candidates(self, number: int) -> None:
         if number < 1:
-            raise ValueError(f"n_candidates must be at least 1, got {number}: 32 is the default")
+            raise ValueError(f"n_candidates must be at least 1, got {number} (default: 32)")
         self._n_candidates = number  # a plain number also where the shapes of tensors are being traced
         self.candidate_noise = fixed_noise(number, self.action_dim).to(self.candidate_noise)
 

@@ -119,9 +119,9 @@ def evaluate_robustness(study: Study, args: argparse.Namespace) -> int:
     """
     mine = [run for run in checked_part(study, args) if run.env in study.robustness]
     if not study.robustness:
-        raise StudyError(f"{args.file} declares no robustness: add `robustness: {{}}` for all perturbations that apply")
+        raise StudyError(f"{args.file} has no key `robustness`: add `robustness: {{}}` for all perturbations that apply")
     runs = [run for run in mine if study.result_of(run).exists()]
-    print(f"{study.name}: {len(runs)} of {len(mine)} runs have come to their end", file=sys.stderr)
+    print(f"{study.name}: {len(runs)} of {len(mine)} runs are finished", file=sys.stderr)
     from sb3_softac.study.evaluations import evaluate_all
 
     return exit_code(evaluate_all(study, runs, args.jobs))

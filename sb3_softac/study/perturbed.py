@@ -17,7 +17,7 @@ def read_lines(content: dict[str, Any]) -> tuple[Line, ...]:
     :raises StudyError: if a perturbation, option or strength is unknown or missing.
     """
     if not content:
-        raise StudyError("robustness: perturbations are missing; leave the key out for all that apply")
+        raise StudyError("robustness: `perturbations` is empty: leave it out to evaluate all that apply")
     return tuple(_line(name, settings) for name, settings in content.items())
 
 
@@ -31,7 +31,7 @@ def _line(name: str, settings: Any) -> Line:
     strengths = list(kind.strengths) if strengths is None else strengths
     are_numbers = isinstance(strengths, list) and all(type(value) in (int, float) for value in strengths)
     if not are_numbers or not strengths or len(set(strengths)) < len(strengths):
-        raise StudyError(f"robustness: {name}: strengths are a list of different numbers ({kind.unit}), got {strengths!r}")
+        raise StudyError(f"robustness: {name}: strengths must be a list of distinct numbers ({kind.unit}), got {strengths!r}")
     known = dict(list(inspect.signature(kind).parameters.items())[2:])  # after environment and strength
     for key in options:
         if key not in known:

@@ -69,11 +69,11 @@ def _runs(content: dict[str, Any]) -> Iterator[Run]:
     for env, of_env in environments.items():
         evaluation = {**_evaluation(content, "evaluation"), **_evaluation(of_env, f"evaluation of {env}")}
         if "every" not in evaluation:
-            raise StudyError("evaluation: `every` is missing, the number of environment steps between two evaluations")
+            raise StudyError("evaluation: `every` (environment steps between evaluations) is missing")
         for name, of_algorithm in algorithms.items():
             n_timesteps = {**content, **of_algorithm, **of_env}.get("n_timesteps")
             if n_timesteps is None:
-                raise StudyError(f"n_timesteps is missing, the number of environment steps per run (at least for {env})")
+                raise StudyError(f"n_timesteps (environment steps per run) is missing for {name} on {env}")
             hyperparams = {
                 **common,
                 **_table(of_algorithm.get("hyperparams"), f"hyperparams of {name}"),
@@ -132,7 +132,7 @@ def _named(content: dict[str, Any], what: str, known: Collection[str]) -> dict[s
         raise StudyError(f"{what} is missing: give a list of names, or a table of `name: settings`")
     if isinstance(value, list):
         if not all(isinstance(name, str) for name in value) or len(set(value)) < len(value):
-            raise StudyError(f"{what} must be a list of different names, got {value!r}")
+            raise StudyError(f"{what} must be a list of distinct names, got {value!r}")
         value = dict.fromkeys(value)
     return {name: _table(settings, f"{what}: {name}", known) for name, settings in _table(value, what).items()}
 

@@ -44,18 +44,20 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--algo", nargs="+", required=True, help="Zoo ids of the algorithms")
     parser.add_argument("--env", required=True, help="id of the environment")
     parser.add_argument("--run", nargs="+", type=Path, metavar="FOLDER", help="folders of runs (default: all in --folder)")
-    parser.add_argument("-f", "--folder", type=Path, default=Path("logs"), help="where rl_zoo3.train has put its runs (logs)")
+    parser.add_argument("-f", "--folder", type=Path, default=Path("logs"), help="folder of RL Zoo's logs (default: logs)")
     parser.add_argument(
         *("-p", "--perturbation"),
         nargs="+",
         action="append",
         metavar=("NAME", "STRENGTH"),
         help="a perturbation, its strengths, and options as key=value: `-p push 50 100 body=torso`; may be repeated "
-        "(default: all that apply, with their own strengths)",
+        "(default: all that apply, each with its default strengths)",
     )
-    parser.add_argument("-n", "--episodes", type=int, default=10, help="episodes for each strength (10)")
-    parser.add_argument("-o", "--output", type=Path, default=Path("robustness"), help="folder of the results (robustness)")
-    parser.add_argument("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
+    parser.add_argument("-n", "--episodes", type=int, default=10, help="episodes per strength (default: 10)")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("robustness"), help="folder of the results (default: robustness)"
+    )
+    parser.add_argument("--gym-packages", nargs="+", default=[], help="modules to import that register environments")
     return parser.parse_args(arguments)
 
 
@@ -71,7 +73,7 @@ def lines_of_command(said: list[list[str]]) -> tuple[Line, ...]:
         options = {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in words if "=" in word)}
         name = " ".join([perturbation, *(str(value) for value in options.values())])
         if name in content:
-            raise StudyError(f"--perturbation {name} is there twice")
+            raise StudyError(f"--perturbation {name} is given twice")
         content[name] = {"perturbation": perturbation, "strengths": values or None, **options}
     return read_lines(content)
 
@@ -93,7 +95,7 @@ def sources(args: argparse.Namespace) -> list[Source]:
     else:
         folders = args.run
     if not folders:
-        raise StudyError(f"There is no run of {' or '.join(args.algo)} on {args.env} in {args.folder}; --run FOLDER names one")
+        raise StudyError(f"No run of {' or '.join(args.algo)} on {args.env} in {args.folder}: give folders of runs with --run")
     return [source_of(folder, args) for folder in folders]
 
 
@@ -127,7 +129,7 @@ def run(args: argparse.Namespace) -> Path:
         importlib.import_module(package)
     for algo in args.algo:
         if algo not in ALGOS:
-            raise StudyError(f"unknown algorithm {algo!r} of RL Zoo, {suggest(algo, ALGOS)}")
+            raise StudyError(f"RL Zoo has no algorithm {algo!r}, {suggest(algo, ALGOS)}")
     if args.env not in gym.registry:
         raise StudyError(f"Unknown environment {args.env!r}, {suggest(args.env, gym.registry)[:200]}")
     if args.episodes < 1:

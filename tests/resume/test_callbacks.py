@@ -83,7 +83,7 @@ def test_other_settings_are_said(tmp_path):
 def test_other_algorithm_is_refused(tmp_path):
     uninterrupted(maker(SoftAC_v1), 30, tmp_path)
     model, _ = maker(DiscreteSAC)()
-    with pytest.raises(ResumeError, match="The checkpoint is of a SoftAC_v1, but this is a DiscreteSAC"):
+    with pytest.raises(ResumeError, match="The checkpoint was saved by SoftAC_v1, but the model is a DiscreteSAC"):
         model.learn(60, callback=[ExactCheckpoint(tmp_path)])
 
 

@@ -197,7 +197,7 @@ def test_flipped_bytes(tmp_path):
         path.write_bytes(content[:place] + bytes([content[place] ^ rng.randrange(1, 256)]) + content[place + 1 :])
         with pytest.raises(ResumeError):
             read_checkpoint(folder)
-        with pytest.warns(UserWarning, match=r"Damaged: .*checkpoint-000000000002.*Using .*checkpoint-000000000001 instead"):
+        with pytest.warns(UserWarning, match=r"Damaged checkpoint: .*000000000002.*Using .*000000000001 instead"):
             assert check(Store(tmp_path).newest()) == 1
         path.write_bytes(content)
     assert check(Store(tmp_path).newest()) == 2

@@ -130,11 +130,11 @@ class Pixels(Echo):
 @pytest.mark.parametrize(
     ("wrapper", "env", "message"),
     [
-        (ActionNoise, Discrete, "needs a bounded Box of actions"),
-        (ActionNoise, Unbounded, "needs a bounded Box of actions"),
-        (ObservationNoise, Discrete, "needs a Box of floating-point observations"),
-        (ObservationNoise, Pixels, "needs a Box of floating-point observations"),
-        (DelayedActions, Discrete, "needs a Box of actions"),
+        (ActionNoise, Discrete, "needs a bounded Box action space"),
+        (ActionNoise, Unbounded, "needs a bounded Box action space"),
+        (ObservationNoise, Discrete, "needs a Box observation space of floating-point numbers"),
+        (ObservationNoise, Pixels, "needs a Box observation space of floating-point numbers"),
+        (DelayedActions, Discrete, "needs a Box action space"),
     ],
 )
 def test_spaces_that_do_not_fit(wrapper, env, message):

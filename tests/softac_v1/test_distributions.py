@@ -135,25 +135,25 @@ def test_deterministic_variant_is_saved(tmp_path):
     obs = np.random.default_rng(0).uniform(-1, 1, (10, 3)).astype(np.float32)
     np.testing.assert_array_equal(model.predict(obs)[0], loaded.predict(obs)[0])
     loaded.learn(20)
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="do not go together"):
         SoftAC_v1.load(tmp_path / "model", ent_coef=0.2)
 
 
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        (dict(ent_coef=0), "distribution='gaussian' do not fit"),
-        (dict(policy_kwargs=with_distribution("deterministic")), "ent_coef=0.2 and .* do not fit"),
-        (dict(policy_kwargs=with_distribution("deterministic"), ent_coef="auto"), "do not fit"),
+        (dict(ent_coef=0), "distribution='gaussian' do not go together"),
+        (dict(policy_kwargs=with_distribution("deterministic")), "ent_coef=0.2 and .* do not go together"),
+        (dict(policy_kwargs=with_distribution("deterministic"), ent_coef="auto"), "do not go together"),
         (dict(policy_kwargs=with_distribution("deterministic"), ent_coef=0, ent_coef_bounds=(0.1, 1.0)), "leave one"),
         (dict(policy_kwargs=with_distribution("deterministic"), ent_coef=0, reparameterize=False), "no likelihood ratio"),
         (dict(policy_kwargs=with_distribution("beta")), "must be one of .*'mixture'"),
-        (dict(policy_kwargs=with_distribution("mixture", n_couplings=2)), "knows .*n_components"),
-        (dict(policy_kwargs=with_distribution("gaussian", n_components=2)), "knows none"),
+        (dict(policy_kwargs=with_distribution("mixture", n_couplings=2)), "accepts .*n_components"),
+        (dict(policy_kwargs=with_distribution("gaussian", n_components=2)), "accepts none"),
         (dict(policy_kwargs=with_distribution("mixture", n_components=0)), "at least 1"),
         (dict(policy_kwargs=with_distribution("mixture", separation=-1.0)), "separation must be at least 0"),
-        (dict(policy_kwargs=with_distribution("mixture"), use_sde=True), "use_sde=True is noise of a Gaussian"),
-        (dict(policy_kwargs=with_distribution("flow"), use_sde=True), "use_sde=True is noise of a Gaussian"),
+        (dict(policy_kwargs=with_distribution("mixture"), use_sde=True), "use_sde=True needs a Gaussian"),
+        (dict(policy_kwargs=with_distribution("flow"), use_sde=True), "use_sde=True needs a Gaussian"),
     ],
 )
 def test_what_does_not_fit_is_refused(kwargs, message):

@@ -91,13 +91,13 @@ BAD = {
     "{episode: 3}": "unknown key 'episode', did you mean 'episodes'",
     "{episodes: 0}": "robustness: episodes must be a whole number of at least 1",
     "{perturbations: [push]}": "perturbations must be a table of `key: value`",
-    "{perturbations: {}}": "perturbations are missing",
+    "{perturbations: {}}": "`perturbations` is empty",
     "{perturbations: {action_nois: [0.1]}}": "unknown perturbation 'action_nois', did you mean 'action_noise'",
     "{perturbations: {mine: {perturbation: dropped, strengths: [1]}}}": "unknown perturbation 'dropped', did you mean",
-    "{perturbations: {action_noise: []}}": "strengths are a list of different numbers",
-    "{perturbations: {action_noise: 0.1}}": "strengths are a list of different numbers",
-    "{perturbations: {action_noise: [0.1, 0.1]}}": "strengths are a list of different numbers",
-    "{perturbations: {action_noise: [0.1, high]}}": "strengths are a list of different numbers",
+    "{perturbations: {action_noise: []}}": "strengths must be a list of distinct numbers",
+    "{perturbations: {action_noise: 0.1}}": "strengths must be a list of distinct numbers",
+    "{perturbations: {action_noise: [0.1, 0.1]}}": "strengths must be a list of distinct numbers",
+    "{perturbations: {action_noise: [0.1, high]}}": "strengths must be a list of distinct numbers",
     "{perturbations: {push: {stregths: [1]}}}": "push: unknown key 'stregths', did you mean 'strengths'",
     "{perturbations: {push: {strengths: [1], boddy: torso}}}": "push: unknown key 'boddy', did you mean 'body'",
     "{perturbations: {parameter: [0.5]}}": "parameter needs 'name'",
@@ -114,7 +114,7 @@ def test_refused(tmp_path, section):
 @pytest.mark.parametrize(
     ("perturbation", "message"),
     [
-        ("push: [10]", "push for Pendulum-v1: Push needs an environment of MuJoCo"),
+        ("push: [10]", "push for Pendulum-v1: Push needs a MuJoCo environment"),
         (
             "action_noise: [0.1, -0.1]",
             "action_noise for Pendulum-v1: The strength of ActionNoise must be a number of at least 0",
@@ -277,7 +277,7 @@ def test_the_report_shows_it(trained, tmp_path):
 def test_a_study_without(tmp_path, capsys):
     path = declare(tmp_path, few())
     assert main(["robustness", str(path)]) == 2
-    assert "declares no robustness" in capsys.readouterr().err
+    assert "has no key `robustness`" in capsys.readouterr().err
 
 
 def command(folder, *arguments):
@@ -303,15 +303,15 @@ def test_the_command(trained, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--algo", "softac"), "unknown algorithm 'softac' of RL Zoo, did you mean 'softac_v1'"),
+        (("--algo", "softac"), "RL Zoo has no algorithm 'softac', did you mean 'softac_v1'"),
         (("--env", "Pendulm-v1"), "Unknown environment 'Pendulm-v1', did you mean 'Pendulum-v1'"),
         (("-n", "0"), "--episodes must be at least 1"),
         (("--algo", "sac"), "is a run of softac_v1, not of sac"),
         (("--run", "nowhere"), "nowhere has no model Pendulum-v1.zip"),
-        (("-p", "push", "10"), "Push needs an environment of MuJoCo"),
+        (("-p", "push", "10"), "Push needs a MuJoCo environment"),
         (("-p", "pushh", "10"), "unknown perturbation 'pushh', did you mean 'push'"),
-        (("-p", "action_noise", "much"), "strengths are a list of different numbers"),
-        (("-p", "action_noise", "0.1", "-p", "action_noise", "0.2"), "--perturbation action_noise is there twice"),
+        (("-p", "action_noise", "much"), "strengths must be a list of distinct numbers"),
+        (("-p", "action_noise", "0.1", "-p", "action_noise", "0.2"), "--perturbation action_noise is given twice"),
     ],
 )
 def test_what_the_command_refuses(trained, tmp_path, monkeypatch, arguments, message):
@@ -339,7 +339,7 @@ def test_runs_are_found_where_the_zoo_puts_them(tmp_path):
         "td3/Pendulum-v1_1",
     ]
     assert [source.name for source in found] == ["sac", "sac", "td3"]
-    with pytest.raises(StudyError, match="There is no run of dqn on Pendulum-v1"):
+    with pytest.raises(StudyError, match="No run of dqn on Pendulum-v1"):
         sources(parse(["--algo", "dqn", "--env", "Pendulum-v1", "-f", str(tmp_path)]))
 
 
