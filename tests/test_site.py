@@ -134,13 +134,22 @@ def browser():
     chrome.quit()
 
 
-# Waits for formulas and pictures, then lists what a reader would complain about
+# Waits for styles, formulas and pictures, then lists what a reader would complain about
 COMPLAINTS = r"""
-const [width, done] = arguments, complaints = [];
+const [width, patience, done] = arguments, complaints = [];
 const right = Math.min(width, document.documentElement.clientWidth);
 for (const folded of document.querySelectorAll("details")) folded.open = true;
 const formulas = () => window.MathJax && MathJax.startup ? MathJax.startup.promise : Promise.resolve();
-formulas().then(() => {
+const settled = () =>
+  document.readyState === "complete" &&
+  getComputedStyle(document.body).backgroundColor !== "rgba(0, 0, 0, 0)" &&
+  (!document.querySelector(".math") || (window.MathJax && MathJax.startup && MathJax.startup.promise));
+const wait = async () => {
+  const end = performance.now() + 1000 * patience;
+  while (!settled() && performance.now() < end) await new Promise(resolve => setTimeout(resolve, 20));
+  await formulas();
+};
+wait().then(() => {
   for (const image of document.images)
     if (!image.complete || image.naturalWidth === 0) complaints.push("missing picture: " + image.src);
   for (const math of document.querySelectorAll(".math"))
@@ -169,11 +178,11 @@ formulas().then(() => {
 """
 
 
-def look_at(browser, address, width):
+def look_at(browser, address, width, patience=20):
     """:return: What there is to complain about, the brightness of the background from 0 to 1, and the text."""
     browser.get_log("browser"), browser.get_log("performance")  # of the page before
     browser.get(address)
-    seen = browser.execute_async_script(COMPLAINTS, width)
+    seen = browser.execute_async_script(COMPLAINTS, width, patience)
     complaints = seen["complaints"] + [f"console: {line['message']}" for line in browser.get_log("browser")]
     for line in browser.get_log("performance"):
         message = json.loads(line["message"])["message"]
@@ -217,7 +226,7 @@ BAD = """<!doctype html><body><article><img src="none.png"><script>missing()</sc
 def test_what_is_wrong_is_seen(tmp_path, browser):
     show(browser, PHONE, "light")
     (tmp_path / "bad.html").write_text(BAD)
-    complaints, _, _ = look_at(browser, (tmp_path / "bad.html").as_uri(), PHONE)
+    complaints, _, _ = look_at(browser, (tmp_path / "bad.html").as_uri(), PHONE, patience=0)
     for expected in (
         "missing picture",
         "formula left as source",
