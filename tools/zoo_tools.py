@@ -101,7 +101,7 @@ TOOLS = (
         ENJOY + " --no-render --load-last-checkpoint",
         says="rl_model_300_steps",
     ),
-    Tool("enjoy: stochastic", ENJOY + " --no-render --stochastic --n-envs 2 --progress", says="1010/1010"),
+    Tool("enjoy: stochastic", ENJOY + " --no-render --stochastic --n-envs 2 --progress", says="1,010/1,010"),
     Tool("record_video", f"python -m rl_zoo3.record_video {PLAY} -n 20 -o videos", ("videos/final-model*.mp4",)),
     Tool(
         "record_training",
