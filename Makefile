@@ -12,7 +12,10 @@ JOBS ?= 2
 OLDEST ?= .venv-oldest
 UV_FLAGS ?= --torch-backend=cpu
 
-.PHONY: train test slow lint type format docs oldest clean
+# Where the Zoo's tools are tried
+ZOO_TOOLS ?= .venv-zoo-tools
+
+.PHONY: train test slow lint type format docs oldest zoo-tools clean
 
 # torch comes first and by itself: with the version pinned, nothing later can replace it by a larger build
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
@@ -51,5 +54,12 @@ oldest:
 	$(OLDEST)/bin/uv pip install --python $(OLDEST)/bin/python --resolution lowest-direct $(UV_FLAGS) .
 	$(OLDEST)/bin/python tools/smoke.py
 
+# Each tool of RL Zoo with each algorithm, in an environment that has the package installed as users install it
+zoo-tools:
+	$(PYTHON) -m venv --clear $(ZOO_TOOLS)
+	$(ZOO_TOOLS)/bin/python -m pip install --constraint constraints.txt torch
+	$(ZOO_TOOLS)/bin/python -m pip install --constraint constraints.txt ".[plots]" wandb
+	$(ZOO_TOOLS)/bin/python tools/zoo_tools.py
+
 clean:
-	rm -rf $(VENV) $(OLDEST) build dist docs/_build *.egg-info
+	rm -rf $(VENV) $(OLDEST) $(ZOO_TOOLS) build dist docs/_build *.egg-info

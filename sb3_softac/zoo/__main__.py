@@ -12,7 +12,7 @@ import runpy
 import sys
 
 from sb3_softac.zoo import register
-from sb3_softac.zoo.benchmark import find_enjoy
+from sb3_softac.zoo.programs import absolute_output, find_programs
 from sb3_softac.zoo.ranks import join
 from sb3_softac.zoo.resume import repeat_command
 
@@ -24,6 +24,9 @@ SCRIPTS = {
     **{name: f"rl_zoo3.plots.{name}" for name in ("plot_train", "all_plots", "plot_from_file")},
     "robustness": "sb3_softac.study.robustness_command",
 }
+
+CALLERS = ("benchmark", "record_training", "push_to_hub")
+"""The scripts that call other programs."""
 
 PLOTS = ("matplotlib", "seaborn", "rliable")
 """What the extra ``plots`` installs and RL Zoo's plots import."""
@@ -42,8 +45,10 @@ def main() -> None:
     register()
     if sys.argv[1] == "train":
         join()
-    if sys.argv[1] == "benchmark":
-        find_enjoy()
+    if sys.argv[1] in CALLERS:
+        find_programs()
+    if sys.argv[1] == "record_training":
+        sys.argv[2:] = absolute_output(sys.argv[2:])
     script = SCRIPTS[sys.argv.pop(1)]
     try:
         runpy.run_module(script, run_name="__main__", alter_sys=True)

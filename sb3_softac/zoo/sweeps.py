@@ -62,6 +62,13 @@ class ProxyStorage(NotALogFile, GrpcStorageProxy):
             super().__init__(host=address.hostname, port=address.port)
 
 
+class TrialZero(int):
+    """The number of a search's first trial. The Zoo takes a number that counts as false for none."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
 def make_storage(storage: Any) -> Any:
     """
     :param storage: The value of ``--storage``.
@@ -83,6 +90,8 @@ def make_sweeps_survive(manager: Any) -> None:
 def _open_storage(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
     original(self, *args, **kwargs)
     self.storage = make_storage(self.storage)
+    if self.trial_id == 0:
+        self.trial_id = TrialZero()
 
 
 def _free_stale_trials(original: Any, self: Any) -> None:

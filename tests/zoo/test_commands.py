@@ -79,7 +79,7 @@ def test_optimize_and_train_with_what_was_found(tmp_path):
     train(tmp_path, "-optimize", *TRIALS, *storage, *SMALL, steps=120)
     (report,) = (tmp_path / "logs/softac_v1").glob("report_*.csv")
     assert report.read_text().count("COMPLETE") == 2
-    train(tmp_path, "--trial-id", 1, *storage, steps=120)  # the Zoo takes trial 0 for none
+    train(tmp_path, "--trial-id", 0, *storage, steps=120)
     assert saved_config(tmp_path, 2)["actor_q"] in ("min", "first")
 
 
