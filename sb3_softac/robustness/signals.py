@@ -91,9 +91,9 @@ class DroppedActions(Perturbation):
     """
     Drops actions: the last one that arrived is repeated. The first action of an episode always arrives.
 
-    :param env: Environment.
+    :param env: Environment without action masks: the repeated action may be invalid by then.
     :param strength: Probability that an action is lost, in [0, 1], independent from step to step.
-    :raises ValueError: if the strength is not a probability.
+    :raises ValueError: if the environment has action masks, or the strength is not a probability.
     """
 
     unit = "probability that an action is lost"
@@ -102,6 +102,8 @@ class DroppedActions(Perturbation):
 
     def __init__(self, env: gym.Env, strength: float):
         super().__init__(env)
+        if env.has_wrapper_attr("action_masks"):
+            raise ValueError(f"DroppedActions repeats actions, which the action masks of {env.unwrapped} may not allow by then")
         self._held: Any = None
         self.strength = strength
 

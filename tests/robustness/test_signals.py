@@ -176,6 +176,17 @@ def test_discrete_actions_may_be_lost():
     assert [env.step(action)[0] for action in (2, 1, 0)] == [2, 2, 2]
 
 
+def test_masked_actions_are_not_repeated():
+    """They may be invalid by then."""
+
+    class Masked(Discrete):
+        def action_masks(self):
+            return np.ones(3, bool)
+
+    with pytest.raises(ValueError, match="the action masks of"):
+        DroppedActions(gym.Wrapper(Masked()), 0.5)
+
+
 def test_a_seed_repeats_and_another_does_not():
     env = ActionNoise(Echo(), 0.1)
     first, again, other = (play(env, [MIDDLE] * 5, seed)[0] for seed in (3, 3, 4))
