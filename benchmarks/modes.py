@@ -159,7 +159,13 @@ def run_multigoal(algorithm, policy_kwargs: dict, factor: float, seed: int):
         "MultiGoal-v0",
         seed=seed,
         device="cpu",
-        **SETTINGS | dict(ent_coef=falling(ALPHA, factor), policy_kwargs=SETTINGS["policy_kwargs"] | policy_kwargs),
+        **SETTINGS
+        | dict(
+            ent_coef=falling(ALPHA, factor),
+            # A policy that settles on a goal leaves too few transitions near the others to learn their values
+            random_steps=10_000,
+            policy_kwargs=SETTINGS["policy_kwargs"] | policy_kwargs,
+        ),
     ).learn(STEPS)
     goals = np.array(play(lambda obs: model.predict(obs)[0], 4 * EPISODES)[1])
     edges = np.linspace(-1 - 1 / 40, 1 + 1 / 40, 42)

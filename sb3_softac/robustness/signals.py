@@ -103,7 +103,7 @@ class DroppedActions(Perturbation):
     def __init__(self, env: gym.Env, strength: float):
         super().__init__(env)
         if env.has_wrapper_attr("action_masks"):
-            raise ValueError(f"DroppedActions repeats actions, which the action masks of {env.unwrapped} may not allow by then")
+            raise ValueError(f"DroppedActions repeats actions, which the masks of {env.unwrapped} may not allow by then")
         self._held: Any = None
         self.strength = strength
 

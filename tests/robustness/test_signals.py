@@ -183,7 +183,7 @@ def test_masked_actions_are_not_repeated():
         def action_masks(self):
             return np.ones(3, bool)
 
-    with pytest.raises(ValueError, match="the action masks of"):
+    with pytest.raises(ValueError, match="the masks of"):
         DroppedActions(gym.Wrapper(Masked()), 0.5)
 
 
