@@ -79,7 +79,7 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         if self._env_has_masks and "action_masks" not in columns:
             raise ValueError(
                 "The environment has action masks, but this model was created for an environment without them, and its "
-                "replay buffer does not store masks: create a new model for this environment"
+                "replay buffer does not store masks: load the model with the environment, DiscreteSAC.load(path, env=env)"
             )
         if "entropy_penalty" in self.stable_kwargs and "old_entropy" not in columns:
             raise ValueError(
