@@ -5,7 +5,7 @@ How far a gait carries: models trained on BipedalWalker-v3, evaluated there and 
     python benchmarks/bipedalwalker.py
 
 evaluates the last model of each finished run for 100 episodes with deterministic actions. A row per run and task goes to
-``benchmarks/results/bipedalwalker.csv``, and a table by algorithm to ``bipedalwalker_summary.csv``. Clips of SoftAC_v1 (seed 0)
+``benchmarks/results/bipedalwalker.csv``, and a summary to ``bipedalwalker_summary.csv``. Clips of SoftAC_v1 (seed 0)
 are ``bipedalwalker.gif`` and ``bipedalwalker_hardcore.gif``. A run that has its rows is not evaluated again.
 """
 
