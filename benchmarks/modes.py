@@ -74,7 +74,6 @@ POLICIES = {
     "flow": (SoftAC_v1, dict(distribution="flow"), 1.0),
     "flow, annealed": (SoftAC_v1, dict(distribution="flow"), 10.0),
     "sql": (SQL, {}, 1.0),
-    "sql, annealed": (SQL, {}, 10.0),
 }
 
 
