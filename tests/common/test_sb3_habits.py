@@ -420,7 +420,7 @@ BAD = [
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_arguments_out_of_range(algorithm, bad):
     name = next(iter(bad.get("policy_kwargs", bad)))
-    with pytest.raises(ValueError, match=f"{name}.*(must|not valid)"):
+    with pytest.raises(ValueError, match=f"{name}.*(must|not valid|do not go together)"):
         make_model(algorithm, **bad)
 
 
