@@ -42,5 +42,6 @@ def kill_all(process: subprocess.Popen) -> None:
     children = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if parent_of(pid) == process.pid]
     assert children
     for pid in (process.pid, *children):
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself in the meantime
+            os.kill(pid, signal.SIGKILL)
     process.wait()
