@@ -10,9 +10,10 @@ class StepLog:
     def __init__(self) -> None:
         self._names: list[str] = []
         self._values: list[th.Tensor] = []
+        self._n_steps = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._values))
+        return self._n_steps
 
     def add(self, logs: dict[str, th.Tensor]) -> None:
         """
@@ -27,9 +28,10 @@ class StepLog:
         """
         self._names = names
         self._values.append(values)
+        self._n_steps += len(values)
 
     def read(self) -> dict[str, np.ndarray]:
         """:return: All values since the last call by name ``[n_steps]``, in double precision; the log is empty afterwards."""
         values = th.cat(self._values).cpu().numpy().astype(np.float64)
-        self._values = []
+        self._values, self._n_steps = [], 0
         return dict(zip(self._names, values.T, strict=True))

@@ -1,7 +1,8 @@
 """Everything that a gradient step depends on besides its batch, found by traversing the model."""
 
 import types
-from collections.abc import Hashable, Iterator
+from collections import OrderedDict
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch as th
@@ -9,7 +10,9 @@ import torch as th
 if TYPE_CHECKING:
     from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm
 
-PLAIN = (bool, int, float, str, types.NoneType, th.dtype, th.device)
+PLAIN = {bool, int, float, str, types.NoneType, th.dtype, th.device}
+CONTAINERS = {dict, OrderedDict, list, set}
+Description = dict[str, Any]
 CONSTANT = (type, types.FunctionType, types.MethodType)
 # What the training loop counts, keeps for itself, or hands to a graph in tensors. A name that is missing here leads to
 # captures in vain, which are given up with a warning that names it; it never leads to a graph that is out of date.
@@ -31,38 +34,51 @@ OF_THE_LOOP = {
 }
 
 
-def dependencies(model: "SoftOffPolicyAlgorithm") -> dict[str, Hashable]:
+def dependencies(model: "SoftOffPolicyAlgorithm") -> Description:
     """
     :param model: A model of the package.
-    :return: The present state of its attributes by name: numbers, strings and containers of them by value; tensors, including
-        optimizer states, by their memory address and whether they are trained; modules and other objects of the package by
-        identity and attributes. Learning rates are left out, because graphs read them before each launch.
+    :return: The present state of its attributes by name, to be compared with ``==``: numbers, strings and containers of them
+        by value; tensors, including optimizer states, by their memory address and whether they are trained; modules and other
+        objects of the package by identity and attributes. Learning rates are left out, because graphs read them before each
+        launch.
     """
-    found: dict[str, Hashable] = {}
     seen: set[int] = set()
-    for name, value in vars(model).items():
-        if name not in OF_THE_LOOP:
-            found.update(_walk(name, value, seen))
-    return found
+    return {name: _describe(value, seen) for name, value in vars(model).items() if name not in OF_THE_LOOP}
 
 
-def _walk(name: str, value: Any, seen: set[int]) -> Iterator[tuple[str, Hashable]]:
-    """Names and values of all comparable parts that can be reached from a value."""
-    if isinstance(value, PLAIN):
-        yield name, (type(value), value)
-    elif isinstance(value, CONSTANT):
-        yield name, value
-    elif isinstance(value, th.Tensor):
-        yield name, (value.data_ptr(), value.shape, value.dtype, value.requires_grad)
-    elif isinstance(value, dict | list | tuple):
-        elements = value.items() if isinstance(value, dict) else enumerate(value)
-        yield name, (type(value), len(value))
-        for key, element in elements:
-            yield from _walk(f"{name}[{key}]", element, seen)
-    elif id(value) not in seen and (inner := _attributes(value)) is not None:
+def _describe(value: Any, seen: set[int]) -> Any:
+    """:return: What can be compared of a value: nested, since this runs before each launch and Python compares it quickly."""
+    kind = type(value)
+    if kind in PLAIN or isinstance(value, int | float | str):
+        return kind, value
+    if isinstance(value, CONSTANT):
+        return value
+    if isinstance(value, th.Tensor):
+        return value.data_ptr(), value.shape, value.dtype, value.requires_grad
+    if isinstance(value, dict):
+        return {key: _describe(element, seen) for key, element in value.items()}
+    if isinstance(value, list | tuple):
+        return {number: _describe(element, seen) for number, element in enumerate(value)}
+    if id(value) not in seen and (inner := _attributes(value)) is not None:
         seen.add(id(value))
-        yield name, id(value)
-        yield from _walk(name, inner, seen)
+        return id(value), _describe(inner, seen)
+    return None
+
+
+def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """
+    :param before: A description.
+    :param now: Another one.
+    :param name: What they describe.
+    :return: Names of the parts that differ.
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before.keys() | now.keys():
+            yield from differences(before.get(key), now.get(key), f"{name}[{key}]" if name else str(key))
+    elif isinstance(before, tuple) and isinstance(now, tuple) and before[0] == now[0] and isinstance(before[-1], dict):
+        yield from differences(before[-1], now[-1], name)
+    elif before != now:
+        yield name
 
 
 def _attributes(value: Any) -> dict[str, Any] | None:
@@ -71,7 +87,7 @@ def _attributes(value: Any) -> dict[str, Any] | None:
         groups = [{option: given for option, given in group.items() if option != "lr"} for group in value.param_groups]
         return {"param_groups": groups, "state": list(value.state.values())}
     if isinstance(value, th.nn.Module):
-        return vars(value)
+        return {name: inner for name, inner in vars(value).items() if type(inner) not in CONTAINERS or inner}
     if type(value).__module__.startswith("sb3_softac."):
         # Plain numbers under names with an underscore are what an object counts for itself
         return {n: inner for n, inner in vars(value).items() if not (n.startswith("_") and isinstance(inner, int | float))}

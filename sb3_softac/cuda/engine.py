@@ -1,5 +1,6 @@
 """Capture and replay: PyTorch's CUDA graphs, or a substitute."""
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -35,6 +36,19 @@ class Engine(Protocol):
         """
 
 
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """An earlier model that is freed in the midst of a capture would end it, as its graphs are destroyed at once."""
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 class CudaEngine:
     """
     PyTorch's CUDA graphs.
@@ -61,10 +75,12 @@ class CudaEngine:
             if self._stream is None:
                 self._stream = th.cuda.Stream()
             self._stream.wait_stream(th.cuda.current_stream())
-            with th.cuda.stream(self._stream):
-                result = function()
-            th.cuda.current_stream().wait_stream(self._stream)
-        return result
+            try:
+                with th.cuda.stream(self._stream):
+                    return function()
+            finally:
+                # Also after an error: memory that is freed then must not be used again before this stream has read it
+                th.cuda.current_stream().wait_stream(self._stream)
 
     def capture(self, function: Function) -> tuple[th.Tensor, Replay]:
         """
@@ -73,7 +89,9 @@ class CudaEngine:
         :raises RuntimeError: if the function does something that a graph cannot, such as waiting for the device.
         """
         graph = th.cuda.CUDAGraph()
-        with th.cuda.device(self.device), self._as_before_on_failure(), th.cuda.graph(graph):
+        # Other threads may use the device meanwhile
+        recording = th.cuda.graph(graph, capture_error_mode="thread_local")
+        with th.cuda.device(self.device), no_garbage_collection(), self._as_before_on_failure(), recording:
             result = function()
         return result, graph.replay
 

@@ -5,17 +5,17 @@ A graph repeats the captured kernels on the same memory and with the same scalar
 next have to be in persistent tensors, and nothing else that the function reads may have changed.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import torch as th
 
+from sb3_softac.cuda.dependencies import Description, differences
 from sb3_softac.cuda.engine import Engine, Replay
 
 # Launches before the capture that run as they are: they make what a capture cannot, optimizer states and workspaces
 WARM_UP = 3
 FunctionOfTensors = TypeVar("FunctionOfTensors", bound=Callable[..., th.Tensor])
-Dependencies = dict[str, Hashable]
 
 
 class CaptureError(Exception):
@@ -37,7 +37,7 @@ class Launcher(Generic[FunctionOfTensors]):
         self,
         engine: Engine,
         function: FunctionOfTensors,
-        dependencies: Callable[[], Dependencies],
+        dependencies: Callable[[], Description],
         optimizers: Callable[[], list[th.optim.Optimizer]],
         inputs: tuple[th.Tensor, ...],
     ):
@@ -46,7 +46,7 @@ class Launcher(Generic[FunctionOfTensors]):
         self._inputs = tuple(value.clone() for value in inputs)
         self._device = inputs[0].device
         self._dependencies = dependencies
-        self._before: Dependencies | None = None
+        self._before: Description | None = None
         self._rates = [th.tensor(float(group["lr"]), device=self._device) for group in self._groups()]
         self._n_launches = 0
         self._graph: tuple[th.Tensor, Replay] | None = None
@@ -61,7 +61,7 @@ class Launcher(Generic[FunctionOfTensors]):
         if self._before is None:
             return []
         now = self._dependencies()
-        return sorted(name for name in now.keys() | self._before.keys() if now.get(name) != self._before.get(name))
+        return [] if now == self._before else sorted(differences(self._before, now))
 
     def capture_if_warm(self) -> None:
         """

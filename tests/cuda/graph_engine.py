@@ -1,8 +1,10 @@
-"""CUDA graphs on a CPU: notes the operations of a function, and repeats them on the same memory with the same numbers."""
+"""Engines that count: CUDA graphs, and their substitute on a CPU."""
 
 import torch as th
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
+
+from sb3_softac.cuda.engine import CudaEngine
 
 # What a capture does not allow: to read a tensor's value, and to send a number from the host.
 FORBIDDEN = (th.ops.aten._local_scalar_dense.default, th.ops.aten.lift_fresh.default, th.ops.aten.nonzero.default)
@@ -48,23 +50,47 @@ def tensors_in(tree):
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, th.Tensor)]
 
 
-class RecordingEngine:
-    """The networks stay on the CPU; as on a GPU, nothing has been done there after a capture."""
-
-    device_type = "cpu"
+class Counting:
+    """Counts captures and replays."""
 
     def __init__(self, memory=1 << 40):
+        super().__init__()
         self.captures = self.replays = 0
         self.memory = memory
 
     def free_memory(self):
         return self.memory
 
+    def capture(self, function):
+        self.captures += 1
+        result, replay = super().capture(function)
+
+        def counted():
+            self.replays += 1
+            replay()
+
+        return result, counted
+
+
+class GraphsOfTheGPU(CudaEngine):
+    """CUDA graphs on the first GPU."""
+
+    def __init__(self):
+        super().__init__(th.device("cuda", 0))
+
+
+class Recorder:
+    """
+    CUDA graphs on a CPU: notes the operations of a function, and repeats them on the same memory with the same numbers. As on
+    a GPU, nothing has been done there after a capture.
+    """
+
+    device_type = "cpu"
+
     def warm_up(self, function):
         return function()
 
     def capture(self, function):
-        self.captures += 1
         recording, random_state = Recording(), th.get_rng_state()
         try:
             with recording:
@@ -73,8 +99,11 @@ class RecordingEngine:
             recording.undo()
             th.set_rng_state(random_state)
 
-        def replay():
-            self.replays += 1
-            recording.replay()
+        return result, recording.replay
 
-        return result, replay
+
+DEVICE = "cuda" if th.cuda.is_available() else "cpu"
+
+
+class CountingEngine(Counting, GraphsOfTheGPU if th.cuda.is_available() else Recorder):
+    """Of the GPU if there is one, so that all tests of this folder run there."""

@@ -7,7 +7,7 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.cuda import GraphSteps
-from tests.cuda.graph_engine import RecordingEngine
+from tests.cuda.graph_engine import DEVICE, CountingEngine
 from tests.random_observations import OBSERVATIONS, POLICIES, RandomObservations
 
 ALGORITHMS = [SoftAC_v1, SQL, DiscreteSAC]
@@ -25,7 +25,7 @@ def make_model(algorithm, graphs, kind="vector", action_space=None, n_envs=1, en
     env = make_vec_env(lambda: env_class(OBSERVATIONS[kind], action_space), n_envs, seed=0)
     policy_kwargs = dict(net_arch=[4], **(dict(features_extractor_kwargs=dict(features_dim=4)) if kind == "image" else {}))
     settings = dict(
-        buffer_size=20 * n_envs, batch_size=4, learning_starts=3, policy_kwargs=policy_kwargs, seed=0, device="cpu"
+        buffer_size=20 * n_envs, batch_size=4, learning_starts=3, policy_kwargs=policy_kwargs, seed=0, device=DEVICE
     )
     settings |= dict(learning_rate=1e-2)
     settings |= dict(kernel_particles=4, value_particles=4) if issubclass(algorithm, SQL) else {}
@@ -34,7 +34,7 @@ def make_model(algorithm, graphs, kind="vector", action_space=None, n_envs=1, en
 
 
 def use_graphs(model, engine=None):
-    model._step_runner = GraphSteps(model, engine or RecordingEngine())
+    model._step_runner = GraphSteps(model, engine or CountingEngine())
     return model
 
 

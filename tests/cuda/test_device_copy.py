@@ -7,14 +7,15 @@ from gymnasium import spaces
 
 from sb3_softac.common.buffers import SoftReplayBuffer
 from sb3_softac.cuda.device_copy import DeviceCopy
+from tests.cuda.graph_engine import DEVICE
 from tests.cuda.helpers import OBSERVATIONS
 
-CPU = th.device("cpu")
+DEVICE_OF_COPY = th.device(DEVICE)
 EXTRAS = {"mask": ((2,), bool), "next_mask": ((2,), bool), "number": ((), np.float64)}
 
 
 def make_buffer(kind="vector", n_envs=2, **kwargs):
-    return SoftReplayBuffer(8 * n_envs, OBSERVATIONS[kind], spaces.Box(-1, 1, (2,)), "cpu", n_envs, **kwargs)
+    return SoftReplayBuffer(8 * n_envs, OBSERVATIONS[kind], spaces.Box(-1, 1, (2,)), DEVICE, n_envs, **kwargs)
 
 
 def sample_space(space, n_envs):
@@ -59,18 +60,18 @@ def test_same_batches_as_the_buffer(kind, n_steps):
     """More rows than the buffer has, and as many as go round."""
     buffer = make_buffer(kind, n_steps=n_steps, extras=EXTRAS)
     add(buffer, 2)
-    copy = DeviceCopy(buffer, CPU)
+    copy = DeviceCopy(buffer, DEVICE_OF_COPY)
     for number in (0, 1, 3, 5, 8, 11):
         add(buffer, number)
         if not copy.follows(buffer):  # more memory was needed
-            copy = DeviceCopy(buffer, CPU)
+            copy = DeviceCopy(buffer, DEVICE_OF_COPY)
         assert_same_batches(buffer, copy)
 
 
 def test_ends_of_episodes_that_come_later():
     buffer = make_buffer(n_steps=3)
     add(buffer, 20, new_episodes=0.0)
-    copy = DeviceCopy(buffer, CPU)
+    copy = DeviceCopy(buffer, DEVICE_OF_COPY)
     buffer.end_episodes()
     add(buffer, 2, new_episodes=0.0)
     assert copy.follows(buffer)
@@ -83,7 +84,7 @@ def test_networks_get_single_precision():
     buffer.keep_double_precision()
     add(buffer, 20)
     assert buffer._stores[""].pieces.dtype == np.float64
-    copy = DeviceCopy(buffer, CPU)
+    copy = DeviceCopy(buffer, DEVICE_OF_COPY)
     add(buffer, 1)
     assert_same_batches(buffer, copy)
     samples = copy.gather(copy.send([buffer.draw(4)]), 0)
@@ -94,7 +95,7 @@ def test_the_copy_keeps_its_memory():
     """Graphs read it where it is."""
     buffer = make_buffer(extras=EXTRAS)
     add(buffer, 20)
-    copy = DeviceCopy(buffer, CPU)
+    copy = DeviceCopy(buffer, DEVICE_OF_COPY)
 
     def places():
         tensors = [*copy._pieces.values(), *copy._index.values(), *copy._extras.values(), copy._actions]
@@ -110,7 +111,7 @@ def test_the_copy_keeps_its_memory():
 def test_what_a_copy_does_not_follow():
     buffer = make_buffer()
     add(buffer, 4)
-    copy = DeviceCopy(buffer, CPU)
+    copy = DeviceCopy(buffer, DEVICE_OF_COPY)
     assert copy.follows(buffer) and not copy.follows(make_buffer())
     buffer.observations[0] = 0.5
     assert not copy.follows(buffer)
@@ -118,6 +119,6 @@ def test_what_a_copy_does_not_follow():
 
 def test_size():
     buffer = make_buffer("dict", extras={"mask": ((2,), bool)})
-    copy = DeviceCopy(buffer, CPU)
+    copy = DeviceCopy(buffer, DEVICE_OF_COPY)
     tensors = [*copy._pieces.values(), *copy._index.values(), *copy._extras.values(), copy._actions]
     assert DeviceCopy.size(buffer) == sum(tensor.nbytes for tensor in tensors)

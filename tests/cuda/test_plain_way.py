@@ -16,7 +16,7 @@ from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.cuda import GraphSteps
 from sb3_softac.cuda.device_copy import DeviceCopy
 from sb3_softac.cuda.launcher import WARM_UP
-from tests.cuda.graph_engine import RecordingEngine
+from tests.cuda.graph_engine import DEVICE, CountingEngine
 from tests.cuda.helpers import (
     OBSERVATIONS,
     RandomObservations,
@@ -40,19 +40,19 @@ class OwnExtractor(FlattenExtractor):
 
 def with_normalised_critic():
     model = make_model(SoftAC_v1, True)
-    model.value_net.v_network.insert(1, th.nn.BatchNorm1d(4))
-    model.value_net_target.v_network.insert(1, th.nn.BatchNorm1d(4))
+    for network in (model.value_net.v_network, model.value_net_target.v_network):
+        network.insert(1, th.nn.BatchNorm1d(4).to(model.device))
     return model
 
 
 def with_vec_normalize():
     env = VecNormalize(make_vec_env(lambda: RandomObservations(OBSERVATIONS["vector"], make_model(SQL, False).action_space)))
-    return use_graphs(SoftAC_v1("MlpPolicy", env, learning_starts=3, batch_size=4, buffer_size=50, device="cpu"))
+    return use_graphs(SoftAC_v1("MlpPolicy", env, learning_starts=3, batch_size=4, buffer_size=50, device=DEVICE))
 
 
 def with_hindsight():
     env = BitFlippingEnv(n_bits=2, continuous=True)
-    settings = dict(buffer_size=50, learning_starts=3, batch_size=4, replay_buffer_class=HerReplayBuffer, device="cpu")
+    settings = dict(buffer_size=50, learning_starts=3, batch_size=4, replay_buffer_class=HerReplayBuffer, device=DEVICE)
     return use_graphs(SQL("MultiInputPolicy", env, **settings))
 
 
@@ -83,7 +83,7 @@ OBSTACLES = {
     "hooks run": lambda: with_hook("module"),
     "hooks run on": lambda: with_hook("parameter"),
     "hooks run on the host": lambda: with_hook("optimizer"),
-    "too large for the memory": lambda: use_graphs(make_model(SQL, False), RecordingEngine(memory=1_000)),
+    "too large for the memory": lambda: use_graphs(make_model(SQL, False), CountingEngine(memory=1_000)),
 }
 
 
@@ -97,18 +97,18 @@ def test_obstacles(reason):
 
 
 def test_cuda_graphs_on_a_cpu():
-    model = make_model(SoftAC_v1, False, cuda_graphs=True)
+    model = make_model(SoftAC_v1, False, cuda_graphs=True, device="cpu")
     with pytest.warns(UserWarning, match=REASON + "the networks are on the device 'cpu'") as warned:
         model.learn(8)
     assert len(warned) == 1
-    assert_same_models(model, make_model(SoftAC_v1, False).learn(8), rtol=0, atol=0)
+    assert_same_models(model, make_model(SoftAC_v1, False, device="cpu").learn(8), rtol=0, atol=0)
 
 
 def test_by_default_there_are_no_graphs():
     assert not isinstance(make_model(SoftAC_v1, False)._step_runner, GraphSteps)
 
 
-class FailingEngine(RecordingEngine):
+class FailingEngine(CountingEngine):
     """What happens where an update waits for the device."""
 
     def capture(self, function):

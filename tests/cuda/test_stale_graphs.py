@@ -62,7 +62,7 @@ def change_parameters(model):
 
 def move_temperature(model):
     # as load() does it: other memory for the same tensor
-    model.log_ent_coef.data = th.full((1,), -3.0)
+    model.log_ent_coef.data = th.full_like(model.log_ent_coef, -3.0)
 
 
 def replace_optimizer(model):
