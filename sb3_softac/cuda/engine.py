@@ -60,7 +60,7 @@ class CudaEngine:
 
     def __init__(self, device: th.device):
         self.device = device
-        self._stream: th.cuda.Stream | None = None
+        self._side_stream: th.cuda.Stream | None = None
 
     def free_memory(self) -> int:
         """:return: Bytes that are free on the device."""
@@ -72,15 +72,14 @@ class CudaEngine:
         :return: Its result, run on a separate stream, as in a capture.
         """
         with th.cuda.device(self.device):
-            if self._stream is None:
-                self._stream = th.cuda.Stream()
-            self._stream.wait_stream(th.cuda.current_stream())
+            stream = self._stream()
+            stream.wait_stream(th.cuda.current_stream())
             try:
-                with th.cuda.stream(self._stream):
+                with th.cuda.stream(stream):
                     return function()
             finally:
                 # Also after an error: memory that is freed then must not be used again before this stream has read it
-                th.cuda.current_stream().wait_stream(self._stream)
+                th.cuda.current_stream().wait_stream(stream)
 
     def capture(self, function: Function) -> tuple[th.Tensor, Replay]:
         """
@@ -89,11 +88,17 @@ class CudaEngine:
         :raises RuntimeError: if the function does something that a graph cannot, such as waiting for the device.
         """
         graph = th.cuda.CUDAGraph()
-        # Other threads may use the device meanwhile
-        recording = th.cuda.graph(graph, capture_error_mode="thread_local")
-        with th.cuda.device(self.device), no_garbage_collection(), self._as_before_on_failure(), recording:
-            result = function()
+        with th.cuda.device(self.device), no_garbage_collection(), self._as_before_on_failure():
+            # Other threads may use the device meanwhile
+            with th.cuda.graph(graph, stream=self._stream(), capture_error_mode="thread_local"):
+                result = function()
         return result, graph.replay
+
+    def _stream(self) -> th.cuda.Stream:
+        """:return: The stream of warm-ups and captures: one, because the gradients of a parameter belong to a stream."""
+        if self._side_stream is None:
+            self._side_stream = th.cuda.Stream()
+        return self._side_stream
 
     @contextmanager
     def _as_before_on_failure(self) -> Iterator[None]:

@@ -132,7 +132,7 @@ def _read_items_array(reader: Reader, content: Any, live: Any, path: str) -> np.
 def _read_tensor(reader: Reader, content: Any, live: Any, path: str) -> th.Tensor:
     saved = reader.tensors[content]
     if not isinstance(live, th.Tensor) or live.shape != saved.shape or live.dtype != saved.dtype:
-        return saved.clone()
+        return saved.to(reader.device, copy=True)
     with th.no_grad():
         live.copy_(saved)
     return live

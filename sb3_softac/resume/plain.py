@@ -94,10 +94,11 @@ class Reader:
 
     :param tensors: Tensors by name.
     :param kinds: Known kinds of values.
+    :param device: Where tensors belong that have no present value.
     """
 
-    def __init__(self, tensors: dict[str, th.Tensor], kinds: tuple[Kind, ...]):
-        self.tensors = tensors
+    def __init__(self, tensors: dict[str, th.Tensor], kinds: tuple[Kind, ...], device: th.device | str = "cpu"):
+        self.tensors, self.device = tensors, device
         self.kinds = {kind.name: kind for kind in kinds}
         self._values: list[Any] = []
 

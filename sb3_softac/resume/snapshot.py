@@ -175,6 +175,8 @@ PARTS = {
     "callbacks": (_write_callbacks, _read_callbacks),
     "generators": (_write_generators, _read_generators),
 }
+# Their tensors, such as logged values and the noise of gSDE, are on the device of the networks
+WITH_THE_NETWORKS = ("attributes", "exploration")
 
 
 def capture(model: BaseAlgorithm, callback: BaseCallback) -> Snapshot:
@@ -201,7 +203,8 @@ def restore(model: BaseAlgorithm, callback: BaseCallback, tree: dict[str, Any], 
     :raises ResumeError: if the environment or the callbacks differ.
     """
     for name, (_, read) in PARTS.items():
-        read(Reader(tensors, KINDS), tree[name], model, callback)
+        device = model.device if name in WITH_THE_NETWORKS else "cpu"
+        read(Reader(tensors, KINDS, device), tree[name], model, callback)
 
 
 def check_algorithm(model: BaseAlgorithm, tree: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch as th
 from stable_baselines3 import SAC
 
+from sb3_softac import SoftAC_v1
 from sb3_softac.cuda import GraphSteps
 from tests.cuda.graph_engine import DEVICE
 from tests.cuda.helpers import ALGORITHMS, engine_of, learn, make_model
@@ -42,8 +43,9 @@ def test_resumed_exactly(algorithm, graphs, tmp_path):
     check(maker(algorithm, device="cuda", cuda_graphs=graphs), tmp_path)
 
 
-def test_sac_is_resumed_exactly(tmp_path):
-    check(maker(SAC, device="cuda"), tmp_path)
+@pytest.mark.parametrize("algorithm", [SoftAC_v1, SAC])
+def test_gsde_is_resumed_exactly(algorithm, tmp_path):
+    check(maker(algorithm, device="cuda", use_sde=True), tmp_path)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -176,7 +176,8 @@ def test_errors_while_warming_up_are_not_hidden(call, gradient_steps):
     if gradient_steps == 1:
         assert_same_models(plain, graphed, rtol=0, atol=0)
     del model._update
-    assert len(graphed._step_log) == (0 if gradient_steps == 1 else 1)
+    # The logs of calls that were completed are written at once, but on a GPU
+    assert len(graphed._step_log) == (call - 1 if gradient_steps > 1 or DEVICE == "cuda" else 0)
     for _ in range(WARM_UP + 1):
         graphed.train(1, 4)
     assert graphed._n_updates == call + WARM_UP and engine_of(graphed).captures == 1

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch as th
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import BitFlippingEnv
@@ -11,6 +12,7 @@ from stable_baselines3.her import HerReplayBuffer
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.resume import Resumable
+from sb3_softac.resume.snapshot import capture, restore
 from tests.resume.harness import differences, interrupted, uninterrupted
 
 SMALL = dict(learning_starts=20, batch_size=16, buffer_size=1_000, seed=3, device="cpu")
@@ -201,3 +203,18 @@ def test_hindsight(algorithm, copy_info_dict, tmp_path):
     buffer = dict(n_sampled_goal=2, copy_info_dict=copy_info_dict)
     settings = dict(replay_buffer_class=HerReplayBuffer, replay_buffer_kwargs=buffer, buffer_size=150)
     check(maker(algorithm, goals, n_envs=2, policy="MultiInputPolicy", **settings), tmp_path)
+
+
+def test_tensors_are_on_the_device_of_the_networks():
+    """The device "meta" stands for a GPU: nothing of it can be on the CPU by mistake."""
+    make = maker(SoftAC_v1, use_sde=True)
+    saved, _ = make()
+    saved.learn(30)
+    saved._step_log.add_steps(["loss"], th.zeros(2, 1))
+    snapshot = capture(saved, None)
+    model, _ = make()
+    model._setup_learn(30)
+    model.device = th.device("meta")
+    restore(model, None, snapshot.tree, snapshot.tensors)
+    (values,), noise = model._step_log._values, model.actor.action_dist
+    assert {part.device.type for part in (values, noise.exploration_mat, noise.exploration_matrices)} == {"meta"}
