@@ -1,16 +1,19 @@
 """
 A gradient step on a GPU: with and without CUDA graphs, next to SB3, SBX and a CPU of the same machine.
 
-    python benchmarks/gpu.py
+    python benchmarks/gpu.py          # measure, write and draw
+    python benchmarks/gpu.py draw     # only draw, from the files written before
 
 Each model first trains a little by itself, then all of a task take turns in blocks. What is timed is ``train``, sampling
 included, with one gradient step per call as in a training, and with 16 per call. ``loop`` is a step of ``learn``: acting, the
 environment and one gradient step. SBX (JAX) is left out where it is not installed; SB3 and ours run on one thread of the CPU.
 
-Writes ``benchmarks/results/gpu.csv``, medians over the blocks with their range, the ratio to SB3 on the GPU within a block, a
-plot, and ``gpu_same.csv``: how far the parameters with and without graphs are from each other after the same training.
+Writes to ``benchmarks/results``: ``gpu.csv``, medians over the blocks with their range, and the ratio to SB3 on the GPU within
+a block; ``gpu_machine.txt``; a plot; and ``gpu_same.csv``: how far the parameters with and without graphs are from each other
+after the same training.
 """
 
+import argparse
 import csv
 import os
 import platform
@@ -39,7 +42,9 @@ Factory = Callable[[], Any]
 
 
 def pixels() -> gym.Env:
-    return FakeImageEnv(action_dim=6, screen_height=84, screen_width=84, n_channels=4, discrete=True)
+    env = FakeImageEnv(action_dim=6, screen_height=84, screen_width=84, n_channels=4, discrete=True)
+    env.observation_space.seed(0)  # it draws its images from there
+    return env
 
 
 def make(algorithm: type, policy: str, env: Any, batch: int, **options: Any) -> Factory:
@@ -161,11 +166,12 @@ def same(task: str, factories: dict[str, Factory], steps: int) -> list[list[str]
     return rows
 
 
-def draw(rows: list[dict[str, str]], title: str) -> None:
+def draw() -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 7), layout="constrained")
+    rows = list(csv.DictReader(open(RESULTS / "gpu.csv", newline="")))
+    figure = Figure(figsize=(9, 6), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, task in zip(figure.subplots(2, 2).flat, TASKS, strict=True):
         own = [row for row in rows if row["task"] == task]
@@ -173,9 +179,10 @@ def draw(rows: list[dict[str, str]], title: str) -> None:
         colours = ["#0072B2" if "graphs" in row["name"] else "#9fc5dd" if "SB" not in row["name"] else "0.7" for row in own]
         bars = axes.barh([row["name"] for row in own], middles, color=colours)
         axes.bar_label(bars, [f"{middle:.2f}" for middle in middles], padding=2, fontsize=8)
-        axes.set(title=task, xlabel="milliseconds per gradient step", xlim=(0, 1.2 * max(middles)))
+        axes.set_title(task, fontsize=10)
+        axes.set(xlabel="milliseconds per gradient step", xlim=(0, 1.2 * max(middles)))
         axes.invert_yaxis()
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle((RESULTS / "gpu_machine.txt").read_text().strip(), fontsize=9)
     figure.savefig(RESULTS / "gpu.png", dpi=90)
 
 
@@ -190,13 +197,13 @@ def processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
-def main() -> None:
+def measure_all() -> None:
     warnings.simplefilter("ignore")
     warnings.filterwarnings("error", message="cuda_graphs")
     th.set_num_threads(1)
     versions = f"PyTorch {th.__version__.split('+')[0]}, CUDA {th.version.cuda}"
     title = f"{th.cuda.get_device_name()}, {processor()}, {versions}"
-    print(title, flush=True)
+    (RESULTS / "gpu_machine.txt").write_text(f"{title}\n")
     rows, differences = [], []
     for task, factories in TASKS.items():
         differences += same(task, factories(), 100)
@@ -207,7 +214,14 @@ def main() -> None:
         header = ["task", "name", "gradient steps", "largest difference", "largest parameter"]
         write(RESULTS / "gpu_same.csv", header, differences)
         write(RESULTS / "gpu.csv", list(rows[0]), [list(row.values()) for row in rows])
-    draw(rows, title)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", nargs="?", choices=["measure", "draw"], default="measure")
+    if parser.parse_args().command == "measure":
+        measure_all()
+    draw()
 
 
 if __name__ == "__main__":
