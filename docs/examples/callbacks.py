@@ -24,7 +24,15 @@ def main(timesteps: int = 15_000, folder: str | None = None) -> dict[str, float]
     """Return the last value of each number in the log, by its name in TensorBoard."""
     folder = folder or tempfile.mkdtemp()
     model = DiscreteSAC(
-        "MlpPolicy", "CartPole-v1", 1e-3, target_entropy="ratio_0.5", tau=0.02, batch_size=64, tensorboard_log=folder, seed=0
+        "MlpPolicy",
+        "CartPole-v1",
+        1e-3,
+        target_entropy="ratio_0.5",
+        tau=0.02,
+        batch_size=64,
+        policy_kwargs=dict(net_arch=[64, 64]),
+        tensorboard_log=folder,
+        seed=0,
     )
     solved = StopTrainingOnRewardThreshold(reward_threshold=475, verbose=1)
     # Evaluations need an environment of their own; the best model so far is kept as best_model.zip

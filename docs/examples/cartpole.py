@@ -13,7 +13,10 @@ from sb3_softac import DiscreteSAC
 def main(timesteps: int = 25_000) -> float:
     """Return the mean return of the deterministic policy over ten episodes, at most 500."""
     env = Monitor(gym.make("CartPole-v1"))
-    model = DiscreteSAC("MlpPolicy", env, learning_rate=1e-3, target_entropy="ratio_0.5", batch_size=128, tau=0.01, seed=0)
+    small = dict(net_arch=[64, 64])
+    model = DiscreteSAC(
+        "MlpPolicy", env, 1e-3, target_entropy="ratio_0.5", batch_size=128, tau=0.01, policy_kwargs=small, seed=0
+    )
     model.learn(timesteps)
 
     path = Path(tempfile.mkdtemp()) / "discretesac_cartpole.zip"
