@@ -13,7 +13,7 @@ from sb3_softac import DiscreteSAC
 def main(timesteps: int = 25_000) -> float:
     """Return the mean return of the deterministic policy over ten episodes, at most 500."""
     env = Monitor(gym.make("CartPole-v1"))
-    small = dict(net_arch=[64, 64])
+    small = dict(net_arch=[64, 64])  # by default two layers of 256 units
     model = DiscreteSAC(
         "MlpPolicy", env, 1e-3, target_entropy="ratio_0.5", batch_size=128, tau=0.01, policy_kwargs=small, seed=0
     )

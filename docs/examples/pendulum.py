@@ -13,7 +13,8 @@ from sb3_softac import SoftAC_v1
 def main(timesteps: int = 10_000) -> float:
     """Return the mean return of the deterministic policy over ten episodes."""
     env = Monitor(gym.make("Pendulum-v1"))
-    model = SoftAC_v1("MlpPolicy", env, learning_rate=1e-3, ent_coef=0.2, seed=0)
+    small = dict(net_arch=[64, 64])  # by default two layers of 256 units
+    model = SoftAC_v1("MlpPolicy", env, learning_rate=1e-3, ent_coef=0.2, policy_kwargs=small, seed=0)
     model.learn(timesteps)
 
     path = Path(tempfile.mkdtemp()) / "softac_v1_pendulum.zip"
