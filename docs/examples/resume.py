@@ -30,7 +30,7 @@ def train(folder: str, timesteps: int, power_cut: int = -1) -> SoftAC_v1:
     return model.learn(timesteps, callback=[ExactCheckpoint(folder, every=timesteps // 4, verbose=1), PowerCut(power_cut)])
 
 
-def main(timesteps: int = 3_000) -> float:
+def main(timesteps: int = 2_000) -> float:
     """Return the largest difference between the parameters of the two trainings."""
     uninterrupted = train(tempfile.mkdtemp(), timesteps)
     folder = tempfile.mkdtemp()

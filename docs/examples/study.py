@@ -17,10 +17,10 @@ evaluation: {{every: {every}, episodes: 5}}
 """
 
 
-def main(timesteps: int = 3_000, seeds: int = 3, folder: str | None = None) -> Path:
+def main(timesteps: int = 2_000, seeds: int = 3, folder: str | None = None) -> Path:
     """Return the page with the learning curve of every seed."""
     file = Path(folder or tempfile.mkdtemp()) / "pendulum.yml"
-    file.write_text(DECLARATION.format(timesteps=timesteps, seeds=seeds, every=timesteps // 6))
+    file.write_text(DECLARATION.format(timesteps=timesteps, seeds=seeds, every=timesteps // 5))
     # What one would type in a shell. `run` may be stopped and repeated: what is done is not done again.
     for command in ("run", "report"):
         subprocess.run([sys.executable, "-m", "sb3_softac.study", command, str(file)], check=True)

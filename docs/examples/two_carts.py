@@ -34,7 +34,10 @@ class TwoCarts(gym.Env):
 def main(timesteps: int = 30_000) -> float:
     """Return the mean return of the deterministic policy over ten episodes, at most 500."""
     env = Monitor(TwoCarts())
-    model = DiscreteSAC("MlpPolicy", env, learning_rate=1e-3, target_entropy="ratio_0.5", batch_size=128, tau=0.02, seed=0)
+    small = dict(net_arch=[64, 64])
+    model = DiscreteSAC(
+        "MlpPolicy", env, 1e-3, target_entropy="ratio_0.5", batch_size=128, tau=0.02, policy_kwargs=small, seed=0
+    )
     model.learn(timesteps)
 
     obs, _ = env.reset(seed=0)
