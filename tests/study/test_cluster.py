@@ -32,7 +32,8 @@ killed = []
 def kill():
     while True:
         at = []
-        for file in Path(path).with_suffix("").rglob("progress"):
+        # Not rglob: it looks into the folders of checkpoints too, which are renamed meanwhile
+        for file in Path(path).with_suffix("").glob("runs/*/*/*/progress"):
             with suppress(OSError, ValueError):  # the run has ended, or the file is being written
                 at.append(int(file.read_text()))
         if len(at) >= 2 and min(at) >= 150:
