@@ -16,7 +16,6 @@ after the same training.
 import argparse
 import csv
 import os
-import platform
 import time
 import warnings
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from stable_baselines3 import DQN, SAC
 from stable_baselines3.common.envs import FakeImageEnv
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac.study.worker import processor
 
 RESULTS = Path(__file__).parent / "results"
 STARTS, BLOCKS, SECONDS = 1_000, 5, 0.1
@@ -189,12 +189,6 @@ def draw() -> None:
 def write(path: Path, header: list[str], rows: list[list[str]]) -> None:
     with open(path, "w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
-
-
-def processor() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def measure_all() -> None:

@@ -76,7 +76,8 @@ POLICIES = {
     "mixture, slow targets": (SoftAC_v1, MIXTURE, 1.0),
     "sql": (SQL, {}, 1.0),
 }
-SLOW_TARGETS = dict(tau=0.003)
+# Settings that differ, of policies that are for MultiGoal only
+ON_MULTIGOAL = {"mixture, slow targets": dict(tau=0.003)}
 
 
 class Bandit(gym.Env):
@@ -178,8 +179,7 @@ def run_multigoal(algorithm, policy_kwargs: dict, factor: float, seed: int, **se
 def run(task: str, policy: str, seed: int) -> list[str]:
     start = time.process_time()
     if task == "multigoal":
-        settings = SLOW_TARGETS if "slow targets" in policy else {}
-        model, shares, exact, kl = run_multigoal(*POLICIES[policy], seed, **settings)
+        model, shares, exact, kl = run_multigoal(*POLICIES[policy], seed, **ON_MULTIGOAL.get(policy, {}))
     else:
         model, shares, exact, kl = run_bandit(BANDITS[task], *POLICIES[policy], seed)
     row = [task, policy, seed, model._n_updates, *(" ".join(f"{share:.3f}" for share in part) for part in (shares, exact))]
@@ -229,7 +229,7 @@ def main() -> None:
         for task in arguments.tasks:
             for policy in arguments.policies:
                 known = [task, policy, str(seed)] in [row[:3] for row in rows]
-                if known or ("slow targets" in policy and task in BANDITS):
+                if known or (policy in ON_MULTIGOAL and task in BANDITS):
                     continue
                 rows.append(run(task, policy, seed))
                 print("  ".join(rows[-1]), flush=True)

@@ -59,10 +59,12 @@ def _describe(value: Any, seen: set[int]) -> Any:
         return {key: _describe(element, seen) for key, element in value.items()}
     if isinstance(value, list | tuple):
         return {number: _describe(element, seen) for number, element in enumerate(value)}
-    if id(value) not in seen and (inner := _attributes(value)) is not None:
-        seen.add(id(value))
-        return id(value), _describe(inner, seen)
-    return None
+    if id(value) in seen:
+        return id(value)
+    if (inner := _attributes(value)) is None:
+        return None
+    seen.add(id(value))
+    return id(value), _describe(inner, seen)
 
 
 def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:

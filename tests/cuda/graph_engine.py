@@ -50,42 +50,11 @@ def tensors_in(tree):
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, th.Tensor)]
 
 
-class Counting:
-    """Counts captures and replays."""
-
-    def __init__(self, memory=1 << 40):
-        super().__init__()
-        self.captures = self.replays = 0
-        self.memory = memory
-
-    def free_memory(self):
-        return self.memory
-
-    def capture(self, function):
-        self.captures += 1
-        result, replay = super().capture(function)
-
-        def counted():
-            self.replays += 1
-            replay()
-
-        return result, counted
-
-
-class GraphsOfTheGPU(CudaEngine):
-    """CUDA graphs on the first GPU."""
-
-    def __init__(self):
-        super().__init__(th.device("cuda", 0))
-
-
 class Recorder:
     """
     CUDA graphs on a CPU: notes the operations of a function, and repeats them on the same memory with the same numbers. As on
     a GPU, nothing has been done there after a capture.
     """
-
-    device_type = "cpu"
 
     def warm_up(self, function):
         return function()
@@ -105,5 +74,28 @@ class Recorder:
 DEVICE = "cuda" if th.cuda.is_available() else "cpu"
 
 
-class CountingEngine(Counting, GraphsOfTheGPU if th.cuda.is_available() else Recorder):
-    """Of the GPU if there is one, so that all tests of this folder run there."""
+class CountingEngine:
+    """Counts captures and replays; of the first GPU if there is one, so that all tests of this folder run there."""
+
+    device_type = DEVICE
+
+    def __init__(self, memory=1 << 40):
+        self.captures = self.replays = 0
+        self.memory = memory
+        self.inner = CudaEngine(th.device("cuda", 0)) if DEVICE == "cuda" else Recorder()
+
+    def free_memory(self):
+        return self.memory
+
+    def warm_up(self, function):
+        return self.inner.warm_up(function)
+
+    def capture(self, function):
+        self.captures += 1
+        result, replay = self.inner.capture(function)
+
+        def counted():
+            self.replays += 1
+            replay()
+
+        return result, counted

@@ -9,6 +9,7 @@ from torch import nn
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.common.temperature import FixedTemperature
 from sb3_softac.cuda import GraphSteps
+from sb3_softac.cuda.dependencies import dependencies, differences
 from sb3_softac.cuda.launcher import WARM_UP
 from tests.cuda.helpers import (
     ALGORITHMS,
@@ -181,6 +182,16 @@ def test_observations_that_are_written_over_take_effect():
         for _ in range(5):
             model.train(1, 4)
     assert_same_models(*models)
+
+
+def test_a_second_name_of_a_network_is_looked_at():
+    """Also of one that was described under its first name."""
+    model = make_model(SoftAC_v1, False)
+    model.second_name = model.policy.critic
+    before = dependencies(model)
+    assert dependencies(model) == before
+    model.second_name = model.policy.value_net
+    assert list(differences(before, dependencies(model))) == ["second_name"]
 
 
 def test_without_a_change_there_is_one_graph():
