@@ -70,7 +70,8 @@ def run_study(path: Path, study: Study, args: argparse.Namespace) -> int:
     :return: Exit code: 1 if a run failed.
     """
     mine = checked_part(study, args)
-    runs: list[Run] = [run for run in mine if not study.result_of(run).exists()]
+    # Seed by seed, so that an interrupted study has something to show of every algorithm and environment
+    runs = sorted((run for run in mine if not study.result_of(run).exists()), key=lambda run: run.seed)
     print(f"{study.name}: {len(mine)} runs, {len(mine) - len(runs)} of them finished", file=sys.stderr)
     if not runs:
         return 0
