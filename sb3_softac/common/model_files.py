@@ -17,6 +17,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import GymEnv
 
+from sb3_softac import files
 from sb3_softac.common.entropy_options import EntropyOptions
 from sb3_softac.common.plain_json import LEFT_OUT, NotPlain, from_plain, to_plain
 
@@ -164,15 +165,5 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     if path.is_dir():
         warnings.warn(f"Path '{path}' is a folder. Will save instead to {path}_2", stacklevel=4)
         path = Path(f"{path}_2")
-    path = Path(os.path.realpath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writing = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(writing, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(writing, path)
-    except BaseException:
-        writing.unlink(missing_ok=True)
-        raise
+    with files.replacing(path) as file:
+        yield file

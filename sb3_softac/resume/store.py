@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 
+from sb3_softac.files import sync
 from sb3_softac.resume.checkpoint import (
     FORMAT,
     MANIFEST,
@@ -31,19 +32,6 @@ from sb3_softac.resume.plain import ResumeError
 
 LIBRARIES = ("sb3_softac", "stable_baselines3", "torch", "numpy", "gymnasium", "mujoco")
 NAME = re.compile(r"checkpoint-(\d{12})")
-
-
-def sync(path: Path) -> None:
-    """
-    Wait until a file or folder is on disk.
-
-    :param path: Path.
-    """
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class Store:

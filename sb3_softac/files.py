@@ -1,0 +1,55 @@
+"""Files that are either complete and on disk, or not there: a crash at any moment leaves the old or the new content."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+def sync(path: Path) -> None:
+    """
+    Wait until a file or folder is on disk.
+
+    :param path: Path.
+    """
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders, and writes their entries by itself
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_folder(path: Path) -> None:
+    """
+    Create a folder and those above it, on disk.
+
+    :param path: Path.
+    """
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync(path.parent)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """
+    :param path: Path of a file; links are followed, missing folders are created.
+    :return: A file to write, which replaces the one at the path when it is complete and on disk.
+    """
+    path = Path(os.path.realpath(path))
+    make_folder(path.parent)
+    writing = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(writing, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(writing, path)
+    except BaseException:
+        writing.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
