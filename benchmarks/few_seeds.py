@@ -6,8 +6,8 @@ What 3 or 5 seeds would have claimed: subsets of the study ``studies/thirty_seed
 
 A claim is the interquartile mean (IQM) of the returns, averaged over all evaluations of a run. Draws subsets of each size
 without replacement and writes ``benchmarks/results/few_seeds.csv``: where the IQM of nine in ten subsets lies, how often its
-95 % interval misses the IQM of all seeds, how far the algorithm would have been from the best one, and how often above it.
-Draws these distributions, and the learning curves of all seeds for the README.
+95 % bootstrap interval misses the IQM of all seeds, how far the algorithm would have been from the best one, and how often
+above it. Draws these distributions, and the learning curves of all seeds for the README.
 """
 
 import csv
@@ -18,7 +18,7 @@ import numpy as np
 from sb3_softac.study import read_study
 from sb3_softac.study.plots import COLOURS, MARKERS, STYLES, learning_curves
 from sb3_softac.study.results import by_name, read_results
-from sb3_softac.study.statistics import interquartile_mean, iqm_interval
+from sb3_softac.study.statistics import bootstrap, interquartile_mean
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "few_seeds.csv"
@@ -47,7 +47,8 @@ def main() -> None:
         means = {name: interquartile_mean(chosen, axis=1) for name, chosen in subsets.items()}
         for name, chosen in subsets.items():
             drawn[name, size] = means[name]
-            missed = [not low <= whole[name] <= high for _, low, high in map(iqm_interval, chosen[:INTERVALS])]
+            low, high = bootstrap((chosen[:INTERVALS].T,), interquartile_mean)
+            missed = (whole[name] < low) | (high < whole[name])
             low, high = np.quantile(means[name], [0.05, 0.95])
             from_low, to_high = np.quantile(means[name] - means[best], [0.05, 0.95])
             rows.append(

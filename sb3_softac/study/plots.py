@@ -2,7 +2,7 @@
 
 import functools
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sb3_softac.study.results import Result, curves
-from sb3_softac.study.statistics import iqm_band, iqm_interval
+from sb3_softac.study.statistics import SEEDS_FOR_INTERVAL, iqm_band
 
 # Okabe and Ito's colours, told apart by colour-blind readers; line styles and markers tell them apart in grey
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -35,13 +35,36 @@ def look(number: int) -> dict[str, Any]:
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number % len(STYLES)]}
 
 
+def band(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    :param returns: Returns ``[runs, ...]``.
+    :return: Interquartile mean and the limits of what is shaded: the 95 % interval, or the range of too few seeds for one.
+    """
+    value, low, high = iqm_band(returns)
+    return (value, low, high) if len(returns) >= SEEDS_FOR_INTERVAL else (value, returns.min(0), returns.max(0))
+
+
+def meaning(sizes: Collection[int]) -> str:
+    """
+    :param sizes: Numbers of seeds.
+    :return: What thick lines and shades stand for.
+    """
+    if max(sizes) == 1:
+        return "a single seed"
+    interval, few = "95 % interval", "range of all seeds"
+    shade = few if max(sizes) < SEEDS_FOR_INTERVAL else interval
+    if min(sizes) < SEEDS_FOR_INTERVAL <= max(sizes):
+        shade = f"{interval} (with fewer than {SEEDS_FOR_INTERVAL} seeds: {few})"
+    return f"interquartile mean, {shade}"
+
+
 def learning_curves(groups: dict[str, list[Result]], cut: dict[str, list[Result]], mode: str, axis: str) -> Figure:
     """
     :param groups: Runs by name.
     :param cut: Unfinished runs, by name.
     :param mode: Evaluation mode.
     :param axis: One of :data:`AXES`.
-    :return: Figure. Above, the interquartile mean of each name with its 95 % interval. Below, a panel for each name with every
+    :return: Figure. Above, the interquartile mean of each name with its :func:`band`. Below, a panel for each name with every
         seed as a thin line; unfinished runs are dotted.
     """
     names = list(dict.fromkeys([*groups, *cut]))
@@ -57,7 +80,7 @@ def learning_curves(groups: dict[str, list[Result]], cut: dict[str, list[Result]
             panel.plot(AXES[axis]([result]), result.returns[mode], color=look(number)["color"], linestyle=":", linewidth=1)
         if group:
             x, returns = AXES[axis](group), curves(group, mode)
-            value, low, high = iqm_band(returns)
+            value, low, high = band(returns)
             main.plot(x, value, **look(number), linewidth=2, label=f"{name} (n = {len(group)})")
             main.fill_between(x, low, high, color=look(number)["color"], alpha=0.15, linewidth=0)
             panel.plot(x, returns.T, color=look(number)["color"], linewidth=0.7, alpha=0.6)
@@ -68,7 +91,8 @@ def learning_curves(groups: dict[str, list[Result]], cut: dict[str, list[Result]
         panel.xaxis.set_major_locator(MaxNLocator(5))
     main.set_ylabel(f"return, {mode} policy")
     if groups:
-        main.legend(fontsize="small", title="interquartile mean, 95 % interval", title_fontsize="small")
+        sizes = [len(group) for group in groups.values()]
+        main.legend(fontsize="small", title=meaning(sizes), title_fontsize="small")
     figure.supxlabel(axis, fontsize="medium")
     return figure
 
@@ -84,16 +108,17 @@ def final_returns(groups: dict[str, list[Result]], mode: str) -> Figure:
     plot = figure.subplots()
     for number, (_, group) in enumerate(groups.items()):
         final = [result.final(mode) for result in group]
-        found = iqm_interval(final)
+        value, low, high = band(np.array(final))
         colour = look(number)["color"]
         spread = np.linspace(-0.16, 0.16, len(final)) if len(final) > 1 else [0.0]
         plot.scatter(final, np.add(number, spread), s=14, color=colour, marker=MARKERS[number % len(MARKERS)], alpha=0.7)
-        plot.plot([found.low, found.high], [number + 0.3] * 2, color="0.3", linewidth=1.5)
-        plot.plot([found.value], [number + 0.3], "d", color="0.1", markersize=5)
+        plot.plot([low, high], [number + 0.3] * 2, color="0.3", linewidth=1.5)
+        plot.plot([value], [number + 0.3], "d", color="0.1", markersize=5)
     plot.set_yticks(range(len(groups)), [f"{name} (n = {len(group)})" for name, group in groups.items()])
     plot.invert_yaxis()
     plot.set_xlabel(f"return at the last evaluation, {mode} policy")
-    figure.suptitle("points: seeds; diamond: interquartile mean with its 95 % interval", fontsize="small")
+    sizes = [len(group) for group in groups.values()]
+    figure.suptitle(f"points: seeds; diamond and bar: {meaning(sizes)}", fontsize="small")
     return figure
 
 
@@ -117,7 +142,7 @@ def sensitivity(groups: dict[str, list[Result]], mode: str, key: str) -> Figure:
     place = (lambda value: value) if are_numbers else functools.partial(list.index, values)
     for number, (name, line) in enumerate(lines.items()):
         x = [place(group[0].run.varied[key]) for group in line]
-        found = [iqm_interval([result.final(mode) for result in group]) for group in line]
+        found = [band(np.array([result.final(mode) for result in group])) for group in line]
         order = np.argsort(x)
         value, low, high = np.array(found)[order].T
         plot.plot(np.array(x)[order], value, **look(number), marker=MARKERS[number % len(MARKERS)], label=name)
@@ -154,8 +179,8 @@ def return_against_strength(
     """
     :param axes: By the name of a perturbation: the unit of its strength, and the strengths ``[strengths]``.
     :param curves: By the name of a perturbation and of an algorithm: returns ``[runs, strengths]``.
-    :return: A panel for each perturbation: every run as a thin line, the interquartile mean of each algorithm with its 95 %
-        interval.
+    :return: A panel for each perturbation: every run as a thin line, the interquartile mean of each algorithm with its
+        :func:`band`.
     """
     columns = min(COLUMNS, len(axes))
     rows = -(-len(axes) // columns)
@@ -165,7 +190,7 @@ def return_against_strength(
         panel.set_visible(False)
     for (name, (unit, strengths)), panel in zip(axes.items(), panels.flat, strict=False):
         for number, (algorithm, returns) in enumerate(curves[name].items()):
-            value, low, high = iqm_band(returns)
+            value, low, high = band(returns)
             panel.plot(strengths, returns.T, color=look(number)["color"], linewidth=0.5, alpha=0.4)
             marker = MARKERS[number % len(MARKERS)]
             label = f"{algorithm} (n = {len(returns)})"

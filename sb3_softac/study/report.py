@@ -44,9 +44,9 @@ def iqm_of(values: list[float]) -> str:
 def between(interval: Interval) -> str:
     """
     :param interval: An interval.
-    :return: Its limits as text.
+    :return: Its limits as text; a dash if there are too few runs for one.
     """
-    return f"{number(interval.low)} to {number(interval.high)}"
+    return "-" if interval.low != interval.low else f"{number(interval.low)} to {number(interval.high)}"
 
 
 def final_table(groups: dict[str, list[Result]], mode: str) -> list[dict[str, str]]:
@@ -87,8 +87,7 @@ def improvement_table(groups: dict[str, list[Result]], mode: str) -> list[dict[s
         found = probability_of_improvement(
             [result.final(mode) for result in groups[first]], [result.final(mode) for result in groups[second]]
         )
-        interval = f"{found.low:.2f} to {found.high:.2f}"
-        rows.append({"better": first, "than": second, "probability": f"{found.value:.2f}", "95 % interval": interval})
+        rows.append({"better": first, "than": second, "probability": f"{found.value:.2f}", "95 % interval": between(found)})
     return rows
 
 

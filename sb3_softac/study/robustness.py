@@ -14,7 +14,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.utils import set_random_seed
 
 from sb3_softac.study.perturbed import Line
-from sb3_softac.study.statistics import iqm_interval
+from sb3_softac.study.statistics import SEEDS_FOR_INTERVAL, iqm_interval
 from sb3_softac.zoo.trained import Trained, load_trained
 
 SEED = 1_000_000
@@ -162,8 +162,7 @@ def summary(groups: dict[str, list[dict[Cell, float]]], lines: tuple[Line, ...],
                     "unit": line.kind.unit,
                     "n": str(len(runs)),
                     "IQM": f"{found.value:.5g}",
-                    "low": f"{found.low:.5g}",
-                    "high": f"{found.high:.5g}",
+                    "95 % interval": "-" if len(runs) < SEEDS_FOR_INTERVAL else f"{found.low:.5g} to {found.high:.5g}",
                     "all seeds": ", ".join(f"{value:.5g}" for value in sorted(returns)),
                 }
             )

@@ -5,7 +5,7 @@ The uncertainty of a mean says how well it is known, and shrinks with more seeds
 agent with another seed may be, and does not shrink (arXiv:2304.01315, section 4).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,8 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 2_000
+SEEDS_FOR_INTERVAL = 10
+"""From fewer runs, a 95 % bootstrap interval misses the true value too often (benchmarks/interval_coverage.py)."""
 
 
 class Interval(NamedTuple):
@@ -46,7 +48,7 @@ def interquartile_mean(values: np.ndarray, axis: int = 0) -> np.ndarray:
 def iqm_interval(values: Sequence[float] | np.ndarray) -> Interval:
     """
     :param values: One number per run ``[n]``.
-    :return: Their interquartile mean with its 95 % percentile bootstrap interval; NaN for the interval of a single run.
+    :return: Their interquartile mean with its 95 % interval; NaN for the interval of fewer than 10 runs.
     """
     value, low, high = iqm_band(np.asarray(values, float)[:, None])
     return Interval(float(value[0]), float(low[0]), float(high[0]))
@@ -54,21 +56,36 @@ def iqm_interval(values: Sequence[float] | np.ndarray) -> Interval:
 
 def iqm_band(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
-    :param curves: One curve per run ``[n, evaluations]``. The bootstrap draws whole runs.
-    :return: Interquartile mean at each evaluation and the limits of its interval, ``[evaluations]`` each.
+    :param curves: One curve per run ``[n, evaluations]``.
+    :return: Interquartile mean at each evaluation and the limits of its 95 % interval, ``[evaluations]`` each; NaN for the
+        limits of fewer than 10 runs.
     """
     value = interquartile_mean(curves)
-    if len(curves) < 2:
+    if len(curves) < SEEDS_FOR_INTERVAL:
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
+    return value, *bootstrap((curves,), interquartile_mean)
+
+
+def bootstrap(
+    samples: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], axis: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    :param samples: Samples, resampled independently of each other; whole runs are drawn.
+    :param statistic: Function of the samples with an argument ``axis``.
+    :param axis: Axis of the runs.
+    :return: Limits of the 95 % percentile bootstrap interval.
+    """
     found = stats.bootstrap(
-        (curves,),
-        interquartile_mean,
+        samples,
+        statistic,
         n_resamples=RESAMPLES,
+        vectorized=True,
+        axis=axis,
         confidence_level=CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(0),
     )
-    return value, found.confidence_interval.low, found.confidence_interval.high
+    return found.confidence_interval.low, found.confidence_interval.high
 
 
 def coverage(n: int, beyond: int) -> float:
@@ -106,31 +123,27 @@ def tolerance_interval(values: Sequence[float] | np.ndarray, share: float = 0.9)
     return Tolerance(float(values[low]), float(values[n - 1 - (beyond - low)]), coverage(n, beyond))
 
 
+def share_of_wins(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    """
+    :param x: Numbers; the last axis counts the runs.
+    :param y: Numbers of others.
+    :param axis: The last axis (an argument that the bootstrap needs).
+    :return: Share of pairs in which the first is larger; ties count half (the Mann-Whitney statistic over n * m).
+    """
+    return 0.5 + 0.5 * np.sign(x[..., :, None] - y[..., None, :]).mean(axis=(-2, -1))
+
+
 def probability_of_improvement(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> Interval:
     """
     How often a run of the first algorithm is better than one of the second; ties count half (arXiv:2108.13264,
-    section 4.3; the Mann-Whitney statistic over n * m).
+    section 4.3).
 
     :param first: One number per run ``[n]``.
     :param second: One number per run ``[m]``.
-    :return: The probability with its 95 % percentile bootstrap interval; NaN for the interval if there is a single run.
+    :return: The probability with its 95 % interval; NaN for the interval if either has fewer than 10 runs.
     """
-
-    def probability(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
-        difference = np.sign(x[..., :, None] - y[..., None, :])
-        return 0.5 + 0.5 * difference.mean(axis=(-2, -1))
-
     x, y = np.asarray(first, float), np.asarray(second, float)
-    value = float(probability(x, y))
-    if len(x) < 2 or len(y) < 2:
+    value = float(share_of_wins(x, y))
+    if min(len(x), len(y)) < SEEDS_FOR_INTERVAL:
         return Interval(value, np.nan, np.nan)
-    found = stats.bootstrap(
-        (x, y),
-        probability,
-        n_resamples=RESAMPLES,
-        vectorized=True,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
-    return Interval(value, *map(float, found.confidence_interval))
+    return Interval(value, *map(float, bootstrap((x, y), share_of_wins, axis=-1)))

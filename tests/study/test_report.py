@@ -10,7 +10,6 @@ import pytest
 from sb3_softac.study import read_study
 from sb3_softac.study.report import write_report
 from sb3_softac.study.results import read_results
-from sb3_softac.study.statistics import iqm_interval
 
 FILE = """
 algorithms: [softac_v1, sac]
@@ -69,9 +68,8 @@ def test_all_runs(study, tmp_path):
     rows = rows_of(tmp_path / "report" / "Hopper-v4_stochastic_final.csv")
     assert len(rows) == 12
     row = next(row for row in rows if row["algorithm"] == "sac, ent_coef 0.1, policy CnnPolicy")
-    found = iqm_interval([1100.1, 1110.1, 1120.1, 1130.1])
     assert row["IQM"] == "1115" and row["n"] == "4" and row["all seeds"] == "1100, 1110, 1120, 1130"
-    assert row["95 % interval of the IQM"] == f"{found.low:.4g} to {found.high:.4g}"
+    assert row["95 % interval of the IQM"] == "-"  # four seeds are too few
     assert (
         row["tolerance interval"] == "1100 to 1130"
         and row["share of agents in the tolerance interval (confidence 0.95)"] == "0.25"

@@ -21,13 +21,20 @@ def test_interquartile_mean_by_hand():
     assert interquartile_mean(np.array([[1.0, 2], [3, 4]]), axis=1) == pytest.approx([1.5, 3.5])
 
 
-def test_interval_of_the_mean_of_few_runs():
-    single, same = iqm_interval([7.0]), iqm_interval([2.0, 2, 2])
-    assert single.value == 7 and np.isnan([single.low, single.high]).all()
-    assert same == (2, 2, 2)
-    found = iqm_interval([1.0, 2, 3, 4, 10])
-    assert found.value == pytest.approx(3) and 1 <= found.low < 3 < found.high <= 10
-    assert found == iqm_interval([1.0, 2, 3, 4, 10])  # the same at each call
+def test_interval_of_the_mean():
+    ten = [0.0, *range(1, 9), 50]
+    found = iqm_interval(ten)
+    assert found.value == pytest.approx(4.5) and 1 < found.low < 4.5 < found.high < 50  # two at each end are left out
+    assert found == iqm_interval(ten)  # the same at each call
+    assert iqm_interval([2.0] * 10) == (2, 2, 2)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 9])
+def test_no_intervals_from_few_runs(n):
+    few, ten = np.arange(n, dtype=float), np.arange(10.0)
+    assert iqm_interval(few).value == interquartile_mean(few) and np.isnan(iqm_interval(few)[1:]).all()
+    for found in (probability_of_improvement(few, ten), probability_of_improvement(ten, few)):
+        assert 0 <= found.value <= 1 and np.isnan(found[1:]).all()
 
 
 def test_interval_of_the_mean_covers_it():
@@ -41,9 +48,10 @@ def test_interval_of_the_mean_covers_it():
 
 
 def test_band():
-    returns = np.array([[0.0, 1], [2, 1], [4, 1]])
+    returns = np.array([np.arange(10.0), np.ones(10)]).T
     value, low, high = iqm_band(returns)
-    assert value == pytest.approx([2, 1]) and low[1] == high[1] == 1 and low[0] < 2 < high[0]
+    assert value == pytest.approx([4.5, 1]) and low[1] == high[1] == 1
+    assert (value[0], low[0], high[0]) == iqm_interval(np.arange(10.0))
 
 
 @pytest.mark.parametrize(("n", "share"), [(3, 0.14), (5, 0.34), (10, 0.61), (20, 0.78), (30, 0.85), (50, 0.91)])
@@ -91,9 +99,7 @@ def test_probability_of_improvement_by_hand():
     # Of six pairs (3, 1) (3, 3) (3, 5) (4, 1) (4, 3) (4, 5) three are better and one is a tie
     assert probability_of_improvement([3, 4], [1, 3, 5]).value == pytest.approx(3.5 / 6)
     assert probability_of_improvement([1, 3, 5], [3, 4]).value == pytest.approx(2.5 / 6)
-    assert np.isnan(probability_of_improvement([1], [0.0, 2]).low)
-    certain = probability_of_improvement([5, 6, 7], [1, 2, 3])
-    assert certain == (1, 1, 1)
+    assert probability_of_improvement(np.arange(10, 20), np.arange(10)) == (1, 1, 1)
 
 
 def test_probability_of_improvement_covers_it():
