@@ -77,8 +77,32 @@ class NetworkOfPolicy:
 class FinitePredictions(BasePolicy):
     """
     A policy whose :meth:`predict` raises an error where SB3's would return NaN, or an action at a bound for an infinite
-    observation.
+    observation, and whose scaling of actions does not round them out of their bounds.
     """
+
+    def scale_action(self, action: np.ndarray) -> np.ndarray:
+        """
+        SB3's ``scale_action``.
+
+        :param action: Actions of the action space ``[..., *action_space.shape]``.
+        :return: The same scaled to [-1, 1]; actions outside their bounds end up outside.
+        """
+        scaled = super().scale_action(action)
+        assert isinstance(self.action_space, spaces.Box)
+        inside = (action >= self.action_space.low) & (action <= self.action_space.high)
+        return np.where(inside, scaled.clip(-1.0, 1.0), scaled)
+
+    def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
+        """
+        SB3's ``unscale_action``.
+
+        :param scaled_action: Actions scaled to [-1, 1] ``[..., *action_space.shape]``.
+        :return: Actions of the action space; those outside [-1, 1] end up outside its bounds.
+        """
+        action = super().unscale_action(scaled_action)
+        assert isinstance(self.action_space, spaces.Box)
+        inside = np.abs(scaled_action) <= 1.0
+        return np.where(inside, action.clip(self.action_space.low, self.action_space.high), action)
 
     def obs_to_tensor(self, observation: np.ndarray | dict[str, np.ndarray]) -> tuple[PyTorchObs, bool]:
         """

@@ -52,10 +52,12 @@ def stretch(x: th.Tensor, log_slope: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     :raises ValueError: if the shapes differ.
     """
     require_same_shape(x=x, log_slope=log_slope)
-    # With exp(|x|) taken out of sinh and cosh nothing overflows, however large x is
-    size = x.abs()
+    # With exp(|x|) taken out of sinh and cosh nothing overflows, however large x is. PyTorch's sign and abs have derivative 0
+    # at 0, so 0 counts as positive here
+    side = th.where(x < 0.0, -1.0, 1.0)
+    size = side * x
     decay = (-2.0 * size).exp()
     half = 0.5 * log_slope.exp() * (1.0 - decay)
-    y = x.sign() * (size + (half + (half.square() + decay).sqrt()).log())
+    y = side * (size + (half + (half.square() + decay).sqrt()).log())
     # log cosh x is -1/2 log(1 - tanh^2 x)
     return y, log_slope + 0.5 * (log_tanh_jacobian(y) - log_tanh_jacobian(x))

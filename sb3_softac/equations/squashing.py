@@ -21,6 +21,26 @@ def log_tanh_jacobian(u: th.Tensor) -> th.Tensor:
     return 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))
 
 
+def unsquash(actions: th.Tensor) -> th.Tensor:
+    r"""
+    Eq. 21 (inverse of the squash), arXiv:1801.01290v2. :math:`u = \mathrm{artanh}(a)`, finite at the ends too.
+
+    In single precision tanh rounds to 1 from u = 9.01 on. The ends therefore count as the largest number below 1, whose u is
+    8.66 in single and 18.71 in double precision; there the gradient with respect to the action is 0.
+
+    :param actions: Squashed actions in [-1, 1] ``[...]``.
+    :return: Pre-activations ``[...]``.
+    :raises ValueError: if an action is NaN, or outside [-1, 1] by more than rounding.
+    """
+    if not (actions.abs() <= 1.0 + 4.0 * th.finfo(actions.dtype).eps).all():
+        raise ValueError(
+            "Densities need actions scaled to [-1, 1], got at least one that is outside or NaN: policy.scale_action() scales "
+            "actions of the environment"
+        )
+    end = 1.0 - 0.5 * th.finfo(actions.dtype).eps
+    return actions.clamp(-end, end).atanh()
+
+
 def gaussian_log_prob(noise: th.Tensor, std: th.Tensor) -> th.Tensor:
     r"""
     Eq. 21 (first term), arXiv:1801.01290v2. Log-density :math:`\log \mu(u|s)` of :math:`u = m + \sigma \epsilon`, diagonal.

@@ -7,7 +7,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from sb3_softac.equations.flow import affine, inverse_affine, stretch
-from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob
+from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob, unsquash
 from sb3_softac.nets.base import Draw
 from sb3_softac.nets.candidates import fixed_noise, take
 from sb3_softac.nets.squashed import SquashedActor
@@ -162,10 +162,11 @@ class SquashedFlowActor(SquashedActor):
     def log_prob(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
         """
         :param obs: Observations.
-        :param actions: Actions scaled to (-1, 1), the ends excluded ``[..., batch, action_dim]``.
+        :param actions: Actions scaled to [-1, 1] ``[..., batch, action_dim]``; the ends count as the numbers next to them.
         :return: Their log-densities in nats ``[..., batch]``.
+        :raises ValueError: if an action is NaN or outside [-1, 1].
         """
-        return self._log_density(self.latent(obs), th.atanh(actions))
+        return self._log_density(self.latent(obs), unsquash(actions))
 
     def _log_density(self, latent: th.Tensor, u: th.Tensor) -> th.Tensor:
         _, log_mu = self.transform(latent, self.noise_of(latent, u))

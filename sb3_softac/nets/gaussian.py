@@ -5,7 +5,7 @@ from stable_baselines3.common.distributions import StateDependentNoiseDistributi
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.sac.policies import Actor
 
-from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob
+from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob, unsquash
 from sb3_softac.nets.base import Draw, WithoutOptimizer
 
 
@@ -57,16 +57,35 @@ class SquashedGaussianActor(WithoutOptimizer, Actor):
         u = (mean + std * noise).detach()
         return Draw(th.tanh(u), squashed_log_prob(gaussian_log_prob((u - mean) / std, std), u))
 
+    def log_prob(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
+        """
+        :param obs: Observations.
+        :param actions: Actions scaled to [-1, 1] ``[..., batch, action_dim]``; the ends count as the numbers next to them.
+        :return: Their log-densities in nats ``[..., batch]``; with gSDE those over all draws of its noise matrix.
+        :raises ValueError: if an action is NaN or outside [-1, 1].
+        """
+        mean, log_std, gsde = self.get_action_dist_params(obs)
+        std = self._std(log_std, gsde.get("latent_sde"))
+        u = unsquash(actions)
+        noise = (u - mean) / std
+        return squashed_log_prob(gaussian_log_prob(noise, std.expand_as(noise)), u)
+
+    def _std(self, log_std: th.Tensor, latent_sde: th.Tensor | None) -> th.Tensor:
+        if latent_sde is None:
+            return log_std.exp()
+        assert isinstance(self.action_dist, StateDependentNoiseDistribution)
+        variance = latent_sde.square() @ self.action_dist.get_std(log_std).square()
+        return (variance + self.action_dist.epsilon).sqrt()
+
     def _noise(self, mean: th.Tensor, log_std: th.Tensor, latent_sde: th.Tensor | None) -> tuple[th.Tensor, th.Tensor]:
         """
         Draw the exploration noise of u = mean + std * noise.
 
         :return: Standardised noise and standard deviation, both ``[batch, action_dim]``.
         """
+        std = self._std(log_std, latent_sde)
         if latent_sde is None:
-            return th.randn_like(mean), log_std.exp()
+            return th.randn_like(mean), std
         # gSDE (arXiv:2005.05719): the noise is a linear function of the features, with a weight matrix kept for several steps
         assert isinstance(self.action_dist, StateDependentNoiseDistribution)
-        variance = latent_sde.square() @ self.action_dist.get_std(log_std).square()
-        std = (variance + self.action_dist.epsilon).sqrt()
         return self.action_dist.get_noise(latent_sde) / std, std

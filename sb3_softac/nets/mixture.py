@@ -7,7 +7,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from sb3_softac.equations.mixture import mixture_log_prob
-from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob
+from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob, unsquash
 from sb3_softac.nets.base import Draw
 from sb3_softac.nets.candidates import take
 from sb3_softac.nets.squashed import SquashedActor
@@ -101,10 +101,11 @@ class SquashedMixtureActor(SquashedActor):
     def log_prob(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
         """
         :param obs: Observations.
-        :param actions: Actions scaled to (-1, 1), the ends excluded ``[..., batch, action_dim]``.
+        :param actions: Actions scaled to [-1, 1] ``[..., batch, action_dim]``; the ends count as the numbers next to them.
         :return: Their log-densities in nats ``[..., batch]``.
+        :raises ValueError: if an action is NaN or outside [-1, 1].
         """
-        u = th.atanh(actions)
+        u = unsquash(actions)
         return squashed_log_prob(mixture_log_prob(u, *self.mixture(obs)), u)
 
     def _sample(self, log_weights: th.Tensor, mean: th.Tensor, std: th.Tensor) -> th.Tensor:

@@ -62,6 +62,9 @@ class TabularMDP:
         initial: np.ndarray | None = None,
     ) -> "TabularMDP":
         """
+        Probabilities may have any floating-point type. Those of less than double precision sum to 1 up to their rounding
+        errors, and are divided by their sums.
+
         :param transitions: Dense probabilities ``[n_states, n_actions, n_states]``, or sparse ones
             ``[n_states * n_actions, n_states]``.
         :param rewards: Expected rewards ``[n_states, n_actions]``.
@@ -73,7 +76,7 @@ class TabularMDP:
         """
         rewards = np.asarray(rewards, dtype=np.float64)
         if not sparse.issparse(transitions):
-            transitions = np.asarray(transitions, dtype=np.float64)
+            transitions = np.asarray(transitions)
             if transitions.shape != (*rewards.shape, len(rewards)):
                 raise ValueError(f"transitions must be [n_states, n_actions, n_states], got {transitions.shape}")
             transitions = transitions.reshape(rewards.size, len(rewards))
@@ -81,9 +84,8 @@ class TabularMDP:
         ends[list(terminal if terminal is not None else [])] = True
         if initial is None:
             initial = ~ends / max((~ends).sum(), 1)
-        return cls(
-            sparse.csr_matrix(transitions, dtype=np.float64), rewards, discount, ends, np.asarray(initial, dtype=np.float64)
-        )
+        first = np.asarray(in_double_precision(np.asarray(initial)))
+        return cls(sparse.csr_matrix(in_double_precision(transitions)), rewards, discount, ends, first)
 
     @classmethod
     def from_gymnasium(cls, env: gym.Env | str, discount: float) -> "TabularMDP":
@@ -113,10 +115,11 @@ class TabularMDP:
                     columns.append(n_states if terminated else next_state)
                     values.append(probability)
         end = n_states * n_actions + np.arange(n_actions)
-        rows, columns, values = [*rows, *end], [*columns, *[n_states] * n_actions], [*values, *[1.0] * n_actions]
+        rows, columns = [*rows, *end], [*columns, *[n_states] * n_actions]
+        given, given_initial = np.asarray(values), np.asarray(table_env.initial_state_distrib)  # in their own precision
         shape = ((n_states + 1) * n_actions, n_states + 1)
-        transitions = sparse.csr_matrix((values, (rows, columns)), shape=shape)
-        initial = np.append(table_env.initial_state_distrib, 0.0)
+        transitions = sparse.csr_matrix((np.append(given, np.ones(n_actions, given.dtype)), (rows, columns)), shape=shape)
+        initial = np.append(given_initial, np.zeros(1, given_initial.dtype))
         return cls.from_arrays(transitions, rewards, discount, [n_states], initial)
 
     def _check_probabilities(self) -> None:
@@ -158,3 +161,17 @@ class TabularMDP:
 
     def _row_of_entries(self) -> np.ndarray:
         return np.repeat(np.arange(self.rewards.size), np.diff(self.transitions.indptr))
+
+
+def in_double_precision(probabilities: np.ndarray | sparse.spmatrix) -> np.ndarray | sparse.spmatrix:
+    """
+    :param probabilities: One distribution in each row, of any type.
+    :return: The same in double precision. Rows that were given in less, and sum to 1 up to rounding errors, are divided by
+        their sums.
+    """
+    result, kind = probabilities.astype(np.float64), probabilities.dtype
+    if not np.issubdtype(kind, np.floating) or kind.itemsize >= 8:
+        return result
+    sums = np.asarray(result.sum(axis=-1))
+    divisors = np.where(np.abs(sums - 1.0) <= 32.0 * float(np.finfo(kind).eps), sums, 1.0)
+    return sparse.diags(1.0 / divisors.ravel()) @ result if sparse.issparse(result) else result / divisors[..., None]

@@ -18,7 +18,7 @@ from scipy import sparse
 from scipy.sparse.linalg import gmres
 
 from sb3_softac.tabular.equations import soft_bellman_backup, soft_policy, soft_value, soft_value_of_policy
-from sb3_softac.tabular.mdp import TabularMDP
+from sb3_softac.tabular.mdp import TabularMDP, in_double_precision
 
 TOLERANCE = 1e-10
 ROUNDING = 2 * np.finfo(np.float64).eps  # of a sweep, relative to what it adds: discount, product, sum and logarithm
@@ -228,9 +228,10 @@ def _check_temperature(temperature: float) -> float:
 
 
 def _check_policy(mdp: TabularMDP, pi: np.ndarray) -> np.ndarray:
-    pi = np.asarray(pi, dtype=np.float64)
+    pi = np.asarray(pi)
     if pi.shape != mdp.rewards.shape:
         raise ValueError(f"pi must be [n_states, n_actions] = {mdp.rewards.shape}, got {pi.shape}")
+    pi = np.asarray(in_double_precision(pi))
     wrong = ~((pi >= 0).all(axis=1) & (np.abs(pi.sum(axis=1) - 1.0) <= 1e-8))
     if wrong.any():
         state = int(np.argmax(wrong))

@@ -73,3 +73,34 @@ def test_modes_reach_every_module_of_what_is_trained_and_no_target(algorithm):
         model.policy.set_training_mode(mode)
         for name, network in networks.items():
             assert {module.training for module in network.modules()} == {mode and name not in model.targets.values()}, name
+
+
+@pytest.mark.parametrize("algorithm", [SoftAC_v1, SQL])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_saturated_actions_keep_their_bounds(algorithm, dtype):
+    """SB3's scaling rounds the ends of one in sixty of these boxes to a number outside."""
+    rng = np.random.default_rng(0)
+    low = (rng.normal(size=200) * 10 ** rng.uniform(-3, 3, 200)).astype(dtype)
+    box = spaces.Box(low, low + (rng.uniform(0.1, 1, 200) * 10 ** rng.uniform(-2, 3, 200)).astype(dtype), dtype=dtype)
+    env = RandomObservations(OBSERVATIONS["vector"], box)
+    model = algorithm(
+        "MlpPolicy", env, buffer_size=100, policy_kwargs=dict(net_arch=[8]), learning_starts=0, train_freq=100, seed=0
+    )
+    output = model.actor.mu.bias if algorithm is SoftAC_v1 else model.actor.network.layers[-1].bias
+    for end in (50.0, -50.0):
+        output.data.fill_(end)
+        for deterministic in (True, False):
+            action, _ = model.predict(env.reset()[0], deterministic=deterministic)
+            assert action in box and action.dtype == dtype
+        for noise in (None, NormalActionNoise(np.zeros(200), np.ones(200))):
+            model._last_obs = env.reset()[0][None]
+            for actions, low, high in zip(model._sample_action(0, noise), (box.low, -1.0), (box.high, 1.0), strict=True):
+                assert (actions >= low).all() and (actions <= high).all()
+    for scaled in (-1.0, 1.0):
+        action = model.policy.unscale_action(np.full(200, scaled, dtype))
+        np.testing.assert_allclose(action, box.high if scaled > 0 else box.low, rtol=1e-6)
+        np.testing.assert_allclose(model.policy.scale_action(action), scaled, atol=1e-6)
+    # What is outside is not pulled in without a word
+    assert (model.policy.scale_action(box.high + 1) > 1).all() and (
+        model.policy.unscale_action(np.full(200, 1.5)) > box.high
+    ).all()

@@ -47,6 +47,20 @@ def test_derivatives():
     assert th.autograd.gradcheck(stretch, [x[:5].detach().requires_grad_(), s[:5].detach().requires_grad_()])
 
 
+@pytest.mark.parametrize("dtype", [th.float32, th.float64])
+@pytest.mark.parametrize("log_slope", [-5.0, -0.5, 0.0, 1.0, 5.0])
+def test_derivatives_at_zero(log_slope, dtype):
+    x = th.tensor([0.0, -0.0], dtype=dtype, requires_grad=True)
+    s = th.full_like(x, log_slope).detach().requires_grad_()
+    y, log_derivative = stretch(x, s)
+    assert (y == 0.0).all()
+    by_x, by_s = th.autograd.grad(y.sum(), [x, s], retain_graph=True)
+    th.testing.assert_close(by_x, s.detach().exp())
+    assert (by_s == 0.0).all()
+    by_x, by_s = th.autograd.grad(log_derivative.sum(), [x, s])
+    assert (by_x == 0.0).all() and (by_s == 1.0).all()
+
+
 def test_no_silent_broadcast():
     for function in (affine, inverse_affine):
         with pytest.raises(ValueError, match="one shape"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch as th
 
-from sb3_softac.equations.squashing import gaussian_log_prob, log_tanh_jacobian, squashed_log_prob
+from sb3_softac.equations.squashing import gaussian_log_prob, log_tanh_jacobian, squashed_log_prob, unsquash
 
 
 def test_jacobian_hand_computed():
@@ -66,3 +66,23 @@ def test_no_silent_broadcast():
         squashed_log_prob(th.zeros(5, 1), th.zeros(5, 2))
     with pytest.raises(ValueError, match="one shape"):
         gaussian_log_prob(th.zeros(5, 2), th.ones(5, 1))
+
+
+@pytest.mark.parametrize("dtype", [th.float32, th.float64])
+def test_unsquash_is_finite_at_the_ends_and_exact_between_them(dtype):
+    below = th.nextafter(th.ones((), dtype=dtype), th.zeros((), dtype=dtype))
+    actions = th.tensor([1.0, below, 1.0 + th.finfo(dtype).eps, 0.5, 0.0], dtype=dtype)  # rounding may pass an end
+    actions = th.cat([actions, -actions]).requires_grad_()
+    u = unsquash(actions)
+    end = 0.5 * math.log((1.0 + below.item()) / th.finfo(dtype).eps * 2.0)
+    expected = th.tensor([end, end, end, math.atanh(0.5), 0.0], dtype=dtype)
+    th.testing.assert_close(u, th.cat([expected, -expected]), rtol=1e-6, atol=0)
+    (gradient,) = th.autograd.grad(u.sum(), actions)
+    assert gradient.isfinite().all() and gradient[0] == 0.0 and gradient[1] > 0.0
+    assert th.equal(u[3:5], actions[3:5].atanh())
+
+
+@pytest.mark.parametrize("wrong", [1.001, -2.0, math.nan, math.inf])
+def test_unsquash_refuses_what_is_no_scaled_action(wrong):
+    with pytest.raises(ValueError, match=r"scaled to \[-1, 1\].*policy.scale_action"):
+        unsquash(th.tensor([[0.3, wrong]]))

@@ -246,3 +246,40 @@ def test_a_flow_starts_as_the_gaussian():
 def test_numbers_that_make_no_distribution(name, kwargs):
     with pytest.raises(ValueError, match="at least 1"):
         make(name, 1, **kwargs)
+
+
+GAUSSIANS = {"gaussian": {}, "gSDE": dict(use_sde=True)}
+
+
+@pytest.mark.parametrize("dtype", [th.float32, th.float64])
+@pytest.mark.parametrize("name", [*KINDS, *GAUSSIANS])
+def test_log_density_at_the_ends(name, dtype):
+    """Single precision returns actions of exactly 1. Their density is that of the number next to them, with a gradient."""
+    actor = make(name, 2) if name in KINDS else make(name, 2, cls=SquashedGaussianActor, **GAUSSIANS[name])
+    actor.to(dtype)
+    obs = row(3).to(dtype)
+    if dtype == th.float32:
+        actor.features_extractor = FlattenExtractor(OBS)
+    below = th.nextafter(th.ones((), dtype=dtype), th.zeros((), dtype=dtype)).item()
+    ends, near = (th.tensor([[end, 0.2], [-end, end], [0.1, -end]], dtype=dtype) for end in (1.0, below))
+    log_pi = actor.log_prob(obs, ends.requires_grad_())
+    assert log_pi.isfinite().all()
+    th.testing.assert_close(log_pi, actor.log_prob(obs, near), rtol=0, atol=0)
+    several = actor.log_prob(obs, th.stack([near, ends]))
+    th.testing.assert_close(several, th.stack([log_pi, log_pi]))
+    log_pi.sum().backward()
+    gradients = {each: p.grad for each, p in actor.named_parameters() if p.grad is not None}
+    assert ends.grad.isfinite().all() and all(gradient.isfinite().all() for gradient in gradients.values())
+    assert any(gradient.abs().sum() > 0 for gradient in gradients.values())
+    with pytest.raises(ValueError, match=r"scaled to \[-1, 1\]"):
+        actor.log_prob(obs, 2.0 * ends)
+
+
+@pytest.mark.parametrize("name", GAUSSIANS)
+@th.no_grad()
+def test_log_density_of_a_gaussian_is_that_of_its_samples(name):
+    actor = make(name, 2, cls=SquashedGaussianActor, **GAUSSIANS[name])
+    if actor.use_sde:
+        actor.reset_noise(50)  # in double precision
+    actions, log_pi = actor.action_log_prob(row(50))
+    th.testing.assert_close(actor.log_prob(row(50), actions), log_pi, rtol=0, atol=1e-6)

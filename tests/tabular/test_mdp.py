@@ -29,6 +29,46 @@ def test_sparse_and_dense_arrays_are_the_same_mdp():
     np.testing.assert_array_equal(dense.initial, [0.5, 0.5, 0.0])
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.longdouble])
+def test_tables_of_any_precision(kind):
+    rng = np.random.default_rng(0)
+    rewards, transitions = rng.normal(size=(30, 2)), rng.dirichlet(np.ones(30), size=(30, 2)).astype(kind)
+    initial = rng.dirichlet(np.ones(30)).astype(kind)
+    assert kind is np.longdouble or (np.abs(transitions.astype(float).sum(axis=2) - 1) > 1e-8).any()  # 1e-8 is for doubles
+    dense = TabularMDP.from_arrays(transitions, rewards.astype(np.float32), 0.9, initial=initial)
+    assert dense.transitions.dtype == dense.initial.dtype == np.float64
+    np.testing.assert_allclose(dense.transitions.sum(axis=1), 1.0, atol=1e-14)
+    exact = TabularMDP.from_arrays(*(x / x.sum(axis=-1, keepdims=True) for x in [transitions.astype(float)]), rewards, 0.9)
+    np.testing.assert_allclose(soft_value_iteration(dense, 0.3).v, soft_value_iteration(exact, 0.3).v, atol=1e-5)
+    soft_policy_evaluation(dense, rng.dirichlet(np.ones(2), size=30).astype(kind), 0.3)
+    if kind is np.float32:
+        thin = TabularMDP.from_arrays(sparse.csr_matrix(transitions.reshape(60, 30)), rewards, 0.9, initial=initial)
+        np.testing.assert_allclose(thin.transitions.toarray(), dense.transitions.toarray(), atol=1e-15)
+
+
+@pytest.mark.parametrize(("kind", "error"), [(np.float16, 0.1), (np.float32, 1e-4), (np.float64, 1e-6)])
+def test_more_than_a_rounding_error_is_refused(kind, error):
+    transitions, rewards = arrays()
+    transitions[1, 1, 0] += error
+    with pytest.raises(ValueError, match=r"state 1, action 1 sum to 1\.[01]"):
+        TabularMDP.from_arrays(transitions.astype(kind), rewards, 0.9, [2])
+    with pytest.raises(ValueError, match="initial probabilities sum to"):
+        TabularMDP.from_arrays(*arrays(), 0.9, [2], initial=np.array([0.5, 0.5 + error, 0.0], kind))
+
+
+def test_tables_of_gymnasium_in_single_precision():
+    env = gym.make("FrozenLake-v1").unwrapped
+    exact = TabularMDP.from_gymnasium(env, 0.9)
+    third = np.float32(1 / 3)
+    env.P = {
+        s: {a: [(third if p < 1 else np.float32(1), *rest) for p, *rest in row] for a, row in q.items()}
+        for s, q in env.P.items()
+    }
+    env.initial_state_distrib = env.initial_state_distrib.astype(np.float32)
+    rough = TabularMDP.from_gymnasium(env, 0.9)
+    np.testing.assert_allclose(rough.transitions.toarray(), exact.transitions.toarray(), atol=1e-12)
+
+
 def break_sum(p, r):
     p[1, 1, 0] += 0.1
 
