@@ -12,6 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalC
 
 from sb3_softac.common import ranks
 from sb3_softac.resume.checkpoint import Checkpoint, Segment
+from sb3_softac.resume.lock import FolderLock
 from sb3_softac.resume.replay import all_rows, is_segmented, read_rows, restore_rows, rows_since
 from sb3_softac.resume.signals import SignalWatch
 from sb3_softac.resume.snapshot import capture, check_algorithm, restore
@@ -37,7 +38,8 @@ class ExactCheckpoint(BaseCallback):
     ended, 143 or 130.
 
     Checkpoints are saved between two rollouts, that is, after the gradient steps. Create everything as before: algorithm,
-    environment, callbacks. Each call of ``learn`` needs its own folder.
+    environment, callbacks. Each call of ``learn`` needs its own folder, which is locked while it runs: a second program waits
+    a minute for the first one to end, and then raises an error that names it.
 
     :param path: Folder of the checkpoints.
     :param every: Environment steps between two checkpoints.
@@ -45,9 +47,11 @@ class ExactCheckpoint(BaseCallback):
         without evaluations, of the last episodes.
     :param verbose: 0 for no output, 1 to report when checkpoints are saved and resumed.
     :raises ValueError: if a number is less than 1.
+    :raises OSError: by ``learn``, if the folder cannot be written.
+    :raises ResumeError: by ``learn``, if the folder is in use, all checkpoints are damaged, or they belong to something else.
     """
 
-    not_resumed = ("_store", "_saved", "_resumed", "_warned", "_signals")
+    not_resumed = ("_store", "_lock", "_is_training", "_saved", "_resumed", "_warned", "_signals")
 
     def __init__(self, path: str | Path, every: int = 10_000, keep: int = 3, verbose: int = 0):
         super().__init__(verbose)
@@ -55,12 +59,25 @@ class ExactCheckpoint(BaseCallback):
             raise ValueError(f"every must be at least 1, got {every}")
         self.every = every
         self._store = Store(path, keep)
+        self._lock = FolderLock(self._store.path)
+        self._is_training = False
         self._saved = Saved()
         self._resumed: Checkpoint | None = None
         self._warned = False
         self._signals = SignalWatch()
 
     def _on_training_start(self) -> None:
+        self._lock.acquire(self)
+        try:
+            self._resume()
+        except BaseException:
+            self._lock.release()
+            raise
+        self._is_training = True
+        self._signals.start(self.model)
+
+    def _resume(self) -> None:
+        """Continue from the newest checkpoint, if there is one."""
         self._saved = Saved()
         # Processes that train one agent go on together, from where all of them have been
         together = ranks.common([path.name for path in self._store.checkpoints()]) if ranks.several() else None
@@ -74,7 +91,6 @@ class ExactCheckpoint(BaseCallback):
             self._saved = Saved(self.model.num_timesteps, getattr(buffer, "pos", 0), self._resumed.segments)
             if self.verbose:
                 print(f"Resuming from {self._resumed.path}")
-        self._signals.start(self.model)
 
     def _on_rollout_start(self) -> None:
         if self._resumed is not None:
@@ -85,17 +101,27 @@ class ExactCheckpoint(BaseCallback):
         if self._signals.caught is not None or self.model.num_timesteps - self._saved.steps >= self.every:
             self._save(in_learn=True)
         if self._signals.caught is not None:
-            self._signals.stop()
+            self._end()
             sys.exit(128 + self._signals.caught)
 
     def _on_step(self) -> bool:
         return True
 
     def _on_training_end(self) -> None:
+        if not self._is_training:  # RL Zoo calls this also if learn() has failed before it began
+            return
         self._signals.stop()
-        # A training that a callback has stopped is stopped again when it is resumed from the checkpoint before
-        if self.model.num_timesteps >= self.model._total_timesteps:
-            self._save(in_learn=False)
+        try:
+            # A training that a callback has stopped is stopped again when it is resumed from the checkpoint before
+            if self.model.num_timesteps >= self.model._total_timesteps:
+                self._save(in_learn=False)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._is_training = False
+        self._signals.stop()
+        self._lock.release()
 
     @property
     def _callbacks(self) -> BaseCallback:

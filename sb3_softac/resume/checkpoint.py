@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 
+from sb3_softac.common.plain_files import open_plain, read_plain_json
 from sb3_softac.resume.plain import ResumeError
 
 FORMAT = 1
@@ -32,9 +33,10 @@ def digest(path: Path) -> str:
     """
     :param path: File.
     :return: SHA-256 of its content.
+    :raises OSError: if it is not a regular file, or larger than the memory.
     """
     sha256 = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_plain(path) as file:
         for block in iter(lambda: file.read(2**20), b""):
             sha256.update(block)
     return sha256.hexdigest()
@@ -74,7 +76,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     :raises ResumeError: if a file is missing, changed, or of an unknown format.
     """
     try:
-        text = (path / MANIFEST).read_text()
+        text = read_plain_json(path / MANIFEST)
         manifest = json.loads(text)
         if manifest["format"] != FORMAT:
             raise ResumeError(f"{path} has format {manifest['format']}; this version of the package reads format {FORMAT}")
@@ -86,7 +88,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         for name, expected in manifest["files"].items():
             if Path(name).name != name or digest(path / name) != expected:
                 raise ResumeError(f"{path / name} is damaged or was changed")
-        return Checkpoint(path, manifest, json.loads((path / STATE).read_text()), load_file(path / TENSORS), segments)
+        return Checkpoint(path, manifest, json.loads(read_plain_json(path / STATE)), load_file(path / TENSORS), segments)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise ResumeError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 
+from sb3_softac.common.plain_files import read_plain_json
 from sb3_softac.files import sync
 from sb3_softac.resume.checkpoint import (
     FORMAT,
@@ -175,7 +176,7 @@ def _save(write: Callable[[Any, Path], None], contents: Any, path: Path) -> None
 
 def _score(path: Path) -> float | None:
     try:
-        return json.loads((path / MANIFEST).read_text())["score"]
+        return json.loads(read_plain_json(path / MANIFEST))["score"]
     except (OSError, ValueError, KeyError):  # damaged
         return None
 

@@ -1,0 +1,138 @@
+"""One training at a time in a folder of checkpoints."""
+
+import json
+import os
+import socket
+import sys
+import warnings
+import weakref
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from filelock import FileLock, Timeout
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_softac.common.plain_files import read_plain_json
+from sb3_softac.resume.plain import ResumeError
+
+LOCK, HOLDER = "lock", "lock.json"
+WAIT_SECONDS = 60.0  # a job that was told to end still saves a checkpoint
+HELD: "weakref.WeakValueDictionary[str, FolderLock]" = weakref.WeakValueDictionary()
+"""The locks of this process by folder."""
+
+
+class FolderLock:
+    """
+    Makes sure that one training at a time writes into a folder. The operating system frees the lock when a process ends.
+
+    :param path: The folder; created when the lock is acquired.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._lock: Any = None
+        self._owner: Any = None
+
+    def acquire(self, callback: BaseCallback) -> None:
+        """
+        Acquire the lock and check that the folder can be written. If another process holds it, wait for that process, for
+        example a job that has been told to end; after a minute, give up.
+
+        :param callback: The callback that writes into the folder.
+        :raises OSError: if the folder cannot be written.
+        :raises ResumeError: if another training keeps writing into it.
+        """
+        key = os.path.realpath(self.path)
+        earlier = HELD.get(key)
+        if earlier is not None:
+            if earlier is not self and earlier._is_training():
+                raise ResumeError(
+                    f"Another ExactCheckpoint of this process writes into {self.path}: give each training its own folder"
+                )
+            earlier.release()  # of a training that has ended with an error
+        self._owner = weakref.ref(callback)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(os.path.join(key, LOCK), thread_local=False)
+            self._wait()
+            HELD[key] = self
+            self._write_holder()
+        except OSError as error:
+            self.release()
+            raise OSError(
+                f"Checkpoints cannot be saved in {self.path} ({error}). Choose another folder, or make this one writable"
+            ) from error
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Release the lock if it is held."""
+        held = [key for key, lock in HELD.items() if lock is self]
+        for key in held:
+            del HELD[key]
+            with suppress(OSError):
+                (self.path / HOLDER).unlink()
+        if self._lock is not None:
+            self._lock.release(force=True)
+        self._lock = self._owner = None
+
+    def _wait(self) -> None:
+        try:
+            self._lock.acquire(timeout=0)
+            return
+        except Timeout:
+            warnings.warn(
+                f"{self.path} is in use by {self._holder()}. Waiting for it to end, {WAIT_SECONDS:.0f} seconds at most",
+                stacklevel=2,
+            )
+        try:
+            self._lock.acquire(timeout=WAIT_SECONDS)
+        except Timeout:
+            raise ResumeError(
+                f"{self.path} is still in use by {self._holder()}. End that program first, or choose another folder"
+            ) from None
+
+    def _write_holder(self) -> None:
+        """Say who holds the lock, by a file that replaces a link instead of following it."""
+        writing = self.path / f".{HOLDER}.{os.getpid()}"
+        with suppress(FileNotFoundError):
+            writing.unlink()
+        with open(writing, "x") as file:
+            json.dump({"host": socket.gethostname(), "pid": os.getpid()}, file)
+        os.replace(writing, self.path / HOLDER)
+
+    def _holder(self) -> str:
+        try:
+            holder = json.loads(read_plain_json(self.path / HOLDER))
+            return f"process {int(holder['pid'])} on {str(holder['host'])[:200]!r}"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "another process"
+
+    def _is_training(self) -> bool:
+        """:return: Whether some thread is in a ``learn`` with the callback that acquired this lock."""
+        owner = self._owner and self._owner()
+        return owner is not None and any(
+            callback is owner
+            for frame in sys._current_frames().values()
+            for given in _callbacks_of_learn(frame)
+            for callback in _all_callbacks(given)
+        )
+
+
+def _callbacks_of_learn(frame: FrameType | None) -> Iterator[Any]:
+    while frame is not None:
+        if frame.f_code.co_name == "learn":
+            yield frame.f_locals.get("callback")
+        frame = frame.f_back
+
+
+def _all_callbacks(callback: Any) -> Iterator[Any]:
+    yield callback
+    inner = callback if isinstance(callback, list) else getattr(callback, "callbacks", None)
+    for other in [*(inner if isinstance(inner, list) else []), getattr(callback, "callback", None)]:
+        if isinstance(other, BaseCallback):
+            yield from _all_callbacks(other)
