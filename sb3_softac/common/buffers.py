@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_softac.common import row_checks
 from sb3_softac.common.draws import Draw, SoftReplayBufferSamples, n_step_targets
 from sb3_softac.common.observation_store import ObservationStore
-from sb3_softac.common.row_view import RowView, RowViews
+from sb3_softac.common.row_view import RowView, RowViews, refuse
 
 
 class SoftReplayBuffer(ReplayBuffer):
@@ -24,8 +24,8 @@ class SoftReplayBuffer(ReplayBuffer):
     SB3's ReplayBuffer, DictReplayBuffer and NStepReplayBuffer in one, with extra columns.
 
     Time limits, n-step targets, several environments and VecNormalize are handled as in SB3, and the same random numbers give
-    the same samples. Observations are stored once; ``observations`` and ``next_observations`` can be read and written as SB3's
-    arrays are (:class:`~sb3_softac.common.row_view.RowView`).
+    the same samples. Observations are stored once, so ``observations`` and ``next_observations`` can be read as SB3's arrays
+    are, but not written (:class:`~sb3_softac.common.row_view.RowView`). All other columns are arrays that can be changed.
 
     :param buffer_size: Number of transitions.
     :param observation_space: Observation space.
@@ -64,9 +64,9 @@ class SoftReplayBuffer(ReplayBuffer):
         self.buffer_size = size = max(buffer_size // n_envs, 1)
         self.optimize_memory_usage, self.handle_timeout_termination = False, handle_timeout_termination
         self.n_steps, self.gamma = n_steps, gamma
-        self._is_dict = isinstance(observation_space, spaces.Dict)
+        self.is_dict = isinstance(observation_space, spaces.Dict)
         parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"": observation_space}
-        self._stores = {key: ObservationStore(space, size, n_envs, single_precision) for key, space in parts.items()}
+        self.stores = {key: ObservationStore(space, size, n_envs, single_precision) for key, space in parts.items()}
         self.actions = np.zeros((size, n_envs, self.action_dim), dtype=self._maybe_cast_dtype(action_space.dtype))
         self.rewards = np.zeros((size, n_envs), dtype=np.float32)
         self.dones, self.timeouts = np.zeros((size, n_envs), dtype=bool), np.zeros((size, n_envs), dtype=bool)
@@ -74,36 +74,29 @@ class SoftReplayBuffer(ReplayBuffer):
         self.n_added = 0
         """Rows added since the start, including those that have been overwritten."""
         columns = [self.actions, self.rewards, self.dones, self.timeouts, *self.extras.values()]
-        row_checks.warn_about_memory(sum(map(attrgetter("nbytes"), [*columns, *self._stores.values()])))
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        if vars(self).pop("_staged", None) is not None:  # saved when extra columns were handed over separately
-            space = self.observation_space
-            for key, store in self._stores.items():
-                store.upgrade(space.spaces[key] if isinstance(space, spaces.Dict) else space, self.pos)
+        row_checks.warn_about_memory(sum(map(attrgetter("nbytes"), [*columns, *self.stores.values()])))
 
     @property
     def observations(self) -> Any:
-        """All observations in SB3's layout ``[buffer_size, n_envs, ...]``, to read and write."""
+        """All observations in SB3's layout ``[buffer_size, n_envs, ...]``, read-only."""
         return self._views(False)
 
     @observations.setter
     def observations(self, values: Any) -> None:
-        self._views(False)[...] = values
+        refuse()
 
     @property
     def next_observations(self) -> Any:
-        """All next observations in SB3's layout ``[buffer_size, n_envs, ...]``, to read and write."""
+        """All next observations in SB3's layout ``[buffer_size, n_envs, ...]``, read-only."""
         return self._views(True)
 
     @next_observations.setter
     def next_observations(self, values: Any) -> None:
-        self._views(True)[...] = values
+        refuse()
 
     def _views(self, next_obs: bool) -> Any:
-        views = RowViews((key, RowView(store, next_obs)) for key, store in self._stores.items())
-        return views if self._is_dict else views[""]
+        views = RowViews((key, RowView(store, next_obs)) for key, store in self.stores.items())
+        return views if self.is_dict else views[""]
 
     def add(  # type: ignore[override]
         self,
@@ -125,10 +118,11 @@ class SoftReplayBuffer(ReplayBuffer):
         :param done: Whether the episodes ended ``[n_envs]``.
         :param infos: Infos; ``TimeLimit.truncated`` distinguishes a time limit from a termination.
         :param extras: Values of the extra columns by name ``[n_envs, ...]``.
-        :raises ValueError: if a shape is not that of the space, or if keys or extra columns are missing or unknown.
+        :raises ValueError: if a shape is not that of the space, if keys or extra columns are missing or unknown, or if ``pos``
+            was set.
         """
         # Everything is checked before anything is stored
-        stores, pos, n_envs = self._stores, self.pos, self.n_envs
+        stores, pos, n_envs = self.stores, self.pos, self.n_envs
         obs, next_obs = row_checks.by_key("obs", obs, stores.keys()), row_checks.by_key("next_obs", next_obs, stores.keys())
         pairs = [store.fit(obs[key], next_obs[key], f"[{key!r}]" if key else "") for key, store in stores.items()]
         actions = row_checks.as_row("action", action, (n_envs, self.action_dim), reshape=True)
@@ -161,7 +155,7 @@ class SoftReplayBuffer(ReplayBuffer):
         """Forget all transitions."""
         super().reset()
         self.timeouts[:] = False
-        for store in self._stores.values():
+        for store in self.stores.values():
             store.clear()
 
     def end_episodes(self) -> None:
@@ -173,7 +167,7 @@ class SoftReplayBuffer(ReplayBuffer):
 
     def keep_double_precision(self) -> None:
         """Store double-precision observations without rounding from now on; those already stored stay rounded."""
-        for store in self._stores.values():
+        for store in self.stores.values():
             store.keep_double_precision()
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> SoftReplayBufferSamples:  # type: ignore[override]
@@ -241,8 +235,8 @@ class SoftReplayBuffer(ReplayBuffer):
     def _observations(
         self, next_obs: bool, where: tuple[np.ndarray, np.ndarray], env: VecNormalize | None
     ) -> th.Tensor | TensorDict:
-        parts = {key: store.get(next_obs, where) for key, store in self._stores.items()}
-        values = self._normalize_obs(parts if self._is_dict else parts[""], env)
+        parts = {key: store.get(next_obs, where) for key, store in self.stores.items()}
+        values = self._normalize_obs(parts if self.is_dict else parts[""], env)
         return {key: self._tensor(part) for key, part in values.items()} if isinstance(values, dict) else self._tensor(values)
 
     def _tensor(self, array: np.ndarray) -> th.Tensor:

@@ -34,12 +34,12 @@ class DeviceCopy:
     def __init__(self, buffer: SoftReplayBuffer, device: th.device):
         self.buffer, self.device = buffer, device
         self._n_seen, self._versions = buffer.n_added, self._buffer_versions()
-        self._pieces = {key: self._send(store.pieces) for key, store in buffer._stores.items()}
-        self._index = {key: self._send(store.index) for key, store in buffer._stores.items()}
+        self._pieces = {key: self._send(store.pieces) for key, store in buffer.stores.items()}
+        self._index = {key: self._send(store.index) for key, store in buffer.stores.items()}
         self._actions = self._send(buffer.actions)
         self._extras = {name: self._send(column) for name, column in buffer.extras.items()}
-        self._shapes = {key: store.shape for key, store in buffer._stores.items()}
-        self._is_dict = buffer._is_dict
+        self._shapes = {key: store.shape for key, store in buffer.stores.items()}
+        self._is_dict = buffer.is_dict
 
     @staticmethod
     def size(buffer: SoftReplayBuffer) -> int:
@@ -47,7 +47,7 @@ class DeviceCopy:
         :param buffer: Replay buffer.
         :return: Maximum size of its copy in bytes.
         """
-        arrays = [array for store in buffer._stores.values() for array in (store.pieces, store.index)]
+        arrays = [array for store in buffer.stores.values() for array in (store.pieces, store.index)]
         return sum(array.nbytes for array in [*arrays, buffer.actions, *buffer.extras.values()])
 
     def follows(self, buffer: SoftReplayBuffer) -> bool:
@@ -58,7 +58,7 @@ class DeviceCopy:
         return self.buffer is buffer and self._versions == self._buffer_versions()
 
     def _buffer_versions(self) -> list[int]:
-        return [store.version for store in self.buffer._stores.values()]
+        return [store.version for store in self.buffer.stores.values()]
 
     def _send(self, array: np.ndarray) -> th.Tensor:
         # The networks read single precision
@@ -74,7 +74,7 @@ class DeviceCopy:
             return
         rows = (self.buffer.pos - 1 - np.arange(new)) % size
         there = self._send(rows)
-        for key, store in self.buffer._stores.items():
+        for key, store in self.buffer.stores.items():
             # Whatever pieces are new, the new rows refer to them
             slots = np.unique(store.index[:, rows])
             self._pieces[key][self._send(slots).long()] = self._send(store.pieces[slots])

@@ -30,7 +30,7 @@ def other_attributes(buffer: ReplayBuffer) -> dict[str, Any]:
     :param buffer: Replay buffer.
     :return: The saved attributes other than its rows.
     """
-    rows = {*COLUMNS, *OBSERVATIONS, "_stores", "extras"} if is_segmented(buffer) else set()
+    rows = {*COLUMNS, *OBSERVATIONS, "stores", "extras"} if is_segmented(buffer) else set()
     if isinstance(buffer, HerReplayBuffer) and not buffer.copy_info_dict:
         rows.add("infos")  # not in use
     return {name: part for name, part in vars(buffer).items() if name not in {*rows, "env"}}
@@ -71,7 +71,7 @@ def _observations(buffer: ReplayBuffer, rows: np.ndarray) -> dict[str, tuple[np.
     if isinstance(buffer, SoftReplayBuffer):
         where = np.repeat(rows, buffer.n_envs), np.tile(np.arange(buffer.n_envs), len(rows))
         shape = len(rows), buffer.n_envs
-        both = {key: [store.get(which, where) for which in (False, True)] for key, store in buffer._stores.items()}
+        both = {key: [store.get(which, where) for which in (False, True)] for key, store in buffer.stores.items()}
         return {
             key: (first.reshape(*shape, *first.shape[1:]), second.reshape(*shape, *second.shape[1:]))
             for key, (first, second) in both.items()
@@ -112,7 +112,7 @@ def write_rows(buffer: ReplayBuffer, rows: np.ndarray, contents: dict[str, np.nd
         second = np.concatenate([first[1:], first[:1]])
         second[contents[f"differs.{key}"]] = contents[f"next.{key}"]
         if isinstance(buffer, SoftReplayBuffer):
-            store = buffer._stores[key]
+            store = buffer.stores[key]
             for row, *pair in zip(
                 rows.tolist(), *(part.astype(store.space.dtype, copy=False) for part in (first, second)), strict=True
             ):

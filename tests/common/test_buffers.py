@@ -277,7 +277,7 @@ def test_bytes_per_transition():
         space, actions = spaces.Box(0, 255, shape, np.uint8 if len(shape) == 3 else np.float64), spaces.Box(-1, 1, (6,))
         sb3 = ReplayBuffer(5_000, space, actions, device="cpu")
         ours = SoftReplayBuffer(5_000, space, actions, device="cpu", single_precision=True)
-        assert size(ours) + sum(map(size, ours._stores.values())) < limit * size(sb3)
+        assert size(ours) + sum(map(size, ours.stores.values())) < limit * size(sb3)
 
 
 def test_memory_optimisation_is_sb3s():
@@ -330,9 +330,9 @@ def test_after_the_switch_to_double_precision_nothing_rounded_is_shared():
     obs, action = np.full((1, 2), 1.7e9 + 0.1), np.zeros((1, 2))
     buffer = make(SoftReplayBuffer, TIMES, 1, single_precision=True)
     buffer.add(obs, obs, action, np.zeros(1), np.zeros(1), [{}])
-    version = buffer._stores[""].version
+    version = buffer.stores[""].version
     buffer.keep_double_precision()
-    assert buffer._stores[""].version > version
+    assert buffer.stores[""].version > version
     buffer.add(obs, obs, action, np.zeros(1), np.zeros(1), [{}])
     np.testing.assert_array_equal(buffer.observations[1], obs)
     assert (buffer.observations[0] != obs).all()
@@ -468,11 +468,11 @@ def test_reset_frees_everything():
     for _ in range(4):
         fill(buffer, stream)
         buffer.end_episodes()
-        sizes.add(tuple(len(store.pieces) for store in buffer._stores.values()))
+        sizes.add(tuple(len(store.pieces) for store in buffer.stores.values()))
         added = buffer.n_added
         buffer.reset()
         assert (buffer.size(), buffer.pos, buffer.full) == (0, 0, False) and not buffer.timeouts.any()
-        assert not any(store.index.any() or store._free for store in buffer._stores.values())
+        assert not any(store.index.any() or store._n_free for store in buffer.stores.values())
         assert buffer.n_added == added  # who follows the buffer is not led to believe that nothing was added
     assert len(sizes) == 1
     fresh = make(SoftReplayBuffer, DICT, 2, n_steps=3)
@@ -520,7 +520,7 @@ def test_warning_about_memory(space, monkeypatch):
 
     buffer = make(SoftReplayBuffer, space, 2, extras={"mask": ((4,), bool)})
     arrays = [buffer.actions, buffer.rewards, buffer.dones, buffer.timeouts, buffer.extras["mask"]]
-    arrays += [part for store in buffer._stores.values() for part in (store.pieces, store.index)]
+    arrays += [part for store in buffer.stores.values() for part in (store.pieces, store.index)]
     needed = sum(array.nbytes for array in arrays)
     available(needed)
     make(SoftReplayBuffer, space, 2, extras={"mask": ((4,), bool)})
@@ -572,28 +572,6 @@ def test_ends_of_episodes_are_saved_and_overwritten(tmp_path):
             sample(copy).discounts, sample(fill(make(SoftReplayBuffer, BOX, 2, n_steps=5), stream[:12])).discounts
         )
         assert_same(sample(fill(copy, stream[12:])), sample(unmarked))
-
-
-@pytest.mark.parametrize("space", [BOX, IMAGE, DICT, spaces.Discrete(5)], ids=str)
-def test_buffers_of_the_first_version_can_be_loaded(space, tmp_path):
-    """Before extra columns were handed over with the transition and rows could be written over."""
-    stream = transitions(space, 2, 3 * SIZE)
-    buffer = fill(make(SoftReplayBuffer, space, 2, n_steps=3), stream[: SIZE + 4])
-    expected = sample(buffer)
-    buffer._staged = {}
-    for store in buffer._stores.values():
-        n_slots = len(store.pieces)
-        free = np.setdiff1d(np.arange(1, n_slots), store.index)
-        for name in ("version", "space", "row_shape", "_next_row", "_n_used", "_free", "_last", "_last_slots"):
-            delattr(store, name)
-        store._free, store._n_free = np.resize(free, n_slots).astype(np.int32), len(free)
-        store.shape = () if isinstance(space, spaces.Discrete) else store.shape
-    save_to_pkl(tmp_path / "buffer.pkl", buffer)
-    loaded = load_from_pkl(tmp_path / "buffer.pkl")
-    assert not hasattr(loaded, "_staged")
-    assert_same(sample(loaded), expected)
-    fill(loaded, stream[SIZE + 4 :])
-    assert_same(sample(loaded), sample(fill(make(SoftReplayBuffer, space, 2, n_steps=3), stream)))
 
 
 @pytest.mark.parametrize(

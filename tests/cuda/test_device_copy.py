@@ -83,7 +83,7 @@ def test_networks_get_single_precision():
     buffer = make_buffer()
     buffer.keep_double_precision()
     add(buffer, 20)
-    assert buffer._stores[""].pieces.dtype == np.float64
+    assert buffer.stores[""].pieces.dtype == np.float64
     copy = DeviceCopy(buffer, DEVICE_OF_COPY)
     add(buffer, 1)
     assert_same_batches(buffer, copy)
@@ -113,7 +113,7 @@ def test_what_a_copy_does_not_follow():
     add(buffer, 4)
     copy = DeviceCopy(buffer, DEVICE_OF_COPY)
     assert copy.follows(buffer) and not copy.follows(make_buffer())
-    buffer.observations[0] = 0.5
+    buffer.reset()
     assert not copy.follows(buffer)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch as th
 from torch import nn
@@ -173,11 +174,15 @@ def test_a_replaced_buffer_takes_effect():
     assert_same_models(*models)
 
 
-def test_observations_that_are_written_over_take_effect():
+def test_a_buffer_that_is_filled_again_takes_effect():
     models = both(SoftAC_v1)
     for model in models:
         learn(model, 10)
-        model.replay_buffer.observations[:] = 0.25
+        stored = model.replay_buffer
+        columns = [np.array(part[:10]) for part in (stored.observations, stored.actions, stored.rewards, stored.dones)]
+        stored.reset()
+        obs, *columns = columns
+        stored.extend(obs * 0.5, obs * 0.25, *columns, [[{}]] * 10)
         model.set_random_seed(2)
         for _ in range(5):
             model.train(1, 4)
