@@ -25,8 +25,8 @@ class MultiGoal(gym.Env[np.ndarray, np.ndarray]):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["human", "rgb_array"], "render_fps": 10}  # type: ignore[misc]
     goals = np.array([[5.0, 0.0], [-5.0, 0.0], [0.0, 5.0], [0.0, -5.0]])
     goal_radius, goal_reward, action_cost, start_std, size = 1.0, 10.0, 30.0, 0.1, 7.0
-    obstacle: tuple[float, float, float] | None = None
-    """Centre and radius of a disk that nothing passes: a move that would touch it does not happen. None for no obstacle."""
+    obstacles: tuple[tuple[float, float, float], ...] = ()
+    """Centres and radii of disks that nothing passes: a move that would touch one does not happen."""
 
     def __init__(self, render_mode: str | None = None):
         if render_mode not in (None, *self.metadata["render_modes"]):
@@ -57,7 +57,7 @@ class MultiGoal(gym.Env[np.ndarray, np.ndarray]):
         """
         action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
         moved = (self.position + action).clip(-self.size, self.size)
-        if not self._touches_obstacle(self.position, moved):
+        if not self._touches_an_obstacle(self.position, moved):
             self.position = moved
         self.path.append(self.position)
         square_distances = ((self.goals - self.position) ** 2).sum(axis=1)
@@ -68,13 +68,15 @@ class MultiGoal(gym.Env[np.ndarray, np.ndarray]):
             self.render()
         return self.position.astype(np.float32), float(reward), reached, False, {"goal": nearest if reached else -1}
 
-    def _touches_obstacle(self, start: np.ndarray, end: np.ndarray) -> bool:
-        """:return: Whether the line between two positions touches the obstacle."""
-        if self.obstacle is None:
-            return False
-        move, to_centre = end - start, np.array(self.obstacle[:2]) - start
-        along = np.clip(to_centre @ move / max(move @ move, 1e-12), 0.0, 1.0)  # where the line comes nearest to the centre
-        return bool(((to_centre - along * move) ** 2).sum() <= self.obstacle[2] ** 2)
+    def _touches_an_obstacle(self, start: np.ndarray, end: np.ndarray) -> bool:
+        """:return: Whether the line between two positions touches an obstacle."""
+        move = end - start
+        for x, y, radius in self.obstacles:
+            to_centre = np.array([x, y]) - start
+            along = np.clip(to_centre @ move / max(move @ move, 1e-12), 0.0, 1.0)  # where the line comes nearest to the centre
+            if radius > 0 and ((to_centre - along * move) ** 2).sum() <= radius**2:
+                return True
+        return False
 
     def render(self) -> np.ndarray | None:
         """
@@ -120,8 +122,8 @@ class MultiGoal(gym.Env[np.ndarray, np.ndarray]):
         cost = ((grid[:, :, None] - self.goals) ** 2).sum(axis=-1).min(axis=-1)
         axes.contour(line, line, cost, 20, linewidths=0.7, cmap="viridis")
         axes.plot(*self.goals.T, "ro")
-        if self.obstacle is not None:
-            axes.add_patch(Circle(self.obstacle[:2], self.obstacle[2], color="0.4"))
+        for x, y, radius in self.obstacles:
+            axes.add_patch(Circle((x, y), radius, color="0.4"))
         (self._line,) = axes.plot([], [], "b-")
         (self._point,) = axes.plot([], [], "bo")
         axes.set(xlim=(-self.size, self.size), ylim=(-self.size, self.size), xticks=[], yticks=[])

@@ -1,11 +1,22 @@
 """What all perturbations have in common: a strength with a unit, and a random number generator of their own."""
 
 import math
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils import seeding
+
+
+def wrappers_of(env: gym.Env) -> Iterator[gym.Wrapper]:
+    """
+    :param env: Environment.
+    :return: Its wrappers, the outermost first.
+    """
+    while isinstance(env, gym.Wrapper):
+        yield env
+        env = env.env
 
 
 class Perturbation(gym.Wrapper):
@@ -33,10 +44,8 @@ class Perturbation(gym.Wrapper):
     def __init__(self, env: gym.Env):
         super().__init__(env)
         self._strength = self.neutral
-        self._level = 1  # so that two perturbations of one environment draw different numbers
-        while isinstance(env, gym.Wrapper):
-            self._level += isinstance(env, Perturbation)
-            env = env.env
+        # So that two perturbations of one environment draw different numbers
+        self._level = 1 + sum(isinstance(inner, Perturbation) for inner in wrappers_of(env))
         self._generator: np.random.Generator | None = None
 
     @property
@@ -51,11 +60,18 @@ class Perturbation(gym.Wrapper):
             what = "a whole number" if self.whole else "a number"
             limits = f"of at least {self.lowest:g}" + (f" and at most {self.highest:g}" if self.highest < math.inf else "")
             raise ValueError(f"The strength of {type(self).__name__} must be {what} {limits} ({self.unit}), got {value!r}")
-        self._strength = int(value) if self.whole else float(value)
-        self._apply()
+        value = int(value) if self.whole else float(value)
+        if value != self.neutral and (reason := self._why_not(value)):
+            raise ValueError(f"{type(self).__name__} cannot have the strength {value:g} in {self.unwrapped}: {reason}")
+        self._apply(self.unwrapped, value)
+        self._strength = value
 
-    def _apply(self) -> None:
-        """Change the environment to the strength, where that is done once and not in every step."""
+    def _why_not(self, strength: float) -> str | None:
+        """:return: Why this strength would have no effect, or cannot be set; None if nothing is wrong with it."""
+        return None
+
+    def _apply(self, env: gym.Env, strength: float) -> None:
+        """Change an environment without wrappers, where that is done once and not in every step."""
 
     @property
     def generator(self) -> np.random.Generator:

@@ -6,7 +6,8 @@ import gymnasium as gym
 import numpy as np
 
 from sb3_softac.envs import MultiGoal
-from sb3_softac.robustness.base import Perturbation
+from sb3_softac.robustness.base import Perturbation, wrappers_of
+from sb3_softac.robustness.parameters import is_number
 
 
 def plane_of(env: gym.Env, who: str) -> MultiGoal:
@@ -35,7 +36,9 @@ class MovedGoals(Perturbation):
 
     def __init__(self, env: gym.Env, strength: float):
         super().__init__(env)
-        self._nominal = plane_of(env, "MovedGoals").goals.copy()
+        plane = plane_of(env, "MovedGoals")
+        self._unmoved = vars(plane).setdefault("_unmoved_goals", plane.goals)
+        self._around_another = any(isinstance(inner, MovedGoals) for inner in wrappers_of(env))
         self.strength = strength
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -45,11 +48,12 @@ class MovedGoals(Perturbation):
         :return: Observation and info.
         """
         result = super().reset(seed=seed, options=options)
-        angle = self.generator.uniform(0.0, 2 * np.pi, len(self._nominal))
         plane = plane_of(self.env, "MovedGoals")
+        goals = plane.goals if self._around_another else self._unmoved
+        angle = self.generator.uniform(0.0, 2 * np.pi, len(goals))
         if self.strength > 0:
             plane.close()  # a picture shows the goals as they were
-        plane.goals = self._nominal + self.strength * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        plane.goals = goals + self.strength * np.stack([np.cos(angle), np.sin(angle)], axis=1)
         return result
 
 
@@ -61,7 +65,8 @@ class Obstacle(Perturbation):
     :param strength: Radius, in units of the plane.
     :param x: Its centre. The default lies on the way to the goal at (5, 0).
     :param y: Its centre.
-    :raises ValueError: if the environment is not MultiGoal, or the disk covers the start (within 0.5 of the origin).
+    :raises ValueError: if the environment is not MultiGoal, or the disk covers the start (within 0.5 of the origin) or lies
+        outside of the plane.
     """
 
     unit = "radius in the plane"
@@ -69,14 +74,27 @@ class Obstacle(Perturbation):
 
     def __init__(self, env: gym.Env, strength: float, x: float = 2.5, y: float = 0.0):
         super().__init__(env)
-        plane_of(env, "Obstacle")
+        plane = plane_of(env, "Obstacle")
+        for name, number in (("x", x), ("y", y)):
+            if not is_number(number) or not np.isfinite(number):
+                raise ValueError(f"Obstacle: {name} must be a number, got {number!r}")
         self.x, self.y = float(x), float(y)
+        self._place = len(plane.obstacles)
+        plane.obstacles = (*plane.obstacles, (self.x, self.y, 0.0))
         self.strength = strength
 
-    def _apply(self) -> None:
-        if np.hypot(self.x, self.y) - self.strength < 0.5:
-            raise ValueError(
-                f"An obstacle of radius {self.strength} at ({self.x}, {self.y}) covers the start: the radius must be at most "
-                f"{np.hypot(self.x, self.y) - 0.5:.3g}"
+    def _why_not(self, strength: float) -> str | None:
+        distance = np.hypot(self.x, self.y)
+        if distance - strength < 0.5:
+            return (
+                f"an obstacle of this radius at ({self.x:g}, {self.y:g}) covers the start: the radius must be at most "
+                f"{distance - 0.5:.3g}"
             )
-        plane_of(self.env, "Obstacle").obstacle = (self.x, self.y, self.strength) if self.strength > 0 else None
+        if np.hypot(*np.maximum(np.abs([self.x, self.y]) - MultiGoal.size, 0.0)) >= strength:
+            return f"an obstacle of this radius at ({self.x:g}, {self.y:g}) lies outside of the plane"
+        return None
+
+    def _apply(self, env: gym.Env, strength: float) -> None:
+        plane = plane_of(env, "Obstacle")
+        others = plane.obstacles
+        plane.obstacles = (*others[: self._place], (self.x, self.y, strength), *others[self._place + 1 :])

@@ -11,6 +11,22 @@ from gymnasium import spaces
 from sb3_softac.robustness.base import Perturbation
 
 
+def refuse_one_value(space: spaces.Space, who: str, what: str) -> None:
+    """
+    :param space: Space of actions or observations.
+    :param who: Who asks, for the error.
+    :param what: What is in the space, for the error.
+    :raises ValueError: if there is only one value in it, which no noise and no delay changes.
+    """
+    one = (
+        (isinstance(space, spaces.Discrete) and space.n == 1)
+        or (isinstance(space, spaces.MultiDiscrete) and (space.nvec == 1).all())
+        or (isinstance(space, spaces.Box) and (space.low == space.high).all())
+    )
+    if one:
+        raise ValueError(f"{who} has no effect where there is only one {what}: {space}")
+
+
 class ActionNoise(Perturbation):
     """
     Normal noise on each component of each action, independent from step to step; the result is clipped to the action space.
@@ -28,6 +44,7 @@ class ActionNoise(Perturbation):
         space = env.action_space
         if not isinstance(space, spaces.Box) or not space.is_bounded():
             raise ValueError(f"ActionNoise needs a bounded Box action space, got {space}")
+        refuse_one_value(space, "ActionNoise", "action")
         self._low, self._high = space.low, space.high
         self.strength = strength
 
@@ -61,6 +78,7 @@ class ObservationNoise(Perturbation):
         space = env.observation_space
         if not isinstance(space, spaces.Box) or space.dtype.kind != "f":
             raise ValueError(f"ObservationNoise needs a Box observation space of floating-point numbers, got {space}")
+        refuse_one_value(space, "ObservationNoise", "observation")
         self._low, self._high = space.low, space.high
         self.strength = strength
 
@@ -104,6 +122,7 @@ class DroppedActions(Perturbation):
         super().__init__(env)
         if env.has_wrapper_attr("action_masks"):
             raise ValueError(f"DroppedActions repeats actions, which the masks of {env.unwrapped} may not allow by then")
+        refuse_one_value(env.action_space, "DroppedActions", "action")
         self._held: Any = None
         self.strength = strength
 
@@ -145,6 +164,7 @@ class DelayedActions(Perturbation):
         space = env.action_space
         if not isinstance(space, spaces.Box):
             raise ValueError(f"DelayedActions needs a Box action space, in which zero stands for no action, got {space}")
+        refuse_one_value(space, "DelayedActions", "action")
         self._nothing = np.zeros(space.shape, space.dtype).clip(space.low, space.high)
         self._under_way: deque[np.ndarray] = deque()
         self.strength = strength

@@ -1,5 +1,6 @@
 """Perturbations of MuJoCo: pushes, and changed masses, friction, gravity and damping."""
 
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -7,6 +8,8 @@ import mujoco
 import numpy as np
 
 from sb3_softac.robustness.base import Perturbation
+from sb3_softac.robustness.parameters import is_number
+from sb3_softac.robustness.scaled import Scaled
 
 
 def model_of(env: gym.Env, who: str) -> mujoco.MjModel:
@@ -29,11 +32,28 @@ def body_of(model: mujoco.MjModel, name: str) -> int:
     :return: Its number.
     :raises ValueError: if there is no such body.
     """
-    number = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, name)
+    number = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, name) if isinstance(name, str) else -1
     if number < 1:  # 0 is the world, which nothing moves
         names = [mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_BODY, k) for k in range(1, model.nbody)]
         raise ValueError(f"The MuJoCo model has no movable body {name!r}; it has {', '.join(filter(None, names))}")
     return number
+
+
+def moves_along_x(model: mujoco.MjModel, body: int) -> bool:
+    """
+    :param model: MuJoCo model.
+    :param body: Number of a body.
+    :return: Whether the joints let its centre of mass move along the x axis of the world, in some position of several.
+    """
+    data, jacobian, generator = mujoco.MjData(model), np.zeros((3, model.nv)), np.random.default_rng(0)
+    for _ in range(5):
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_comPos(model, data)
+        mujoco.mj_jacBodyCom(model, data, jacobian, None, body)
+        if np.abs(jacobian[0]).max(initial=0.0) > 1e-9:
+            return True
+        mujoco.mj_integratePos(model, data.qpos, generator.standard_normal(model.nv), 1.0)
+    return False
 
 
 class Push(Perturbation):
@@ -54,11 +74,14 @@ class Push(Perturbation):
 
     def __init__(self, env: gym.Env, strength: float, body: str = "torso", steps: int = 5, every: int = 100):
         super().__init__(env)
-        self._body = body_of(model_of(env, "Push"), body)
+        model = model_of(env, "Push")
+        self._body = body_of(model, body)
+        if not moves_along_x(model, self._body):
+            raise ValueError(f"Push: no joint of {env.unwrapped} lets the body {body!r} move along the x axis")
         for name, number in (("steps", steps), ("every", every)):
-            if not isinstance(number, int) or number < 1:
+            if not is_number(number) or number < 1 or number % 1:
                 raise ValueError(f"Push: {name} must be a whole number of environment steps, at least 1, got {number!r}")
-        self.steps, self.every = steps, every
+        self.steps, self.every = int(steps), int(every)
         self._left, self._direction = 0, 1.0
         self.strength = strength
 
@@ -78,38 +101,43 @@ class Push(Perturbation):
         """
         if self._left == 0 and self.generator.random() < 1 / self.every:
             self._left, self._direction = self.steps, self.generator.choice((-1.0, 1.0))
-        pushed = self._left > 0 and self.strength > 0
-        self.env.unwrapped.data.xfrc_applied[self._body, 0] = self.strength * self._direction if pushed else 0.0  # type: ignore[attr-defined]
+        force = self.strength * self._direction if self._left > 0 else 0.0
         self._left = max(self._left - 1, 0)
-        return self.env.step(action)
+        if force == 0:
+            return self.env.step(action)
+        before = self._force_on_body()[0]
+        self._force_on_body()[0] = pushed = before + force  # of other pushes, and of the environment itself
+        result = self.env.step(action)
+        if self._force_on_body()[0] == pushed:
+            self._force_on_body()[0] = before
+        return result
+
+    def _force_on_body(self) -> np.ndarray:
+        return self.unwrapped.data.xfrc_applied[self._body]  # type: ignore[attr-defined]
 
 
-class ScaledModel(Perturbation):
+class ScaledModel(Scaled):
     """
-    Multiplies numbers of the MuJoCo model by the strength.
-
-    All wrappers of the environment share this model; a strength of 1 restores its numbers.
+    Multiplies arrays of the MuJoCo model by the strength.
 
     :param env: MuJoCo environment.
     :param strength: Factor.
-    :raises ValueError: if the environment is not a MuJoCo environment, or the factor is negative.
+    :raises ValueError: if the environment is not a MuJoCo environment, the factor is negative, or it changes nothing.
     """
 
-    unit = "factor"
-    neutral = 1.0
-    strengths = (0.5, 0.75, 1.25, 1.5, 2.0)
     arrays: ClassVar[tuple[str, ...]]
     """Names of the arrays in the model."""
 
     def __init__(self, env: gym.Env, strength: float):
-        super().__init__(env)
         model = model_of(env, type(self).__name__)
-        self._nominal = {name: array.copy() for name in self.arrays if (array := getattr(model, name, None)) is not None}
+        super().__init__(env, tuple(name for name in self.arrays if hasattr(model, name.split(".")[0])))
         self.strength = strength
 
-    def _apply(self) -> None:
-        for name, nominal in self._nominal.items():
-            getattr(self.env.unwrapped.model, name)[...] = self.strength * nominal  # type: ignore[attr-defined]
+    def _read(self, env: gym.Env, name: str) -> np.ndarray:
+        return attrgetter(name)(env.model)  # type: ignore[attr-defined]
+
+    def _write(self, env: gym.Env, name: str, value: np.ndarray) -> None:
+        self._read(env, name)[...] = value
 
 
 class BodyMass(ScaledModel):
@@ -119,7 +147,8 @@ class BodyMass(ScaledModel):
     :param env: MuJoCo environment.
     :param strength: Factor, above 0.
     :param body: Name of the body; None for all.
-    :raises ValueError: if the environment is not a MuJoCo environment or has no such body, or the factor is not positive.
+    :raises ValueError: if the environment is not a MuJoCo environment or has no such body, the factor is not positive, or the
+        body has no mass or cannot move.
     """
 
     lowest = 1e-3  # MuJoCo cannot simulate bodies without a mass
@@ -130,11 +159,18 @@ class BodyMass(ScaledModel):
         self._chosen = np.ones(model.nbody, bool) if body is None else np.arange(model.nbody) == body_of(model, body)
         super().__init__(env, strength)
 
-    def _apply(self) -> None:
-        model = self.env.unwrapped.model  # type: ignore[attr-defined]
-        for name, nominal in self._nominal.items():
-            getattr(model, name)[self._chosen] = self.strength * nominal[self._chosen]
+    def _factor(self, name: str, strength: float) -> np.ndarray:
+        factor = np.where(self._chosen, strength, 1.0)
+        return factor[:, None] if name == "body_inertia" else factor
+
+    def _derive(self, env: gym.Env) -> None:
+        model = env.model  # type: ignore[attr-defined]
         mujoco.mj_setConst(model, mujoco.MjData(model))
+
+    def _acts_elsewhere(self, env: gym.Env) -> bool:
+        """A body that lies still may be pushed."""
+        model = env.model  # type: ignore[attr-defined]
+        return bool((self._chosen & (model.body_weldid > 0) & (model.body_mass > 0)).any())
 
 
 class Friction(ScaledModel):
@@ -143,9 +179,24 @@ class Friction(ScaledModel):
 
     :param env: MuJoCo environment.
     :param strength: Factor, at least 0.
+    :raises ValueError: if the environment is not a MuJoCo environment, the factor is negative, or there is no contact with
+        friction.
     """
 
     arrays = ("geom_friction", "pair_friction")
+
+    def _acts_elsewhere(self, env: gym.Env) -> bool:
+        """Two bodies may touch that have not done so yet."""
+        model = env.model  # type: ignore[attr-defined]
+        if model.opt.disableflags & (mujoco.mjtDisableBit.mjDSBL_CONTACT | mujoco.mjtDisableBit.mjDSBL_CONSTRAINT):
+            return False
+        touching = (model.geom_contype[:, None] & model.geom_conaffinity) > 0
+        condim = np.maximum(model.geom_condim[:, None], model.geom_condim)
+        body = model.body_weldid[model.geom_bodyid]
+        parent = np.where(body > 0, model.body_weldid[model.body_parentid[body]], 0)
+        # MuJoCo lets no body touch itself or its parent, unless the parent is the world
+        apart = (body[:, None] != body) & ~((parent[:, None] == body) & (body > 0))
+        return bool((touching & apart & apart.T & (condim > 1)).any() or (model.pair_dim > 1).any())
 
 
 class JointDamping(ScaledModel):
@@ -154,28 +205,19 @@ class JointDamping(ScaledModel):
 
     :param env: MuJoCo environment.
     :param strength: Factor, at least 0.
+    :raises ValueError: if the environment is not a MuJoCo environment, the factor is negative, or no joint is damped.
     """
 
     arrays = ("dof_damping", "dof_dampingpoly")  # older versions of MuJoCo have the first alone
 
 
-class Gravity(Perturbation):
+class Gravity(ScaledModel):
     """
     Scales gravity.
 
     :param env: MuJoCo environment.
     :param strength: Factor, at least 0.
-    :raises ValueError: if the environment is not a MuJoCo environment, or the factor is negative.
+    :raises ValueError: if the environment is not a MuJoCo environment, the factor is negative, or gravity moves nothing.
     """
 
-    unit = "factor"
-    neutral = 1.0
-    strengths = (0.5, 0.75, 1.25, 1.5, 2.0)
-
-    def __init__(self, env: gym.Env, strength: float):
-        super().__init__(env)
-        self._nominal = model_of(env, "Gravity").opt.gravity.copy()
-        self.strength = strength
-
-    def _apply(self) -> None:
-        self.env.unwrapped.model.opt.gravity[...] = self.strength * self._nominal  # type: ignore[attr-defined]
+    arrays = ("opt.gravity",)

@@ -5,7 +5,8 @@ from typing import Any
 
 import gymnasium as gym
 
-from sb3_softac.robustness import PARAMETERS, PERTURBATIONS
+from sb3_softac.robustness import PERTURBATIONS
+from sb3_softac.robustness.parameters import parameters_of
 from sb3_softac.study.declaration import Line, StudyError, suggest
 
 
@@ -49,18 +50,22 @@ def all_lines(env: str, env_kwargs: dict[str, Any]) -> tuple[Line, ...]:
     :return: All perturbations that apply to it, with their own strengths.
     """
     made = gym.make(env, **env_kwargs)
-    names = PARAMETERS.get(type(made.unwrapped).__name__, ())
+    names = parameters_of(made.unwrapped)
     lines = [Line(name, name, {}, kind.strengths) for name, kind in PERTURBATIONS.items() if name != "parameter"]
     lines += [Line(f"parameter {name}", "parameter", {"name": name}, PERTURBATIONS["parameter"].strengths) for name in names]
-    applicable = []
-    for line in lines:
-        try:
-            line.wrap(made, line.kind.neutral)
-        except ValueError:
-            continue
-        applicable.append(line)
+    applicable = tuple(line for line in lines if _applies(line, made))
     made.close()
-    return tuple(applicable)
+    return applicable
+
+
+def _applies(line: Line, env: gym.Env) -> bool:
+    try:
+        for strength in line.strengths:
+            perturbed = line.wrap(env, strength)
+            perturbed.strength = line.kind.neutral  # type: ignore[attr-defined]
+    except ValueError:
+        return False
+    return True
 
 
 def check_lines(lines: tuple[Line, ...], env: str, env_kwargs: dict[str, Any]) -> None:
