@@ -11,7 +11,8 @@ JSON_COST = 16  # bytes of memory that a byte of JSON may take
 # Text that leads to a file: a separator, a hidden or home folder, a drive, or a name with a suffix
 PATH = re.compile(r"[/\\\0]|^[.~]|^[A-Za-z]:|\.[A-Za-z]\w*$")
 NAMES_A_FILE = re.compile(
-    r"path|file|folder|dir|prefix|suffix|log_name|log_to|save_|url|command|output|destination", re.IGNORECASE
+    r"(^|_)(path|file|folder|dir|directory|prefix|suffix|(file|path|dir|folder)name|log_?(dir|file)|url|output)s?(_|$)",
+    re.IGNORECASE,
 )
 
 

@@ -51,7 +51,7 @@ def _generators(env: Any) -> dict[str, Any]:
 
 def _read_episodes(reader: Reader, content: str, live: Any, path: str) -> Any:
     """Restore the content of Monitor's CSV file, which is new or has become longer."""
-    if live is not None:
+    if isinstance(live, ResultsWriter):
         live.file_handler.seek(0)
         live.file_handler.truncate()
         live.file_handler.write(content)

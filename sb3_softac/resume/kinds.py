@@ -6,15 +6,20 @@ import copy
 import enum
 import math
 import random
+import re
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
 
-from sb3_softac.resume.plain import Kind, Reader, ResumeError, Writer, without_state
+from sb3_softac.resume.plain import CONTAINERS, Kind, Reader, ResumeError, Writer, names_files, without_state
 
 BIT_GENERATORS = {cls.__name__: cls for cls in (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox)}
+
+
+ITEMS = re.compile(r"[|<>=]?(O|[US]\d{1,6})")  # types of arrays of objects and of strings
 
 
 def write_attributes(writer: Writer, attributes: dict[str, Any], path: str) -> dict[str, Any]:
@@ -27,17 +32,41 @@ def write_attributes(writer: Writer, attributes: dict[str, Any], path: str) -> d
     return {name: writer.write(part, f"{path}.{name}") for name, part in attributes.items()}
 
 
-def read_attributes(reader: Reader, written: dict[str, Any], live: Any, path: str) -> None:
+def read_attributes(reader: Reader, written: dict[str, Any], live: Any, path: str, texts: bool = True) -> None:
     """
     :param reader: Reader.
     :param written: What :func:`write_attributes` returned.
     :param live: The object whose attributes are set.
     :param path: Its name.
+    :param texts: Whether attributes may be text. Text that says which file is written is never read.
+    :raises ResumeError: if a method would be replaced, or text, a container or another value by something of another sort.
     """
     there = vars(live)  # not by setattr: nothing else is to follow from it
+    outside = reader.in_environment
+    reader.in_environment |= isinstance(live, gym.Env) and not isinstance(live, gym.Wrapper)
     for name, part in written.items():
-        if part != {"kept": None}:
-            there[name] = reader.read(part, there.get(name), f"{path}.{name}")
+        if part == {"kept": None}:
+            continue
+        if name not in there and callable(getattr(type(live), name, None)):
+            raise ResumeError(f"{path}.{name} is a method, not something that a checkpoint contains")
+        now = there.get(name)
+        value = reader.read(part, now, f"{path}.{name}")
+        kinds = {_sort_of(value), _sort_of(now)} - {None}
+        if names_files(name, now) or (not texts and str in kinds):
+            continue
+        if names_files(name, value) and (isinstance(value, str | bytes) or not reader.in_environment):
+            continue
+        if len(kinds) > 1:
+            raise ResumeError(f"{path}.{name} is {now!r:.99} now, but {type(value).__name__} was saved")
+        there[name] = value
+    reader.in_environment = outside
+
+
+def _sort_of(value: Any) -> type | None:
+    """:return: ``str`` for text, ``list`` for all containers, ``object`` for other values; None for None."""
+    if value is None:
+        return None
+    return str if isinstance(value, str | bytes) else list if isinstance(value, CONTAINERS) else object
 
 
 def _write_object(writer: Writer, value: Any, path: str) -> Any:
@@ -45,7 +74,7 @@ def _write_object(writer: Writer, value: Any, path: str) -> Any:
 
 
 def _read_object(reader: Reader, content: Any, live: Any, path: str) -> Any:
-    if type(live).__qualname__ != content["class"]:
+    if not _is_object(live) or type(live).__qualname__ != content["class"]:
         raise ResumeError(
             f"{path} is a {type(live).__qualname__} now, but a {content['class']} was saved, and objects are not created "
             "from files. Create everything as the interrupted program did; an environment that creates objects while it "
@@ -123,6 +152,8 @@ def _write_items_array(writer: Writer, value: np.ndarray, path: str) -> Any:
 
 def _read_items_array(reader: Reader, content: Any, live: Any, path: str) -> np.ndarray:
     dtype, shape, items = content
+    if math.prod(shape) != len(items) or not ITEMS.fullmatch(dtype):
+        raise ResumeError(f"{path} is damaged: {len(items)} items of {dtype} are not an array of the shape {shape}")
     result = np.empty(math.prod(shape), dtype=dtype)
     for number, item in enumerate(_read_items(reader, items, None, path)):
         result[number] = item

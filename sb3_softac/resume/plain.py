@@ -5,6 +5,7 @@ Objects are never created from a file. The saved values are restored into existi
 in the same way: numbers and containers are replaced, and random generators, tensors and attributes are set in place.
 """
 
+import collections
 import functools
 import io
 import logging
@@ -19,12 +20,22 @@ import torch as th
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from stable_baselines3.common.logger import Logger
 
+from sb3_softac.common.plain_files import leads_to_a_file
+
 # What carries nothing from one step to the next: functions, types, settings, files, pictures and progress bars.
 WITHOUT_STATE = (
     *(types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType, type, functools.partial, np.ufunc),
     *(EnvSpec, WrapperSpec, np.dtype, th.dtype, th.device, pathlib.PurePath),
     *(Logger, logging.Logger, io.IOBase),
 )
+# What decides where a program writes: it stays as the program has made it, whatever a file says.
+TARGETS = (pathlib.PurePath, io.IOBase, Logger, logging.Logger)
+# Kinds of values that may take the place of any other value. All other kinds are restored only into objects of the same kind.
+VALUES = (
+    *("float", "number", "bytes", "text", "list", "tuple", "set", "deque", "dict", "array", "items", "tensor", "episodes"),
+    *("generator", "random_state", "random"),
+)
+CONTAINERS = (list, tuple, set, dict, collections.deque)
 DISPLAYS = ("pygame", "matplotlib", "glfw", "OpenGL", "gymnasium.envs.mujoco.mujoco_rendering", "tqdm", "rich")
 
 
@@ -100,6 +111,8 @@ class Reader:
     def __init__(self, tensors: dict[str, th.Tensor], kinds: tuple[Kind, ...], device: th.device | str = "cpu"):
         self.tensors, self.device = tensors, device
         self.kinds = {kind.name: kind for kind in kinds}
+        self.in_environment = False
+        """Whether what is read belongs to an environment: there, text in containers is state, otherwise a setting."""
         self._values: list[Any] = []
 
     def read(self, written: Any, live: Any, path: str) -> Any:
@@ -110,17 +123,49 @@ class Reader:
         :return: The value. Objects, generators and tensors are ``live`` itself, changed.
         :raises ResumeError: if the present object is of a different kind.
         """
+        return live if isinstance(live, TARGETS) else self._value(written, live, path)
+
+    def _value(self, written: Any, live: Any, path: str) -> Any:
         if not isinstance(written, dict):
             return written
+        if len(written) != 1:
+            raise ResumeError(f"{path} is damaged: {sorted(written)[:9]} is not one value")
         ((name, content),) = written.items()
         if name == "kept":
             return live
         if name == "same":
+            if type(content) is not int or not 0 <= content < len(self._values):
+                raise ResumeError(f"{path} is damaged: it refers to a value that does not exist")
             return self._values[content]
+        kind = self.kinds.get(name)
+        if kind is None:
+            raise ResumeError(f"{path} is damaged: {name[:99]!r} is not a kind of value")
+        if name not in VALUES and name != "object" and not self._is_of(kind, live):
+            raise ResumeError(f"{path} is a {type(live).__qualname__} now, but a value of the kind {name!r} was saved")
         number = len(self._values)
         self._values.append(live)  # for what refers to the object from within
-        self._values[number] = self.kinds[name].read(self, content, live, path)
-        return self._values[number]
+        value = kind.read(self, content, live, path)
+        self._values[number] = value
+        return value
+
+    def _is_of(self, kind: Kind, live: Any) -> bool:
+        """:return: Whether a value like this one would be written as this kind."""
+        return next((other for other in self.kinds.values() if other.applies(live)), None) is kind
+
+
+def names_files(name: str, value: Any, within: tuple[int, ...] = ()) -> bool:
+    """
+    :param name: Name of an attribute.
+    :param value: Its value.
+    :param within: Identities of the containers around it.
+    :return: Whether it contains text that may say which file is written.
+    """
+    if isinstance(value, str | bytes):
+        return leads_to_a_file(name, value if isinstance(value, str) else value.decode(errors="replace"))
+    if not isinstance(value, CONTAINERS) or id(value) in within:
+        return False
+    items = value.values() if isinstance(value, dict) else value
+    return any(names_files(name, item, (*within, id(value))) for item in items)
 
 
 def without_state(value: Any) -> bool:

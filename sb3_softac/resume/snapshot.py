@@ -45,10 +45,22 @@ def _own(holder: Any, left_out: set[str]) -> dict[str, Any]:
     return {name: part for name, part in vars(holder).items() if name not in left_out and not isinstance(part, str)}
 
 
+def _read_own(reader: Reader, written: dict[str, Any], live: Any, left_out: set[str], path: str) -> None:
+    """Restore what :func:`_own` would save of the object as it is now, and nothing else."""
+    foreign = [name for name, part in written.items() if name in left_out or isinstance(part, str)]
+    if foreign:
+        raise ResumeError(f"{path}.{foreign[0]} is not something that a checkpoint contains: the checkpoint was changed")
+    read_attributes(reader, written, live, path, texts=False)
+
+
+def _left_out(callback: BaseCallback) -> set[str]:
+    return CALL | set(getattr(callback, "not_resumed", ()))
+
+
 def _write_callback(writer: Writer, value: Any, path: str) -> Any:
     return {
         "class": type(value).__name__,
-        "attributes": write_attributes(writer, _own(value, CALL | set(getattr(value, "not_resumed", ()))), path),
+        "attributes": write_attributes(writer, _own(value, _left_out(value)), path),
     }
 
 
@@ -57,7 +69,7 @@ def _read_callback(reader: Reader, content: Any, live: Any, path: str) -> Any:
     same = type(live).__name__ == content["class"]
     if not same or (isinstance(live, CallbackList) and len(live.callbacks) != len(written["callbacks"]["list"])):
         raise ResumeError(f"{path} differs from the {content['class']} in the checkpoint: use the same callbacks as before")
-    read_attributes(reader, written, live, path)
+    _read_own(reader, written, live, _left_out(live), path)
     return live
 
 
@@ -97,7 +109,7 @@ def _write_attributes(writer: Writer, model: BaseAlgorithm, callback: BaseCallba
 
 def _read_attributes(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
     _warn_about_changes(model, written)
-    read_attributes(reader, written, model, "algorithm")
+    _read_own(reader, written, model, ELSEWHERE, "algorithm")
 
 
 def _write_parameters(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
@@ -204,7 +216,10 @@ def restore(model: BaseAlgorithm, callback: BaseCallback, tree: dict[str, Any], 
     """
     for name, (_, read) in PARTS.items():
         device = model.device if name in WITH_THE_NETWORKS else "cpu"
-        read(Reader(tensors, KINDS, device), tree[name], model, callback)
+        try:
+            read(Reader(tensors, KINDS, device), tree[name], model, callback)
+        except RecursionError as error:
+            raise ResumeError(f"The part {name!r} of the checkpoint is nested too deeply") from error
 
 
 def check_algorithm(model: BaseAlgorithm, tree: dict[str, Any]) -> None:
@@ -213,6 +228,9 @@ def check_algorithm(model: BaseAlgorithm, tree: dict[str, Any]) -> None:
     :param tree: State as JSON, of a :class:`Snapshot`.
     :raises ResumeError: if it is the state of a different algorithm.
     """
+    missing = {"algorithm", "in_learn", *PARTS} - (tree.keys() if isinstance(tree, dict) else set())
+    if missing:
+        raise ResumeError(f"The state in the checkpoint is damaged: it has no {', '.join(sorted(missing))}")
     if type(model).__name__ != tree["algorithm"]:
         raise ResumeError(f"The checkpoint was saved by {tree['algorithm']}, but the model is a {type(model).__name__}")
 
