@@ -23,7 +23,7 @@ from sb3_softac.study.statistics import bootstrap, interquartile_mean, share_of_
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "interval_coverage.csv"
-SIZES, SAMPLES, PAIRS = (3, 4, 5, 6, 8, 10, 20, 30), 4_000, 1_000
+SIZES, SAMPLES, PAIRS = (3, 4, 5, 6, 8, 10, 20, 30), 4_000, 500
 Population = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 DISTRIBUTIONS: dict[str, Population] = {
     "normal": lambda rng, shape: rng.normal(size=shape),

@@ -1,5 +1,6 @@
 """Studies that run, are killed and go on, and are reported."""
 
+import json
 import os
 import re
 import signal
@@ -116,6 +117,7 @@ def test_a_run_is_what_the_zoo_makes_of_it(tmp_path):
         assert data["train_timesteps"].tolist() == [200] and data["train_returns"].shape == (1,)
         assert '"seed": 0' in str(data["declaration"]) and '"torch"' in str(data["versions"])
         assert str(tmp_path) not in str(data["declaration"]) + str(data["versions"])
+        assert re.fullmatch("[0-9a-f]{40}(-dirty)?|release", json.loads(str(data["versions"]))["commit"])
     zoo = study.folder_of(run) / "zoo"
     assert {"best_model.zip", "Pendulum-v1.zip", "Pendulum-v1", "0.monitor.csv"} <= {path.name for path in zoo.iterdir()}
     assert not (study.folder_of(run) / "checkpoints").exists() and not study.progress_of(run).exists()
