@@ -168,7 +168,7 @@ def write(path: Path, content: bytes) -> None:
 
 @functools.cache
 def commit() -> str:
-    """:return: Commit of the package's checkout, ``-dirty`` if files differ from it; ``release`` if it is not a checkout."""
+    """:return: Commit of the package's checkout, ``-dirty`` if files of the package differ; ``release`` without a checkout."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(sb3_softac.__file__).parent), *arguments]
@@ -176,7 +176,8 @@ def commit() -> str:
 
     try:
         git("ls-files", "--error-unmatch", "__init__.py")
-        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+        changed = git("status", "--porcelain", "--untracked-files=no", ".")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "release"
 
