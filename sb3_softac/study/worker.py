@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.monitor import load_results
 from stable_baselines3.common.utils import set_random_seed
 
+import sb3_softac
 from sb3_softac.resume import ExactCheckpoint
 from sb3_softac.study.callbacks import EveryNCalls, ProgressFile, QuietEvaluation, TrainingClock
 from sb3_softac.study.checks import made_otherwise
@@ -97,6 +99,7 @@ def work(study: Study, run: Run) -> None:
     :param run: One of its runs.
     :raises StudyError: if it was started with a different declaration.
     """
+    commit()  # of the code that is loaded now
     folder, result = study.folder_of(run), study.result_of(run)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
@@ -137,7 +140,7 @@ def save_result(manager: RunManager, path: Path) -> None:
     """
     episodes = load_results(manager.save_path)
     first = next(iter(manager.evaluations.values()))
-    where = {"python": platform.python_version(), "system": platform.platform(), "processor": processor()}
+    where = {"python": platform.python_version(), "system": platform.platform(), "processor": processor(), "commit": commit()}
     content: dict[str, Any] = {
         "timesteps": np.array(first.evaluations_timesteps),
         **{mode: np.array(made.evaluations_results, np.float32) for mode, made in manager.evaluations.items()},
@@ -161,6 +164,22 @@ def write(path: Path, content: bytes) -> None:
     writing = path.with_name(f".{path.name}.{os.getpid()}")
     writing.write_bytes(content)
     os.replace(writing, path)
+
+
+@functools.cache
+def commit() -> str:
+    """:return: Commit of the package's checkout, ``-dirty`` if its files differ from it; ``release`` if it is not a checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(sb3_softac.__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")
+        changed = git("status", "--porcelain", "--untracked-files=no", ".")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "release"
 
 
 def processor() -> str:
