@@ -34,8 +34,8 @@ PLOTS = ("matplotlib", "seaborn", "rliable")
 
 def main() -> None:
     """Run the script named by the first argument with the remaining ones."""
-    if len(sys.argv) == 3 and sys.argv[1] == "resume":
-        sys.argv[1:] = ["train", *repeat_command(sys.argv[2])]
+    if sys.argv[1:2] == ["resume"]:
+        sys.argv[1:] = ["train", *repeat_command(sys.argv[2:])]
     if len(sys.argv) < 2 or sys.argv[1] not in SCRIPTS:
         given = sys.argv[1] if len(sys.argv) > 1 else "nothing"
         sys.exit(
