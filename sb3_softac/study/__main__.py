@@ -6,12 +6,16 @@ perturbations. ``python -m sb3_softac.study report FILE`` writes a page with eve
 
 import argparse
 import os
+import pickle
 import sys
+import tempfile
 from pathlib import Path
 
 from sb3_softac.study.checks import check_names, check_unchanged
 from sb3_softac.study.declaration import Run, Study, StudyError
 from sb3_softac.study.reading import read_study
+from sb3_softac.study.results import is_finished
+from sb3_softac.study.user_code import frozen
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -36,9 +40,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     report = commands.add_parser("report", help="write a page, plots and tables")
     report.add_argument("file", type=Path, help="YAML file that declares the study")
     report.add_argument("--to", type=Path, help="folder of the report (default: `report` in the output folder of the study)")
-    work = commands.add_parser("work", help="train one run in this process (called by `run`)")
-    work.add_argument("file", type=Path)
-    work.add_argument("run")
+    commands.add_parser("work", help="train one run in this process (called by `run`)")
     return parser.parse_args(arguments)
 
 
@@ -62,16 +64,15 @@ def shard(text: str) -> tuple[int, int]:
     return part, parts
 
 
-def run_study(path: Path, study: Study, args: argparse.Namespace) -> int:
+def run_study(study: Study, args: argparse.Namespace) -> int:
     """
-    :param path: File of the study.
     :param study: Study.
     :param args: Arguments of ``run``.
     :return: Exit code: 1 if a run failed.
     """
-    mine = checked_part(study, args)
+    study, mine = checked_part(study, args)
     # Seed by seed, so that an interrupted study has something to show of every algorithm and environment
-    runs = sorted((run for run in mine if not study.result_of(run).exists()), key=lambda run: run.seed)
+    runs = sorted((run for run in mine if not is_finished(study, run)), key=lambda run: run.seed)
     print(f"{study.name}: {len(mine)} runs, {len(mine) - len(runs)} of them finished", file=sys.stderr)
     if not runs:
         return 0
@@ -82,23 +83,31 @@ def run_study(path: Path, study: Study, args: argparse.Namespace) -> int:
     else:
         from sb3_softac.study.local import run_locally
 
-        failures = run_locally(path, study, runs, args.jobs)
+        failures = run_locally(study, runs, args.jobs)
     return exit_code(failures)
 
 
-def checked_part(study: Study, args: argparse.Namespace) -> tuple[Run, ...]:
+def checked_part(study: Study, args: argparse.Namespace) -> tuple[Study, tuple[Run, ...]]:
     """
     :param study: Study.
     :param args: Arguments of ``run`` or ``robustness``.
-    :return: The runs of this shard.
+    :return: The study as it is declared now, whatever becomes of its files; and the runs of this shard.
     :raises StudyError: if something is known to go wrong.
     """
     check_names(study)
+    study = frozen(study)
     check_unchanged(study)
     if args.jobs < 1:
         raise StudyError(f"--jobs must be at least 1, got {args.jobs}")
+    for what, folder in (("output", study.output), ("results", study.results)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise StudyError(f"{what}: nothing can be written to {folder}: {error.strerror}") from error
     part, parts = args.shard
-    return study.runs[part - 1 :: parts]
+    return study, study.runs[part - 1 :: parts]
 
 
 def exit_code(failures: dict[str, str]) -> int:
@@ -118,10 +127,11 @@ def evaluate_robustness(study: Study, args: argparse.Namespace) -> int:
     :return: Exit code: 1 if an evaluation failed.
     :raises StudyError: if no robustness is declared.
     """
-    mine = [run for run in checked_part(study, args) if run.env in study.robustness]
     if not study.robustness:
         raise StudyError(f"{args.file} has no key `robustness`: add `robustness: {{}}` for all perturbations that apply")
-    runs = [run for run in mine if study.result_of(run).exists()]
+    study, mine = checked_part(study, args)
+    mine = tuple(run for run in mine if run.env in study.robustness)
+    runs = [run for run in mine if is_finished(study, run)]
     print(f"{study.name}: {len(runs)} of {len(mine)} runs are finished", file=sys.stderr)
     from sb3_softac.study.evaluations import evaluate_all
 
@@ -135,26 +145,23 @@ def main(arguments: list[str]) -> int:
     """
     args = parse(arguments)
     try:
+        if args.command == "work":
+            from sb3_softac.study.worker import work
+
+            work(*pickle.load(sys.stdin.buffer))  # from the process that started this one
+            return 0
         study = read_study(args.file)
         if args.command == "run":
-            return run_study(args.file, study, args)
+            return run_study(study, args)
         if args.command == "robustness":
             return evaluate_robustness(study, args)
-        if args.command == "report":
-            from sb3_softac.study.report import write_report
+        from sb3_softac.study.report import write_report
 
-            print(write_report(study, args.to or study.output / "report"))
-            return 0
-        run = next((run for run in study.runs if run.id == args.run), None)
-        if run is None:
-            raise StudyError(f"{args.file} has no run {args.run!r}")
-        from sb3_softac.study.worker import work
-
-        work(study, run)
+        print(write_report(study, args.to or study.output / "report"))
         return 0
     except KeyboardInterrupt:
         return 130
-    except (StudyError, ImportError) as error:
+    except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

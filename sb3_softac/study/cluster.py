@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from sb3_softac.study.declaration import Run, Study
+from sb3_softac.study.declaration import Run, Study, StudyError
 from sb3_softac.study.local import thread_limits
 from sb3_softac.study.progress import watch
+from sb3_softac.study.results import failure_reason
 
 RETRIES = 5
 
@@ -17,12 +18,12 @@ def run_on_ray(study: Study, runs: list[Run], address: str | None, cpus: float, 
     :param cpus: Cores per run.
     :param gpus: GPUs per run, a fraction for several runs on one.
     :return: The reasons of failed runs, by run id.
-    :raises ImportError: if Ray is missing.
+    :raises StudyError: if Ray is missing.
     """
     try:
         import ray
     except ImportError as error:
-        raise ImportError("--engine ray needs Ray: pip install 'sb3_softac[cluster]'") from error
+        raise StudyError("--engine ray needs Ray: pip install 'sb3_softac[cluster]'") from error
     if not ray.is_initialized():
         ray.init(address=address, log_to_driver=False)
 
@@ -33,9 +34,12 @@ def run_on_ray(study: Study, runs: list[Run], address: str | None, cpus: float, 
 
         work(study, run)
 
+    for run in runs:
+        study.failure_of(run).unlink(missing_ok=True)
     tasks: dict[str, Any] = {
         run.id: task.options(runtime_env={"env_vars": thread_limits(run.threads)}).remote(run) for run in runs
     }
+    by_id = {run.id: run for run in runs}
     over: dict[str, str | None] = {}
 
     def outcome() -> dict[str, str | None]:
@@ -47,8 +51,17 @@ def run_on_ray(study: Study, runs: list[Run], address: str | None, cpus: float, 
                     ray.get(reference)
                     over[waiting[reference]] = None
                 except ray.exceptions.RayError as error:
-                    over[waiting[reference]] = str(error).strip().splitlines()[-1]
+                    over[waiting[reference]] = _failure(study, by_id[waiting[reference]], str(error).strip())
         return over
 
     watch(study, runs, outcome)
     return {name: failure for name, failure in over.items() if failure is not None}
+
+
+def _failure(study: Study, run: Run, said: str) -> str:
+    """:return: Why a run failed: what it wrote itself, or what Ray says of a process that died."""
+    path = study.failure_of(run)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{' '.join(said.split())}\n\n{said}\n", encoding="utf-8")
+    return f"{failure_reason(study, run)} (see {path})"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import hashlib
 import json
 import re
 from collections.abc import Callable, Collection
@@ -11,6 +12,9 @@ from typing import Any
 import gymnasium as gym
 
 from sb3_softac.robustness import PERTURBATIONS, Perturbation
+
+LONGEST_NAME = 150
+"""Bytes of a folder's name; file systems allow 255, and endings are added."""
 
 
 class StudyError(ValueError):
@@ -40,6 +44,13 @@ class Run:
     evaluation_modes: tuple[str, ...]
     threads: int
     """Threads of PyTorch."""
+    defaults: dict[str, Any] | None = None
+    """The entry of the hyperparameter file that ``hyperparams`` override; None as long as it has not been read."""
+
+    @property
+    def env_id(self) -> str:
+        """The id under which the environment is registered: without the module of ``module:id``."""
+        return self.env.rpartition(":")[2]
 
     @property
     def id(self) -> str:
@@ -54,7 +65,10 @@ class Run:
 
     def as_json(self) -> str:
         """:return: The run as JSON, for comparison and storage."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, default=str)
+        content = dataclasses.asdict(self)
+        if self.defaults is None:
+            del content["defaults"]
+        return json.dumps(dict(sorted(content.items())), default=str)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +130,10 @@ class Study:
     checkpoint_every: int
     robustness: dict[str, Robustness] = dataclasses.field(default_factory=dict)
     """By environment, where it is declared."""
+    gym_packages: tuple[str, ...] = ()
+    """Modules that register environments."""
+    import_folders: tuple[str, ...] = ()
+    """Where modules of the user are looked for, beside Python's own path."""
 
     def path_of(self, path: str) -> Path:
         """
@@ -137,6 +155,13 @@ class Study:
         :return: The file with the declaration with which it was started.
         """
         return self.folder_of(run) / "run.json"
+
+    def failure_of(self, run: Run) -> Path:
+        """
+        :param run: One of the runs.
+        :return: The file with the reason why it failed, if it did: one line, and below it the traceback if there is one.
+        """
+        return self.folder_of(run) / "failed.txt"
 
     def progress_of(self, run: Run) -> Path:
         """
@@ -180,9 +205,13 @@ def name_of(algorithm: str, varied: dict[str, Any]) -> str:
 def slug(text: str) -> str:
     """
     :param text: Any text.
-    :return: The text reduced to letters, digits and ``._=+-``, for use as a folder name.
+    :return: The text reduced to letters, digits and ``._=+-``, for use as a folder name; a long one is cut and made unique.
     """
-    return re.sub(r"^\.+|[^\w.=+-]+", "_", text)
+    name = re.sub(r"^\.+|[^\w.=+-]+", "_", text)
+    encoded = name.encode()
+    if len(encoded) <= LONGEST_NAME:
+        return name
+    return f"{encoded[: LONGEST_NAME - 9].decode(errors='ignore')}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def suggest(name: str, known: Collection[str]) -> str:

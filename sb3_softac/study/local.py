@@ -1,19 +1,23 @@
 """Runs of a study on one machine: as many processes as cores."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 from sb3_softac.study.declaration import Run, Study
 from sb3_softac.study.progress import watch
+from sb3_softac.study.results import failure_reason
 
 LOG = "log.txt"
+INTERRUPTED = {130: "SIGINT", 143: "SIGTERM"}
+"""Exit codes after a checkpoint was saved on a signal."""
+KILL = 9
 THREADS = ("OMP", "MKL", "OPENBLAS", "NUMBA")
 
 
@@ -25,16 +29,28 @@ def thread_limits(threads: int) -> dict[str, str]:
     return {f"{library}_NUM_THREADS": str(threads) for library in THREADS}
 
 
+def end_of_process(code: int) -> str | None:
+    """
+    :param code: Exit code of a process, negative for a signal.
+    :return: How it ended, if a signal did that.
+    """
+    if code in INTERRUPTED:
+        return f"interrupted by {INTERRUPTED[code]}; the same command continues it"
+    if code >= 0:
+        return None
+    name = next((f" ({one.name})" for one in signal.Signals if one == -code), "")
+    return f"killed by signal {-code}{name}" + (", perhaps because memory ran out" if -code == KILL else "")
+
+
 class Processes:
     """
     The processes of a study.
 
-    :param path: File of the study.
     :param study: Study.
     """
 
-    def __init__(self, path: Path, study: Study):
-        self.path, self.study = path, study
+    def __init__(self, study: Study):
+        self.study = study
         self._running: list[subprocess.Popen[bytes]] = []
         self._ended = False
 
@@ -45,27 +61,34 @@ class Processes:
         :param run: One of the runs.
         :return: The reason if it failed, otherwise None.
         """
-        log = self.study.folder_of(run) / LOG
+        log, failure = self.study.folder_of(run) / LOG, self.study.failure_of(run)
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "sb3_softac.study", "work", str(self.path), run.id]
+        failure.unlink(missing_ok=True)
         with open(log, "ab") as file:
             start = file.tell()
             if self._ended:
                 return "not started"
             # In a session of its own: a Ctrl-C reaches this program only, which passes it on, once
             process = subprocess.Popen(
-                command,
+                [sys.executable, "-m", "sb3_softac.study", "work"],
+                stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **thread_limits(run.threads)},
                 start_new_session=True,
             )
             self._running.append(process)
-            code = process.wait()
-        if code == 0:
+            # As it was declared when the study was started, whatever becomes of the file meanwhile
+            process.communicate(pickle.dumps((self.study, run)))
+        if process.returncode == 0:
             return None
         said = log.read_bytes()[start:].decode(errors="replace").strip().splitlines()
-        return f"{said[-1] if said else 'no output'} (exit code {code}, see {log})"
+        reason = failure_reason(self.study, run) or end_of_process(process.returncode)
+        if reason is None:
+            reason = said[-1] if said else "no output"
+        if process.returncode not in INTERRUPTED and not failure.exists():
+            failure.write_text(f"{reason}\n", encoding="utf-8")
+        return f"{reason} (exit code {process.returncode}, see {log})"
 
     def end(self) -> None:
         """Make all processes save a checkpoint and end."""
@@ -91,15 +114,14 @@ def terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def run_locally(path: Path, study: Study, runs: list[Run], jobs: int) -> dict[str, str]:
+def run_locally(study: Study, runs: list[Run], jobs: int) -> dict[str, str]:
     """
-    :param path: File of the study.
     :param study: Study.
     :param runs: The runs to complete.
     :param jobs: Number of parallel processes.
     :return: The reasons of failed runs, by run id.
     """
-    processes = Processes(path, study)
+    processes = Processes(study)
     with terminated_as_interrupted(), ThreadPoolExecutor(jobs) as pool:
         futures: dict[str, Future[str | None]] = {run.id: pool.submit(processes.run, run) for run in runs}
         try:

@@ -1,6 +1,6 @@
 """The plots of a report: every seed, and the interquartile mean with its interval."""
 
-import functools
+import json
 import textwrap
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sb3_softac.study.results import Result, curves
+from sb3_softac.study.declaration import name_of
+from sb3_softac.study.results import Result, shared_evaluations
 from sb3_softac.study.statistics import SEEDS_FOR_INTERVAL, iqm_band
 
 # Okabe and Ito's colours, told apart by colour-blind readers; line styles and markers tell them apart in grey
@@ -21,10 +22,21 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 COLUMNS = 3
 """Panels per row."""
 SECONDS = "seconds of training (median of the seeds)"
-AXES: dict[str, Callable[[list[Result]], np.ndarray]] = {
-    "environment steps": lambda group: group[0].timesteps,
-    SECONDS: lambda group: np.median([result.seconds for result in group], axis=0),
+AXES: dict[str, Callable[[Result], np.ndarray]] = {
+    "environment steps": lambda result: result.timesteps,
+    SECONDS: lambda result: result.seconds,
 }
+MOST_PIXELS = 50_000
+"""Of a picture in one direction."""
+
+
+def shown(text: str) -> str:
+    """
+    :param text: A name that a user has chosen.
+    :return: The text for Matplotlib, which reads formulas between dollar signs and hides names that begin with an underscore.
+    """
+    printable = "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return printable.replace("$", r"\$") if not printable.startswith("_") else f" {printable}".replace("$", r"\$")
 
 
 def look(number: int) -> dict[str, Any]:
@@ -41,7 +53,9 @@ def band(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     :return: Interquartile mean and the limits of what is shaded: the 95 % interval, or the range of too few seeds for one.
     """
     value, low, high = iqm_band(returns)
-    return (value, low, high) if len(returns) >= SEEDS_FOR_INTERVAL else (value, returns.min(0), returns.max(0))
+    if len(returns) < SEEDS_FOR_INTERVAL:
+        low, high = (np.where(np.isnan(value), np.nan, limit) for limit in (returns.min(0), returns.max(0)))
+    return value, low, high
 
 
 def meaning(sizes: Collection[int]) -> str:
@@ -77,16 +91,18 @@ def learning_curves(groups: dict[str, list[Result]], cut: dict[str, list[Result]
     for number, (name, panel) in enumerate(zip(names, panels, strict=True)):
         group, not_ended = groups.get(name, []), cut.get(name, [])
         for result in not_ended:
-            panel.plot(AXES[axis]([result]), result.returns[mode], color=look(number)["color"], linestyle=":", linewidth=1)
+            panel.plot(AXES[axis](result), result.returns[mode], color=look(number)["color"], linestyle=":", linewidth=1)
+        for result in group:
+            panel.plot(AXES[axis](result), result.returns[mode], color=look(number)["color"], linewidth=0.7, alpha=0.6)
         if group:
-            x, returns = AXES[axis](group), curves(group, mode)
-            value, low, high = band(returns)
-            main.plot(x, value, **look(number), linewidth=2, label=f"{name} (n = {len(group)})")
+            shared = shared_evaluations(group)
+            x = np.median([AXES[axis](result)[at] for result, at in zip(group, shared, strict=True)], axis=0)
+            value, low, high = band(np.array([result.returns[mode][at] for result, at in zip(group, shared, strict=True)]))
+            main.plot(x, value, **look(number), linewidth=2, label=shown(f"{name} (n = {len(group)})"))
             main.fill_between(x, low, high, color=look(number)["color"], alpha=0.15, linewidth=0)
-            panel.plot(x, returns.T, color=look(number)["color"], linewidth=0.7, alpha=0.6)
             panel.plot(x, value, color="black", linewidth=1.2)
         title = f"{name}, {len(group)} seeds" + (f", {len(not_ended)} unfinished" if not_ended else "")
-        panel.set_title("\n".join(textwrap.wrap(title, 90 // columns)), fontsize="small")
+        panel.set_title(shown("\n".join(textwrap.wrap(title, 90 // columns))), fontsize="small")
         panel.tick_params(labelsize="x-small", labelleft=number % columns == 0, labelbottom=number + columns >= len(names))
         panel.xaxis.set_major_locator(MaxNLocator(5))
     main.set_ylabel(f"return, {mode} policy")
@@ -97,10 +113,11 @@ def learning_curves(groups: dict[str, list[Result]], cut: dict[str, list[Result]
     return figure
 
 
-def final_returns(groups: dict[str, list[Result]], mode: str) -> Figure:
+def final_returns(groups: dict[str, list[Result]], mode: str, step: str) -> Figure:
     """
-    :param groups: Runs by name.
+    :param groups: Runs by name, until the step at which they are compared.
     :param mode: Evaluation mode.
+    :param step: That step.
     :return: Figure of the return of each run at its last evaluation, with the interquartile mean and its interval beside the
         points.
     """
@@ -114,19 +131,20 @@ def final_returns(groups: dict[str, list[Result]], mode: str) -> Figure:
         plot.scatter(final, np.add(number, spread), s=14, color=colour, marker=MARKERS[number % len(MARKERS)], alpha=0.7)
         plot.plot([low, high], [number + 0.3] * 2, color="0.3", linewidth=1.5)
         plot.plot([value], [number + 0.3], "d", color="0.1", markersize=5)
-    plot.set_yticks(range(len(groups)), [f"{name} (n = {len(group)})" for name, group in groups.items()])
+    plot.set_yticks(range(len(groups)), [shown(f"{name} (n = {len(group)})") for name, group in groups.items()])
     plot.invert_yaxis()
-    plot.set_xlabel(f"return at the last evaluation, {mode} policy")
+    plot.set_xlabel(f"return at step {step}, {mode} policy")
     sizes = [len(group) for group in groups.values()]
     figure.suptitle(f"points: seeds; diamond and bar: {meaning(sizes)}", fontsize="small")
     return figure
 
 
-def sensitivity(groups: dict[str, list[Result]], mode: str, key: str) -> Figure:
+def sensitivity(groups: dict[str, list[Result]], mode: str, key: str, step: str) -> Figure:
     """
-    :param groups: Runs by name, some of which differ in a hyperparameter.
+    :param groups: Runs by name, some of which differ in a hyperparameter, until the step at which they are compared.
     :param mode: Evaluation mode.
-    :param key: Name of the hyperparameter.
+    :param key: Name of the hyperparameter; its values may be of any kind.
+    :param step: That step.
     :return: Figure of the return over the hyperparameter, one line for each combination of the others.
     """
     figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -134,28 +152,29 @@ def sensitivity(groups: dict[str, list[Result]], mode: str, key: str) -> Figure:
     lines: dict[str, list[list[Result]]] = {}
     for group in groups.values():
         run = group[0].run
-        if key in run.varied:
-            rest = ", ".join(f"{name} {value}" for name, value in run.varied.items() if name != key)
-            lines.setdefault(f"{run.algorithm}{', ' if rest else ''}{rest}", []).append(group)
-    values = list(dict.fromkeys(group[0].run.varied[key] for line in lines.values() for group in line))
-    are_numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    place = (lambda value: value) if are_numbers else functools.partial(list.index, values)
+        rest = {name: value for name, value in run.varied.items() if name != key}
+        lines.setdefault(name_of(run.algorithm, rest), []).append(group)
+    values = [group[0].run.varied[key] for line in lines.values() for group in line]
+    texts = list(dict.fromkeys(map(json.dumps, values)))
+    are_numbers = all(type(value) in (int, float) and abs(value) < float("inf") for value in values)
     for number, (name, line) in enumerate(lines.items()):
-        x = [place(group[0].run.varied[key]) for group in line]
+        chosen = [group[0].run.varied[key] for group in line]
+        x = np.array(chosen if are_numbers else [texts.index(json.dumps(value)) for value in chosen], float)
         found = [band(np.array([result.final(mode) for result in group])) for group in line]
         order = np.argsort(x)
         value, low, high = np.array(found)[order].T
-        plot.plot(np.array(x)[order], value, **look(number), marker=MARKERS[number % len(MARKERS)], label=name)
-        plot.fill_between(np.array(x)[order], low, high, color=look(number)["color"], alpha=0.15, linewidth=0)
+        plot.plot(x[order], value, **look(number), marker=MARKERS[number % len(MARKERS)], label=shown(name))
+        plot.fill_between(x[order], low, high, color=look(number)["color"], alpha=0.15, linewidth=0)
         for at, group in zip(x, line, strict=True):
             final = [result.final(mode) for result in group]
             plot.scatter([at] * len(final), final, s=8, color=look(number)["color"], alpha=0.5)
     if are_numbers and min(values) > 0 and max(values) >= 10 * min(values):
         plot.set_xscale("log")
     if not are_numbers:
-        plot.set_xticks(range(len(values)), [str(value) for value in values])
-    plot.set_xlabel(key)
-    plot.set_ylabel(f"return at the last evaluation, {mode} policy")
+        labels = ["\n".join(textwrap.wrap(textwrap.shorten(text, 80), 80 // len(texts) + 4)) for text in texts]
+        plot.set_xticks(range(len(texts)), [shown(label) for label in labels], fontsize="small")
+    plot.set_xlabel(shown(key))
+    plot.set_ylabel(f"return at step {step}, {mode} policy")
     plot.legend(fontsize="small")
     return figure
 
@@ -167,9 +186,10 @@ def save(figure: Figure, path: Path) -> str:
     :return: The SVG, for inclusion in a page.
     """
     with matplotlib.rc_context({"svg.hashsalt": path.name, "svg.fonttype": "path"}):
-        figure.savefig(path.with_name(f"{path.name}.png"), dpi=110)
+        dpi = min(110, MOST_PIXELS / max(figure.get_size_inches()))
+        figure.savefig(path.with_name(f"{path.name}.png"), dpi=dpi)
         figure.savefig(path.with_name(f"{path.name}.svg"), metadata={"Date": None})
-    svg = path.with_name(f"{path.name}.svg").read_text()
+    svg = path.with_name(f"{path.name}.svg").read_text(encoding="utf-8")
     return svg[svg.index("<svg") :]
 
 
@@ -193,10 +213,10 @@ def return_against_strength(
             value, low, high = band(returns)
             panel.plot(strengths, returns.T, color=look(number)["color"], linewidth=0.5, alpha=0.4)
             marker = MARKERS[number % len(MARKERS)]
-            label = f"{algorithm} (n = {len(returns)})"
+            label = shown(f"{algorithm} (n = {len(returns)})")
             panel.plot(strengths, value, **look(number), linewidth=1.8, marker=marker, markersize=4, label=label)
             panel.fill_between(strengths, low, high, color=look(number)["color"], alpha=0.15, linewidth=0)
-        panel.set_title(name.replace("_", " "), fontsize="small")
+        panel.set_title(shown(name.replace("_", " ")), fontsize="small")
         panel.set_xlabel("\n".join(textwrap.wrap(unit, 36)), fontsize="x-small")
         panel.tick_params(labelsize="x-small")
     figure.supylabel("return, deterministic policy", fontsize="medium")

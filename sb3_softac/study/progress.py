@@ -45,14 +45,16 @@ def watch(study: Study, runs: list[Run], outcome: Callable[[], Outcome]) -> None
             done = 0
             for run in runs:
                 steps = steps_of(study, run)
-                done += run.n_timesteps if run.id in over else steps
+                done += steps
                 if run.id in over:
                     _report(progress, bars, run, over[run.id])
                 elif steps and run.id not in bars:
                     bars[run.id] = progress.add_task(f"  {run.id}", total=run.n_timesteps)
                 if run.id in bars and run.id not in over:
                     progress.update(bars[run.id], completed=steps)
-            progress.update(whole, completed=done)
+            failed = sum(reason is not None for reason in over.values())
+            title = f"{study.name}, steps" + (f" ({failed} of {len(runs)} runs failed)" if failed else "")
+            progress.update(whole, completed=done, description=title)
             time.sleep(SECONDS)
 
 

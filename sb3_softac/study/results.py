@@ -1,21 +1,25 @@
 """Results of the runs of a study."""
 
 import dataclasses
+import functools
 import json
+import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from sb3_softac.study.archive import read_arrays
 from sb3_softac.study.checks import made_otherwise
-from sb3_softac.study.declaration import Run, Study
+from sb3_softac.study.declaration import Run, Study, StudyError
 
 TRAINING_EPISODES = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """The result of a finished run, or the partial result of an unfinished one."""
+    """The result of a finished run, or the partial result of an unfinished one, up to the declared number of steps."""
 
     run: Run
     timesteps: np.ndarray
@@ -26,6 +30,8 @@ class Result:
     """Seconds of training at the evaluations; NaN if not measured."""
     train_returns: np.ndarray
     """Return of each training episode, with exploration."""
+    train_timesteps: np.ndarray
+    """Environment steps at the end of each training episode."""
     versions: dict[str, str]
 
     def final(self, mode: str) -> float:
@@ -47,6 +53,31 @@ class Result:
         """Mean return of the last training episodes; NaN if no episode was finished."""
         return float(self.train_returns[-TRAINING_EPISODES:].mean()) if len(self.train_returns) else float("nan")
 
+    def cut(self, evaluations: int, step: int) -> "Result":
+        """
+        :param evaluations: Number of evaluations to keep.
+        :param step: Step until which training episodes are kept.
+        :return: The result as if the run had ended there.
+        """
+        return dataclasses.replace(
+            self,
+            timesteps=self.timesteps[:evaluations],
+            returns={mode: returns[:evaluations] for mode, returns in self.returns.items()},
+            seconds=self.seconds[:evaluations],
+            train_returns=self.train_returns[self.train_timesteps <= step],
+            train_timesteps=self.train_timesteps[self.train_timesteps <= step],
+        )
+
+    def until(self, step: int) -> "Result":
+        """
+        :param step: Environment steps.
+        :return: The result as if the run had ended at the evaluation nearest to that step. The number of environments that an
+            algorithm steps at a time may shift its evaluations by some steps.
+        """
+        distance = np.abs(self.timesteps - step)
+        nearest = int(np.flatnonzero(distance == distance.min())[-1])
+        return self.cut(nearest + 1, max(step, int(self.timesteps[nearest])))
+
 
 @dataclasses.dataclass(frozen=True)
 class Missing:
@@ -66,33 +97,97 @@ def read_results(study: Study) -> tuple[list[Result], list[Result], list[Missing
     cut: list[Result] = []
     missing: list[Missing] = []
     for run in study.runs:
-        if change := made_otherwise(study, run):
-            missing.append(Missing(run, f"run with a different declaration ({change})"))
-        elif study.result_of(run).exists():
-            results.append(read_result(run, study.result_of(run)))
-        elif study.partial_result_of(run).exists():
-            cut.append(read_result(run, study.partial_result_of(run)))
-            missing.append(Missing(run, f"stopped after step {cut[-1].timesteps[-1]} of {run.n_timesteps}, or still running"))
-        else:
-            missing.append(Missing(run, "started" if study.declaration_of(run).exists() else "not started"))
+        try:
+            if change := made_otherwise(study, run):
+                missing.append(Missing(run, f"run with a different declaration ({change})"))
+                continue
+            if study.result_of(run).exists():
+                result = read_result(run, study.result_of(run))
+                if len(result.timesteps):
+                    results.append(result)
+                else:
+                    missing.append(Missing(run, "ended by a callback before the first evaluation"))
+                continue
+        except StudyError as error:  # a damaged file
+            missing.append(Missing(run, str(error)))
+            continue
+        partial = _partial_result(study, run)
+        cut += [partial] if partial else []
+        missing.append(Missing(run, _state(study, run, partial)))
     return results, cut, missing
+
+
+def _partial_result(study: Study, run: Run) -> Result | None:
+    path = study.partial_result_of(run)
+    with suppress(StudyError):  # damaged: written again when the run goes on
+        result = read_result(run, path) if path.exists() else None
+        return result if result is not None and len(result.timesteps) else None
+    return None
+
+
+def _state(study: Study, run: Run, partial: Result | None) -> str:
+    """:return: What became of a run without a result."""
+    if (reason := failure_reason(study, run)) is not None:
+        return f"failed: {reason}"
+    if partial is not None:
+        return f"stopped after step {partial.timesteps[-1]} of {run.n_timesteps}, or still running"
+    return "started" if study.declaration_of(run).exists() else "not started"
+
+
+def failure_reason(study: Study, run: Run) -> str | None:
+    """
+    :param study: Study.
+    :param run: One of its runs.
+    :return: Why it failed when it was last started; None if it did not.
+    """
+    with suppress(OSError):
+        lines = study.failure_of(run).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[0] if lines else "for an unknown reason"
+    return None
+
+
+def is_finished(study: Study, run: Run) -> bool:
+    """
+    :param study: Study.
+    :param run: One of its runs.
+    :return: Whether its result is there. Warns about one that is damaged, which counts as none.
+    """
+    if not study.result_of(run).exists():
+        return False
+    try:
+        read_result(run, study.result_of(run))
+    except StudyError as error:
+        warnings.warn(f"{error}. {run.id} counts as not finished", stacklevel=2)
+        return False
+    return True
 
 
 def read_result(run: Run, path: Path) -> Result:
     """
     :param run: Run.
     :param path: File of its result.
-    :return: Its result.
+    :return: Its result, without evaluations after the declared number of steps.
+    :raises StudyError: if the file is damaged.
     """
-    with np.load(path) as data:
-        return Result(
-            run,
-            data["timesteps"],
-            {mode: data[mode].mean(axis=1) for mode in run.evaluation_modes},
-            data["seconds"],
-            data["train_returns"],
-            json.loads(str(data["versions"])),
-        )
+    data = read_arrays(path)
+    try:
+        with np.errstate(invalid="ignore", over="ignore"):  # returns that are not finite
+            result = Result(
+                run,
+                data["timesteps"],
+                {mode: data[mode].mean(axis=-1) if len(data["timesteps"]) else np.zeros(0) for mode in run.evaluation_modes},
+                data["seconds"],
+                data["train_returns"],
+                data["train_timesteps"],
+                dict(json.loads(str(data["versions"]))),
+            )
+        shapes = {result.seconds.shape, *(returns.shape for returns in result.returns.values())}
+        if shapes != {(len(result.timesteps),)} or result.train_returns.shape != result.train_timesteps.shape:
+            raise ValueError(f"arrays do not match: {[*map(np.shape, data.values())]}")
+        within = int(np.sum(result.timesteps <= run.n_timesteps))
+        return result.cut(within or 1, run.n_timesteps)  # a single step of all environments may pass n_timesteps
+    except (KeyError, ValueError, TypeError) as error:
+        raise StudyError(f"{path} is not the result of this run ({type(error).__name__}: {error})") from error
 
 
 def by_name(results: Iterable[Result], env: str) -> dict[str, list[Result]]:
@@ -108,10 +203,19 @@ def by_name(results: Iterable[Result], env: str) -> dict[str, list[Result]]:
     return groups
 
 
-def curves(group: list[Result], mode: str) -> np.ndarray:
+def compared(groups: dict[str, list[Result]]) -> dict[str, list[Result]]:
     """
-    :param group: Runs that differ only in the seed.
-    :param mode: Evaluation mode.
-    :return: Their returns ``[runs, evaluations]``.
+    :param groups: Results by name.
+    :return: The results as if all runs had ended at the last evaluation that each of them has.
     """
-    return np.array([result.returns[mode] for result in group])
+    last = min((int(result.timesteps[-1]) for group in groups.values() for result in group), default=0)
+    return {name: [result.until(last) for result in group] for name, group in groups.items()}
+
+
+def shared_evaluations(group: list[Result]) -> list[np.ndarray]:
+    """
+    :param group: Runs that differ only in the seed, some of which may have ended early.
+    :return: For each run, the indices of the evaluations at the steps that all of them have.
+    """
+    steps: np.ndarray = functools.reduce(np.intersect1d, [result.timesteps for result in group])
+    return [np.searchsorted(result.timesteps, steps, side="right") - 1 for result in group]

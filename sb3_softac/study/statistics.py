@@ -40,9 +40,10 @@ def interquartile_mean(values: np.ndarray, axis: int = 0) -> np.ndarray:
 
     :param values: Numbers.
     :param axis: Axis over which to average.
-    :return: Their interquartile mean.
+    :return: Their interquartile mean; NaN where one of them is not finite, since it has no place in the order.
     """
-    return stats.trim_mean(values, 0.25, axis=axis)
+    finite = np.isfinite(values).all(axis=axis)
+    return np.where(finite, stats.trim_mean(np.where(np.isfinite(values), values, 0.0), 0.25, axis=axis), np.nan)
 
 
 def iqm_interval(values: Sequence[float] | np.ndarray) -> Interval:
@@ -61,7 +62,7 @@ def iqm_band(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         limits of fewer than 10 runs.
     """
     value = interquartile_mean(curves)
-    if len(curves) < SEEDS_FOR_INTERVAL:
+    if len(curves) < SEEDS_FOR_INTERVAL or not np.isfinite(value).any():
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
     return value, *bootstrap((curves,), interquartile_mean)
 
@@ -110,11 +111,11 @@ def tolerance_interval(values: Sequence[float] | np.ndarray, share: float = 0.9)
 
     :param values: One number per run ``[n]``.
     :param share: Share of agents.
-    :return: The interval; NaN and a share of 0 for a single run.
+    :return: The interval; NaN and a share of 0 for a single run, or if a number is not finite.
     """
     values = np.sort(np.asarray(values, float))
     n = len(values)
-    if n < 2:
+    if n < 2 or not np.isfinite(values).all():
         return Tolerance(np.nan, np.nan, 0.0)
     beyond = 0
     while coverage(n, beyond + 1) >= share:
@@ -140,9 +141,12 @@ def probability_of_improvement(first: Sequence[float] | np.ndarray, second: Sequ
 
     :param first: One number per run ``[n]``.
     :param second: One number per run ``[m]``.
-    :return: The probability with its 95 % interval; NaN for the interval if either has fewer than 10 runs.
+    :return: The probability with its 95 % interval; NaN for the interval if either has fewer than 10 runs, and for all if a
+        number is not finite.
     """
     x, y = np.asarray(first, float), np.asarray(second, float)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return Interval(np.nan, np.nan, np.nan)
     value = float(share_of_wins(x, y))
     if min(len(x), len(y)) < SEEDS_FOR_INTERVAL:
         return Interval(value, np.nan, np.nan)

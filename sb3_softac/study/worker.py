@@ -8,8 +8,11 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,19 +20,46 @@ import torch as th
 from filelock import FileLock
 from rl_zoo3.callbacks import SaveVecNormalizeCallback
 from rl_zoo3.exp_manager import ExperimentManager
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.monitor import load_results
 from stable_baselines3.common.utils import set_random_seed
 
 import sb3_softac
+from sb3_softac.files import replacing, sync
 from sb3_softac.resume import ExactCheckpoint
+from sb3_softac.study.archive import write_arrays
 from sb3_softac.study.callbacks import EveryNCalls, ProgressFile, QuietEvaluation, TrainingClock
 from sb3_softac.study.checks import made_otherwise
 from sb3_softac.study.declaration import Run, Study, StudyError
-from sb3_softac.zoo import register
+from sb3_softac.study.results import is_finished
+from sb3_softac.study.user_code import import_user_code, reason_of, traceback_of, with_defaults
 from sb3_softac.zoo.resume import EVERY, RUN_FOLDER, resumable
 
 PACKAGES = ("sb3_softac", "stable_baselines3", "sb3_contrib", "rl_zoo3", "torch", "gymnasium", "mujoco", "numpy")
 CHECKPOINTS = "checkpoints"
+
+
+class WatchedModel:
+    """
+    A model that remembers whether its training was interrupted.
+
+    :param model: The model.
+    """
+
+    def __init__(self, model: BaseAlgorithm):
+        self._model = model
+        self.interruption: KeyboardInterrupt | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def learn(self, *args: Any, **kwargs: Any) -> BaseAlgorithm:
+        """Train the model."""
+        try:
+            return self._model.learn(*args, **kwargs)
+        except KeyboardInterrupt as interruption:
+            self.interruption = interruption
+            raise
 
 
 class RunManager(ExperimentManager):
@@ -42,11 +72,11 @@ class RunManager(ExperimentManager):
 
     def __init__(self, study: Study, run: Run):
         folder = study.folder_of(run)
-        arguments = argparse.Namespace(algo=run.algo, env=run.env, seed=run.seed, n_timesteps=run.n_timesteps)
+        arguments = argparse.Namespace(algo=run.algo, env=run.env_id, seed=run.seed, n_timesteps=run.n_timesteps)
         super().__init__(
             arguments,
             run.algo,
-            run.env,
+            run.env_id,
             str(folder),
             n_timesteps=run.n_timesteps,
             eval_freq=-1,  # evaluated by callbacks of our own
@@ -57,7 +87,6 @@ class RunManager(ExperimentManager):
             log_interval=-1,
             verbose=0,
             device="cpu" if not th.cuda.is_available() else "auto",
-            config=None if run.config is None else str(study.path_of(run.config)),
         )
         self.run, self.folder, self.checkpoint_every = run, folder, study.checkpoint_every
         self.progress, self.partial_result = study.progress_of(run), study.partial_result_of(run)
@@ -65,6 +94,25 @@ class RunManager(ExperimentManager):
         self.params_path = f"{self.save_path}/{self.env_name}"
         self.clock: TrainingClock
         self.evaluations: dict[str, QuietEvaluation] = {}
+
+    def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read those with which the run was started, not what a file has now."""
+        assert self.run.defaults is not None
+        module = ModuleType(f"{__name__}.hyperparameters")
+        defaults = {"n_timesteps": self.run.n_timesteps, **copy.deepcopy(self.run.defaults)}
+        module.__dict__["hyperparams"] = {self.env_name.gym_id: defaults}
+        sys.modules[module.__name__] = module  # where the Zoo looks for a config in Python
+        self.config = module.__name__
+        hyperparams, saved = super().read_hyperparameters()
+        self.eval_env_kwargs = hyperparams.get("env_kwargs", self.env_kwargs)  # the Zoo evaluates in another environment
+        return hyperparams, saved
+
+    def learn(self, model: BaseAlgorithm) -> None:
+        """Train; the Zoo takes an interrupted training for a finished one."""
+        watched = WatchedModel(model)
+        super().learn(watched)  # type: ignore[arg-type]
+        if watched.interruption is not None:
+            raise watched.interruption
 
     def create_callbacks(self) -> None:
         """Add checkpoints, evaluations and progress to the callbacks that the Zoo makes."""
@@ -100,31 +148,60 @@ def work(study: Study, run: Run) -> None:
     :raises StudyError: if it was started with a different declaration.
     """
     commit()  # of the code that is loaded now
-    folder, result = study.folder_of(run), study.result_of(run)
+    folder = study.folder_of(run)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
-        if change := made_otherwise(study, run):
-            raise StudyError(f"{run.id} was started with a different declaration ({change})")
-        if result.exists():
-            return
-        write(study.declaration_of(run), run.as_json().encode())
-        for name in (EVERY, RUN_FOLDER):  # the study keeps checkpoints itself
-            os.environ.pop(name, None)
-        register()
-        th.set_num_threads(run.threads)
-        set_random_seed(run.seed)
-        manager = RunManager(study, run)
-        experiment = manager.setup_experiment()
-        assert experiment is not None
-        model, _ = experiment
-        manager.learn(model)
-        manager.save_trained_model(model)
-        save_result(manager, result)
-        for evaluation in manager.evaluations.values():
-            evaluation.eval_env.close()
-        study.partial_result_of(run).unlink(missing_ok=True)
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # as large as the replay buffer
-        study.progress_of(run).unlink(missing_ok=True)
+        study.failure_of(run).unlink(missing_ok=True)
+        try:
+            import_user_code(study)
+            run = with_defaults(study, run)
+            if change := made_otherwise(study, run):
+                raise StudyError(f"{run.id} was started with a different declaration ({change})")
+            if not is_finished(study, run):
+                train(study, run)
+        except Exception as error:
+            write_failure(study, run, f"{reason_of(error)}\n\n{traceback_of(error)}")
+            raise
+
+
+def train(study: Study, run: Run) -> None:
+    """
+    Train, evaluate and save a run that is not finished.
+
+    :param study: Study.
+    :param run: One of its runs.
+    """
+    folder = study.folder_of(run)
+    with replacing(study.declaration_of(run)) as file:
+        file.write(run.as_json().encode())
+    for name in (EVERY, RUN_FOLDER):  # the study keeps checkpoints itself
+        os.environ.pop(name, None)
+    th.set_num_threads(run.threads)
+    set_random_seed(run.seed)
+    manager = RunManager(study, run)
+    experiment = manager.setup_experiment()
+    assert experiment is not None
+    model, _ = experiment
+    manager.learn(model)
+    manager.save_trained_model(model)
+    for path in Path(manager.save_path).rglob("*"):  # on disk before the result says that the run is finished
+        sync(path)
+    save_result(manager, study.result_of(run))
+    for evaluation in manager.evaluations.values():
+        evaluation.eval_env.close()
+    study.partial_result_of(run).unlink(missing_ok=True)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # as large as the replay buffer
+    study.progress_of(run).unlink(missing_ok=True)
+
+
+def write_failure(study: Study, run: Run, reason: str) -> None:
+    """
+    :param study: Study.
+    :param run: One of its runs.
+    :param reason: Why it failed: a line, and perhaps more below it.
+    """
+    with suppress(OSError), replacing(study.failure_of(run)) as file:  # a full disk has another reason to report
+        file.write(reason.encode(errors="replace"))
 
 
 def save_result(manager: RunManager, path: Path) -> None:
@@ -143,27 +220,17 @@ def save_result(manager: RunManager, path: Path) -> None:
     where = {"python": platform.python_version(), "system": platform.platform(), "processor": processor(), "commit": commit()}
     content: dict[str, Any] = {
         "timesteps": np.array(first.evaluations_timesteps),
-        **{mode: np.array(made.evaluations_results, np.float32) for mode, made in manager.evaluations.items()},
+        **{
+            mode: np.array(made.evaluations_results, np.float32).reshape(-1, manager.run.evaluation_episodes)
+            for mode, made in manager.evaluations.items()
+        },
         "seconds": np.array(manager.clock.noted, np.float32),
         "train_returns": episodes["r"].to_numpy(np.float32),
         "train_timesteps": np.cumsum(episodes["l"].to_numpy(int)),
         "declaration": np.array(manager.run.as_json()),
         "versions": np.array(json.dumps({package: version(package) for package in PACKAGES} | where)),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writing = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    np.savez_compressed(writing, **content)
-    os.replace(writing, path)
-
-
-def write(path: Path, content: bytes) -> None:
-    """
-    :param path: File, replaced atomically.
-    :param content: Its content.
-    """
-    writing = path.with_name(f".{path.name}.{os.getpid()}")
-    writing.write_bytes(content)
-    os.replace(writing, path)
+    write_arrays(path, content)
 
 
 @functools.cache

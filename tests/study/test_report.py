@@ -38,6 +38,7 @@ def make_result(run, path, n=3, clock=1.0):
         timesteps=np.array([100, 200, 300])[:n],
         seconds=np.array([1.0, 2, 3])[:n] * (1 + run.seed) * clock,
         train_returns=np.arange(30.0)[: 0 if run.env == "Hopper-v4" else 30] + 4 * run.seed,
+        train_timesteps=np.arange(10, 310, 10)[: 0 if run.env == "Hopper-v4" else 30],
         declaration=run.as_json(),
         versions=VERSIONS,
         **returns,
