@@ -25,7 +25,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     :raises StudyError: if the file is damaged.
     """
     try:
-        with np.load(path) as data:
+        with open(path, "rb") as file, np.load(file) as data:
             return {name: data[name] for name in data.files}
     except Exception as error:  # whatever zip, zlib and NumPy find wrong
         raise StudyError(f"{path} cannot be read ({type(error).__name__}: {error})") from error

@@ -13,6 +13,7 @@ from sb3_softac.study.checks import lines_of
 from sb3_softac.study.declaration import Line, Run, Study, slug
 from sb3_softac.study.results import Result, by_name
 from sb3_softac.study.robustness import Cell, cells, curve, evaluate, read_rows, summary, write_rows
+from sb3_softac.study.user_code import import_user_code
 
 
 def evaluate_run(study: Study, run: Run) -> None:
@@ -22,9 +23,7 @@ def evaluate_run(study: Study, run: Run) -> None:
     :param study: Study.
     :param run: One of its runs, which has come to its end.
     """
-    from sb3_softac.zoo import register
-
-    register()
+    import_user_code(study)
     th.set_num_threads(run.threads)
     folder, file = study.folder_of(run) / "zoo", study.robustness_of(run)
     episodes = study.robustness[run.env].episodes

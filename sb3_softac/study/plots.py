@@ -26,17 +26,23 @@ AXES: dict[str, Callable[[Result], np.ndarray]] = {
     "environment steps": lambda result: result.timesteps,
     SECONDS: lambda result: result.seconds,
 }
+LONGEST_LABEL = 90
 MOST_PIXELS = 50_000
 """Of a picture in one direction."""
 
 
-def shown(text: str) -> str:
+def shown(text: str, width: int = 90) -> str:
     """
     :param text: A name that a user has chosen.
+    :param width: Letters in a line.
     :return: The text for Matplotlib, which reads formulas between dollar signs and hides names that begin with an underscore.
+        The middle of a long name is left out.
     """
-    printable = "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
-    return printable.replace("$", r"\$") if not printable.startswith("_") else f" {printable}".replace("$", r"\$")
+    printable = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split()))
+    if len(printable) > LONGEST_LABEL:
+        printable = f"{printable[: LONGEST_LABEL - 21]}…{printable[-20:]}"
+    wrapped = "\n".join(textwrap.wrap(printable, width))
+    return (f" {wrapped}" if wrapped.startswith("_") else wrapped).replace("$", r"\$")
 
 
 def look(number: int) -> dict[str, Any]:
@@ -102,7 +108,7 @@ def learning_curves(groups: dict[str, list[Result]], cut: dict[str, list[Result]
             main.fill_between(x, low, high, color=look(number)["color"], alpha=0.15, linewidth=0)
             panel.plot(x, value, color="black", linewidth=1.2)
         title = f"{name}, {len(group)} seeds" + (f", {len(not_ended)} unfinished" if not_ended else "")
-        panel.set_title(shown("\n".join(textwrap.wrap(title, 90 // columns))), fontsize="small")
+        panel.set_title(shown(title, 90 // columns), fontsize="small")
         panel.tick_params(labelsize="x-small", labelleft=number % columns == 0, labelbottom=number + columns >= len(names))
         panel.xaxis.set_major_locator(MaxNLocator(5))
     main.set_ylabel(f"return, {mode} policy")
@@ -131,7 +137,7 @@ def final_returns(groups: dict[str, list[Result]], mode: str, step: str) -> Figu
         plot.scatter(final, np.add(number, spread), s=14, color=colour, marker=MARKERS[number % len(MARKERS)], alpha=0.7)
         plot.plot([low, high], [number + 0.3] * 2, color="0.3", linewidth=1.5)
         plot.plot([value], [number + 0.3], "d", color="0.1", markersize=5)
-    plot.set_yticks(range(len(groups)), [shown(f"{name} (n = {len(group)})") for name, group in groups.items()])
+    plot.set_yticks(range(len(groups)), [shown(f"{name} (n = {len(group)})", 45) for name, group in groups.items()])
     plot.invert_yaxis()
     plot.set_xlabel(f"return at step {step}, {mode} policy")
     sizes = [len(group) for group in groups.values()]
@@ -171,8 +177,7 @@ def sensitivity(groups: dict[str, list[Result]], mode: str, key: str, step: str)
     if are_numbers and min(values) > 0 and max(values) >= 10 * min(values):
         plot.set_xscale("log")
     if not are_numbers:
-        labels = ["\n".join(textwrap.wrap(textwrap.shorten(text, 80), 80 // len(texts) + 4)) for text in texts]
-        plot.set_xticks(range(len(texts)), [shown(label) for label in labels], fontsize="small")
+        plot.set_xticks(range(len(texts)), [shown(text, 80 // len(texts) + 4) for text in texts], fontsize="small")
     plot.set_xlabel(shown(key))
     plot.set_ylabel(f"return at step {step}, {mode} policy")
     plot.legend(fontsize="small")

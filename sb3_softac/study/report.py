@@ -24,7 +24,7 @@ from sb3_softac.study.statistics import (
     probability_of_improvement,
     tolerance_interval,
 )
-from sb3_softac.study.user_code import reason_of
+from sb3_softac.study.user_code import import_user_code, reason_of
 
 TRAINING = f"IQM of the last {TRAINING_EPISODES} training episodes"
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -223,6 +223,8 @@ def write_report(study: Study, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StudyError(f"The report cannot be written to {folder}: {error.strerror}") from error
+    if study.robustness:  # asks the environments which perturbations apply
+        made_or_named("modules of the user", functools.partial(_imported, study))
     results, cut, missing = read_results(study)
     known = [*results, *cut]
     sections = [
@@ -256,6 +258,11 @@ def write_report(study: Study, folder: Path) -> Path:
     with replacing(page) as file:
         file.write(text.encode(errors="replace"))
     return page
+
+
+def _imported(study: Study) -> dict[str, Any]:
+    import_user_code(study)
+    return {}
 
 
 def made_or_named(title: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -182,7 +182,11 @@ def read_result(run: Run, path: Path) -> Result:
                 dict(json.loads(str(data["versions"]))),
             )
         shapes = {result.seconds.shape, *(returns.shape for returns in result.returns.values())}
-        if shapes != {(len(result.timesteps),)} or result.train_returns.shape != result.train_timesteps.shape:
+        if (
+            result.timesteps.ndim != 1
+            or shapes != {result.timesteps.shape}
+            or result.train_returns.shape != result.train_timesteps.shape
+        ):
             raise ValueError(f"arrays do not match: {[*map(np.shape, data.values())]}")
         within = int(np.sum(result.timesteps <= run.n_timesteps))
         return result.cut(within or 1, run.n_timesteps)  # a single step of all environments may pass n_timesteps

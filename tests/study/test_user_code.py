@@ -1,0 +1,249 @@
+"""Environments and hyperparameter files of the user: found, imported once, and what is wrong with them said with its place."""
+
+import subprocess
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import yaml
+
+from sb3_softac.study import StudyError, read_study, user_code
+from sb3_softac.study.__main__ import main
+from sb3_softac.study.checks import check_names, check_unchanged
+from sb3_softac.study.report import write_report
+from sb3_softac.study.results import read_results
+from sb3_softac.study.user_code import frozen, import_user_code, with_defaults
+from sb3_softac.study.worker import RunManager, work
+from tests.study.test_run import ENVIRONMENT
+
+ENV = """
+import gymnasium as gym
+import numpy as np
+
+
+class Mine(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, reward=1.0):
+        self.reward = reward
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), self.reward, False, False, {}
+
+
+gym.register("Mine-v0", Mine, max_episode_steps=20)
+"""
+SMALL = "{policy: MlpPolicy, learning_starts: 10, batch_size: 4, buffer_size: 100, policy_kwargs: {net_arch: [4]}}"
+FILE = """
+algorithms: {{softac_v1: {of_algorithm}}}
+environments: {{{env}: }}
+seeds: 1
+n_timesteps: 60
+hyperparams: {small}
+evaluation: {{every: 30, episodes: 1}}
+checkpoint_every: 50
+{more}
+"""
+CONFIG = ENV + '\nhyperparams = {"Mine-v0": dict(policy="MlpPolicy", gamma=0.5)}\n'
+WAYS = {
+    "gym_packages": {"more": "gym_packages: [my_envs]"},
+    "module:id": {"env": '"my_envs:Mine-v0"'},
+    "a file in Python": {"of_algorithm": "{config: own.py}"},
+    "a module": {"of_algorithm": "{config: my_config}"},
+}
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch):
+    """What the tests import and register is gone afterwards."""
+    before, modules = dict(gym.registry), set(sys.modules)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setattr(user_code, "_loaded", {})
+    yield
+    gym.registry.clear()
+    gym.registry.update(before)
+    for name in sys.modules.keys() - modules:
+        if name.startswith(("my_", "broken")):
+            del sys.modules[name]
+
+
+def declare(folder, env="Mine-v0", of_algorithm="{}", more=""):
+    folder.mkdir(exist_ok=True)
+    (folder / "my_envs.py").write_text(ENV)
+    (folder / "own.py").write_text(CONFIG)
+    (folder / "my_config.py").write_text(CONFIG)
+    (folder / "own.yml").write_text("a.study")
+    path = folder / "mine.yml"
+    path.write_text(FILE.format(env=env, of_algorithm=of_algorithm, small=SMALL, more=more))
+    return path
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_environments_of_ones_own(tmp_path, monkeypatch, way):
+    """From another working directory."""
+    path = declare(tmp_path / "study", **WAYS[way])
+    monkeypatch.chdir(tmp_path)
+    study = read_study(path)
+    check_names(study)
+    (run,) = frozen(study).runs
+    assert run.env_id == "Mine-v0" and run.defaults["policy"] == "MlpPolicy"
+    work(study, run)
+    results, _, missing = read_results(study)
+    assert not missing and results[0].final("deterministic") == 20
+    assert "1 of 1 runs are finished" in write_report(study, tmp_path / "report").read_text()
+    # RL Zoo's tools find it under the name that the Zoo gives it
+    assert (study.folder_of(run) / "zoo" / "Mine-v0.zip").exists()
+
+
+def test_a_module_in_the_working_directory(tmp_path, monkeypatch):
+    path = declare(tmp_path / "study", more="gym_packages: [my_envs]")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "study" / "my_envs.py").rename(tmp_path / "here" / "my_envs.py")
+    monkeypatch.chdir(tmp_path / "here")
+    check_names(read_study(path))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_config_in_python_runs_once(tmp_path):
+    path = declare(tmp_path, of_algorithm="{config: own.py}")
+    (tmp_path / "own.py").write_text(CONFIG + "\nwith open(__file__ + '.runs', 'a') as file: file.write('x')\n")
+    study = read_study(path)
+    for _ in range(2):
+        check_names(study)
+        import_user_code(study)
+    assert (tmp_path / "own.py.runs").read_text() == "x"
+
+
+def test_code_in_a_config_stays_with_its_file(tmp_path):
+    """What cannot be stored as plain data is read where the run is trained."""
+    path = declare(tmp_path, of_algorithm="{config: own.py}")
+    (tmp_path / "own.py").write_text(
+        CONFIG.replace("gamma=0.5", "policy_kwargs=dict(activation_fn=__import__('torch').nn.Tanh)")
+    )
+    study = read_study(path)
+    check_names(study)
+    assert frozen(study).runs[0].defaults is None
+    assert with_defaults(study, study.runs[0]).defaults["policy_kwargs"]["activation_fn"].__name__ == "Tanh"
+
+
+def test_a_preset_by_its_name(tmp_path):
+    study = read_study(declare(tmp_path, env="Pendulum-v1", of_algorithm="{config: softac_v1_icml.yml}"))
+    check_names(study)
+    assert "reparameterize" not in frozen(study).runs[0].defaults
+    (tmp_path / "softac_v1_icml.yml").write_text(
+        "default: {policy: MlpPolicy, gamma: 0.25}"
+    )  # a file of one's own comes first
+    assert frozen(study).runs[0].defaults["gamma"] == 0.25
+
+
+WRONG = {
+    "no such module": ({"more": "gym_packages: [my_envs_2]"}, {}, "my_envs_2 cannot be imported: ModuleNotFoundError"),
+    "an import that fails": (
+        {"more": "gym_packages: [broken]"},
+        {"broken.py": "\nimport numpy\nimport my_nothing\n"},
+        "broken.py, line 3",
+    ),
+    "a config that fails": ({"of_algorithm": "{config: own.py}"}, {"own.py": "\n1 / 0\n"}, "own.py, line 2"),
+    "a syntax error": ({"of_algorithm": "{config: own.py}"}, {"own.py": "a b"}, "SyntaxError"),
+    "no hyperparams": ({"of_algorithm": "{config: own.py}"}, {"own.py": ENV}, "own.py has no `hyperparams`"),
+    "hyperparams that are none": (
+        {"of_algorithm": "{config: own.py}"},
+        {"own.py": ENV + "hyperparams = 3"},
+        "must have a table",
+    ),
+    "no entry": (
+        {"more": "gym_packages: [my_envs]", "of_algorithm": "{config: own.yml}"},
+        {"own.yml": "a: {}"},
+        "has no hyper",
+    ),
+    "an entry that is none": (
+        {"env": "Pendulum-v1", "of_algorithm": "{config: own.yml}"},
+        {"own.yml": "default: 3"},
+        "default must be a table",
+    ),
+    "no YAML": ({"env": "Pendulum-v1", "of_algorithm": "{config: own.yml}"}, {"own.yml": "a: ["}, "own.yml cannot be read"),
+    "a typing error": (
+        {"env": "Pendulum-v1", "of_algorithm": "{config: own.yml}"},
+        {"own.yml": "default: {gama: 3}"},
+        "own.yml: softac_v1 has no hyperparameter 'gama', did you mean 'gamma'",
+    ),
+    "not registered": ({}, {}, "under `gym_packages`"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_and_where(tmp_path, what):
+    settings, files, message = WRONG[what]
+    path = declare(tmp_path, **settings)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(StudyError) as caught:
+        check_names(read_study(path))
+    assert message in str(caught.value)
+    assert main(["run", str(path)]) == 2
+
+
+def test_the_environments_of_training_and_evaluation_are_the_same(tmp_path):
+    """RL Zoo gives ``env_kwargs`` of a file to the one for training only."""
+    path = declare(tmp_path, of_algorithm="{config: own.py}")
+    (tmp_path / "own.py").write_text(CONFIG.replace("gamma=0.5", "env_kwargs=dict(reward=2.0)"))
+    study = read_study(path)
+    check_names(study)
+    (run,) = frozen(study).runs
+    manager = RunManager(study, run)
+    model, _ = manager.setup_experiment()
+    for env in (model.env, manager.evaluations["deterministic"].eval_env):
+        env.close()
+    assert manager.eval_env_kwargs == manager.env_kwargs == {"reward": 2.0}
+
+
+@pytest.mark.parametrize("name", ["n_timesteps", "env_kwargs", "seed", "device", "verbose"])
+def test_hyperparameters_that_the_study_sets(tmp_path, name):
+    path = declare(tmp_path, env="Pendulum-v1")
+    path.write_text(path.read_text().replace("hyperparams: {", f"hyperparams: {{{name}: 1, "))
+    with pytest.raises(StudyError, match=f"{name} is not allowed here"):
+        check_names(read_study(path))
+
+
+@pytest.mark.parametrize("name", ["own.yml", "own.py"])
+def test_hyperparameter_files_are_read_once(tmp_path, name):
+    """A file that changes while the study runs changes no run; afterwards the change is noticed."""
+    path = declare(tmp_path, env="Pendulum-v1", of_algorithm=f"{{config: {name}}}")
+    entry = {"policy": "MlpPolicy", "gamma": 0.5}
+    content = yaml.dump({"default": entry}) if name == "own.yml" else f"hyperparams = {{'default': {entry}}}"
+    (tmp_path / name).write_text(content)
+    study = read_study(path)
+    check_names(study)
+    study = frozen(study)
+    (tmp_path / name).write_text(content.replace("0.5", "0.75"))
+    user_code._loaded.clear()
+    work(study, study.runs[0])
+    with np.load(study.result_of(study.runs[0])) as data:
+        assert '"gamma": 0.5' in str(data["declaration"])
+    later = read_study(path)
+    check_unchanged(later)
+    check_names(later)
+    with pytest.raises(StudyError, match=r"defaults: gamma: 0\.5 -> 0\.75"):
+        check_unchanged(frozen(later))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_from_the_command_line(tmp_path, engine):
+    """Processes that are started elsewhere find the same modules."""
+    if engine == "ray":
+        pytest.importorskip("ray")
+    more = "gym_packages: [my_envs]\nrobustness: {perturbations: {action_noise: [0.5]}, episodes: 1}"
+    path = declare(tmp_path / "study", more=more, of_algorithm="{hyperparams: {env_wrapper: my_wrappers.Same}}")
+    (path.parent / "my_wrappers.py").write_text("import gymnasium as gym\n\n\nclass Same(gym.Wrapper):\n    pass\n")
+    for command in (["run", "--engine", engine], ["robustness"], ["report"]):
+        arguments = [sys.executable, "-m", "sb3_softac.study", command[0], str(path), *command[1:]]
+        done = subprocess.run(arguments, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "action_noise" in (path.with_suffix("") / "report" / "Mine-v0_robustness.csv").read_text()
