@@ -3,6 +3,7 @@
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -43,27 +44,32 @@ def evaluate_all(study: Study, runs: list[Run], jobs: int) -> dict[str, str]:
         futures = {pool.submit(evaluate_run, study, run): run.id for run in runs}
         for number, future in enumerate(as_completed(futures), 1):
             name, error = futures[future], future.exception()
-            if error is not None:
+            if isinstance(error, BrokenProcessPool):
+                failures[name] = "a process was killed, perhaps for lack of memory: try again with fewer --jobs"
+            elif error is not None:
                 failures[name] = f"{type(error).__name__}: {error}"
             print(f"[{number}/{len(runs)}] {name}: {'done' if error is None else 'failed'}", file=sys.stderr)
     return failures
 
 
 def draw(
-    groups: dict[str, list[dict[Cell, float]]], lines: tuple[Line, ...], episodes: int, path: Path
+    groups: dict[str, list[dict[Cell, float]]], lines: list[tuple[Line, int]], path: Path
 ) -> tuple[str, list[dict[str, str]]]:
     """
     Write plot and table of an environment.
 
     :param groups: Returns of the runs, by algorithm.
-    :param lines: Perturbations.
-    :param episodes: Episodes of each strength.
+    :param lines: Perturbations, each with the number of episodes of each strength.
     :param path: Where to write them, without an ending: as PNG, SVG and CSV.
     :return: The SVG, and the rows of the table.
     """
-    axes = {line.name: (line.kind.unit, line.axis) for line in lines}
-    curves = {line.name: {name: curve(line, episodes, group) for name, group in groups.items()} for line in lines}
-    rows = summary(groups, lines, episodes)
+    axes, curves, rows = {}, {}, []
+    several = len({episodes for _, episodes in lines}) > 1
+    for line, episodes in lines:
+        title = f"{line.name}, {episodes} episodes" if several else line.name
+        axes[title] = (line.kind.unit, line.axis)
+        curves[title] = {name: curve(line, episodes, group) for name, group in groups.items()}
+        rows += summary(groups, (line,), episodes)
     write_rows(rows, path.with_name(f"{path.name}.csv"))
     return plots.save(plots.return_against_strength(axes, curves), path), rows
 
@@ -88,5 +94,5 @@ def robustness_section(study: Study, results: list[Result], env: str, folder: Pa
             else:
                 missing.append(result.run.id)
     path = folder / slug(f"{env}_robustness")
-    svg, table = draw(groups, lines, episodes, path) if groups else ("", [])
+    svg, table = draw(groups, [(line, episodes) for line in lines], path) if groups else ("", [])
     return {"env": env, "svg": svg, "rows": table, "missing": missing, "episodes": episodes}

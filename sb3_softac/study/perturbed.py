@@ -1,5 +1,6 @@
 """Which perturbations a trained model is evaluated under, and how strong: declared and checked."""
 
+import importlib
 import inspect
 from typing import Any
 
@@ -28,11 +29,11 @@ def _line(name: str, settings: Any) -> Line:
     if perturbation not in PERTURBATIONS:
         raise StudyError(f"robustness: unknown perturbation {perturbation!r}, {suggest(perturbation, PERTURBATIONS)}")
     kind = PERTURBATIONS[perturbation]
-    strengths = options.pop("strengths", None)
-    strengths = list(kind.strengths) if strengths is None else strengths
-    are_numbers = isinstance(strengths, list) and all(type(value) in (int, float) for value in strengths)
-    if not are_numbers or not strengths or len(set(strengths)) < len(strengths):
-        raise StudyError(f"robustness: {name}: strengths must be a list of distinct numbers ({kind.unit}), got {strengths!r}")
+    said = options.pop("strengths", None)
+    said = list(kind.strengths) if said is None else said
+    strengths = [number_of(value) for value in said] if isinstance(said, list) else []
+    if not strengths or None in strengths or len(set(strengths)) < len(strengths):
+        raise StudyError(f"robustness: {name}: strengths must be a list of distinct numbers ({kind.unit}), got {said!r}")
     known = dict(list(inspect.signature(kind).parameters.items())[2:])  # after environment and strength
     for key in options:
         if key not in known:
@@ -40,7 +41,30 @@ def _line(name: str, settings: Any) -> Line:
     for key, parameter in known.items():
         if parameter.default is parameter.empty and key not in options:
             raise StudyError(f"robustness: {name}: {perturbation} needs {key!r}")
-    return Line(name, perturbation, options, tuple(float(value) for value in strengths))
+    return Line(name, perturbation, options, tuple(value for value in strengths if value is not None))
+
+
+def number_of(value: Any) -> float | None:
+    """
+    :param value: A number, or the text of one: YAML 1.1 reads ``1e-1`` as text.
+    :return: The number; None if it is none.
+    """
+    if type(value) not in (int, float, str):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def make(env: str, env_kwargs: dict[str, Any]) -> gym.Env:
+    """
+    :param env: Id of an environment, also of one that only RL Zoo registers.
+    :param env_kwargs: Its arguments.
+    :return: The environment.
+    """
+    importlib.import_module("rl_zoo3.import_envs")
+    return gym.make(env, **env_kwargs)
 
 
 def all_lines(env: str, env_kwargs: dict[str, Any]) -> tuple[Line, ...]:
@@ -48,13 +72,19 @@ def all_lines(env: str, env_kwargs: dict[str, Any]) -> tuple[Line, ...]:
     :param env: Id of an environment.
     :param env_kwargs: Its arguments.
     :return: All perturbations that apply to it, with their own strengths.
+    :raises StudyError: if none does.
     """
-    made = gym.make(env, **env_kwargs)
+    made = make(env, env_kwargs)
     names = parameters_of(made.unwrapped)
     lines = [Line(name, name, {}, kind.strengths) for name, kind in PERTURBATIONS.items() if name != "parameter"]
     lines += [Line(f"parameter {name}", "parameter", {"name": name}, PERTURBATIONS["parameter"].strengths) for name in names]
     applicable = tuple(line for line in lines if _applies(line, made))
     made.close()
+    if not applicable:
+        raise StudyError(
+            f"robustness: none of the default perturbations applies to {env}. Name one: `parameter` multiplies an attribute "
+            "of the environment, given by its `name`"
+        )
     return applicable
 
 
@@ -77,7 +107,7 @@ def check_lines(lines: tuple[Line, ...], env: str, env_kwargs: dict[str, Any]) -
     """
     for line in lines:
         for strength in line.strengths:
-            made = gym.make(env, **env_kwargs)
+            made = make(env, env_kwargs)
             try:
                 line.wrap(made, strength)
             except (ValueError, TypeError) as error:

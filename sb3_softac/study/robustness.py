@@ -3,8 +3,8 @@
 import csv
 import dataclasses
 import hashlib
+import io
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,20 @@ import numpy as np
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.utils import set_random_seed
 
-from sb3_softac.study.perturbed import Line
+from sb3_softac.files import replacing
+from sb3_softac.robustness import PERTURBATIONS
+from sb3_softac.study.declaration import Line, StudyError
 from sb3_softac.study.statistics import SEEDS_FOR_INTERVAL, iqm_interval
-from sb3_softac.zoo.trained import Trained, load_trained
+from sb3_softac.zoo.trained import Trained, load_trained, model_of
 
 SEED = 1_000_000
 """Of the first episode's environment: far from the seeds of trainings, and the same for all models and strengths."""
 MOST_ENVS = 10
 UNPERTURBED = "none"
+COLUMNS = ("perturbation", "options", "strength", "episodes", "return", "deviation", "model")
+"""Of the file of a run."""
+INTERVAL = "95 % interval"
+"""A column of the summary."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +86,7 @@ def evaluate(
     folder: Path, algo: str, env: str, env_kwargs: dict[str, Any] | None, lines: tuple[Line, ...], episodes: int, file: Path
 ) -> dict[Cell, float]:
     """
-    Evaluate a model under all perturbations. What the file has of the same model is not done again.
+    Evaluate a model under all perturbations. What the file has of the same model is kept and not done again.
 
     :param folder: Folder of the run, as RL Zoo writes it.
     :param algo: Zoo id.
@@ -89,33 +95,46 @@ def evaluate(
     :param lines: Perturbations.
     :param episodes: Episodes of each strength.
     :param file: CSV file of the returns.
-    :return: Mean return of each cell.
+    :return: Mean return of each cell, those among them that the file had before.
     :raises FileNotFoundError: if there is no model.
     """
     trained = load_trained(folder, algo, env, env_kwargs)
-    model = hashlib.sha256((folder / f"{env}.zip").read_bytes()).hexdigest()[:12]
-    known = {cell: row for cell, row in read_rows(file).items() if row["model"] == model}
-    rows: dict[Cell, dict[str, Any]] = {}
+    model = digest_of(folder, env)
+    rows = {cell: row for cell, row in read_rows(file).items() if row["model"] == model}
     for line, strength, cell in cells(lines, episodes):
-        if cell not in known:
+        if cell not in rows:
             returns = returns_of(trained, line, strength, episodes)
             found = {"return": f"{np.mean(returns):.6g}", "deviation": f"{np.std(returns):.4g}"}
-            known[cell] = {**dataclasses.asdict(cell), **found, "model": model}
-        rows[cell] = known[cell]
-    write_rows(list(rows.values()), file)
+            rows[cell] = {**dataclasses.asdict(cell), **found, "model": model}
+            write_rows(list(rows.values()), file)
     return {cell: float(row["return"]) for cell, row in rows.items()}
+
+
+def digest_of(folder: Path, env: str) -> str:
+    """
+    :param folder: Folder of a run.
+    :param env: Id of the environment.
+    :return: What tells its model from others.
+    """
+    return hashlib.sha256(model_of(folder, env).read_bytes()).hexdigest()[:12]
 
 
 def read_rows(file: Path) -> dict[Cell, dict[str, Any]]:
     """
     :param file: CSV file that :func:`evaluate` has written, or none.
     :return: Its rows.
+    :raises StudyError: if it is another file.
     """
     if not file.exists():
         return {}
-    with open(file, newline="") as content:
-        rows = list(csv.DictReader(content))
-    return {Cell(row["perturbation"], row["options"], float(row["strength"]), int(row["episodes"])): row for row in rows}
+    try:
+        with open(file, newline="", encoding="utf-8") as content:
+            rows = [{column: row[column] for column in COLUMNS} for row in csv.DictReader(content)]
+        cells = [Cell(row["perturbation"], row["options"], float(row["strength"]), int(row["episodes"])) for row in rows]
+        _ = [float(row["return"]) for row in rows]
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise StudyError(f"{file} has no returns under perturbations: remove it, or write the results elsewhere") from error
+    return dict(zip(cells, rows, strict=True))
 
 
 def write_rows(rows: list[dict[str, Any]], file: Path) -> None:
@@ -123,13 +142,37 @@ def write_rows(rows: list[dict[str, Any]], file: Path) -> None:
     :param rows: Rows of a table.
     :param file: CSV file, replaced at once.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    writing = file.with_name(f".{file.name}.{os.getpid()}")
-    with open(writing, "w", newline="") as content:
-        writer = csv.DictWriter(content, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(writing, file)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    with replacing(file) as content:
+        content.write(text.getvalue().encode())
+
+
+def known_lines(groups: dict[str, list[dict[Cell, float]]]) -> list[tuple[Line, int]]:
+    """
+    :param groups: Returns of the runs, by algorithm.
+    :return: The perturbations that all of them have been evaluated under, with the strengths and numbers of episodes.
+    """
+    first, *others = [run for group in groups.values() for run in group]
+    strengths: dict[tuple[str, str, int], list[float]] = {}
+    for cell in first:
+        if all(cell in run for run in others) and cell.perturbation in PERTURBATIONS:
+            strengths.setdefault((cell.perturbation, cell.options, cell.episodes), []).append(cell.strength)
+    return [
+        (Line(label_of(name, options := json.loads(text)), name, options, tuple(sorted(values))), episodes)
+        for (name, text, episodes), values in strengths.items()
+    ]
+
+
+def label_of(perturbation: str, options: dict[str, Any]) -> str:
+    """
+    :param perturbation: Key of ``PERTURBATIONS``.
+    :param options: Its options.
+    :return: What it is called where it has no name of its own.
+    """
+    return " ".join([perturbation, *map(str, options.values())])
 
 
 def curve(line: Line, episodes: int, runs: list[dict[Cell, float]]) -> np.ndarray:
@@ -160,9 +203,10 @@ def summary(groups: dict[str, list[dict[Cell, float]]], lines: tuple[Line, ...],
                     "perturbation": line.name,
                     "strength": f"{strength:g}",
                     "unit": line.kind.unit,
+                    "episodes": str(episodes),
                     "n": str(len(runs)),
                     "IQM": f"{found.value:.5g}",
-                    "95 % interval": "-" if len(runs) < SEEDS_FOR_INTERVAL else f"{found.low:.5g} to {found.high:.5g}",
+                    INTERVAL: "-" if len(runs) < SEEDS_FOR_INTERVAL else f"{found.low:.5g} to {found.high:.5g}",
                     "all seeds": ", ".join(f"{value:.5g}" for value in sorted(returns)),
                 }
             )

@@ -5,7 +5,9 @@ A run is a folder that ``rl_zoo3.train`` has written, or ``<output>/runs/<algori
 """
 
 import argparse
+import contextlib
 import importlib
+import itertools
 import json
 import re
 import sys
@@ -14,13 +16,17 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 import yaml
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 from rl_zoo3.utils import ALGOS
 
 from sb3_softac.study.declaration import Line, StudyError, name_of, slug, suggest
 from sb3_softac.study.evaluations import draw
 from sb3_softac.study.perturbed import all_lines, check_lines, read_lines
-from sb3_softac.study.robustness import Cell, evaluate
-from sb3_softac.zoo.trained import arguments_of
+from sb3_softac.study.robustness import INTERVAL, Cell, digest_of, evaluate, known_lines, label_of, read_rows
+from sb3_softac.zoo.trained import arguments_of, model_of, name_of_files
 
 
 class Source(NamedTuple):
@@ -69,34 +75,63 @@ def lines_of_command(said: list[list[str]]) -> tuple[Line, ...]:
     """
     content: dict[str, Any] = {}
     for perturbation, *words in said:
-        values = [yaml.safe_load(word) for word in words if "=" not in word]
-        options = {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in words if "=" in word)}
-        name = " ".join([perturbation, *(str(value) for value in options.values())])
+        strengths = [word for word in words if "=" not in word]
+        typed = {key: value_of(value) for key, _, value in (word.partition("=") for word in words if "=" in word)}
+        options = dict(sorted(typed.items()))
+        name = label_of(perturbation, options)
         if name in content:
             raise StudyError(f"--perturbation {name} is given twice")
-        content[name] = {"perturbation": perturbation, "strengths": values or None, **options}
+        content[name] = {"perturbation": perturbation, "strengths": strengths or None, **options}
     return read_lines(content)
+
+
+def value_of(word: str) -> int | float | str:
+    """
+    :param word: Value of an option.
+    :return: The number that it is, or the word.
+    """
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return number(word)
+    return word
+
+
+def folders_of_runs(args: argparse.Namespace) -> list[Path]:
+    """
+    :param args: Arguments of the command.
+    :return: Folders of the runs that they mean, whatever is in them.
+    :raises StudyError: if there is none.
+    """
+    if args.run is not None:
+        return args.run
+    pattern = re.compile(rf"{re.escape(name_of_files(args.env))}_(\d+)(_[0-9a-f-]{{36}})?")
+    numbered = [
+        (number, int(match[1]), folder)
+        for number, algo in enumerate(args.algo)
+        for folder in (args.folder / algo).glob("*")
+        if (match := pattern.fullmatch(folder.name))
+    ]
+    if not numbered:
+        raise StudyError(f"No run of {' or '.join(args.algo)} on {args.env} in {args.folder}: give folders of runs with --run")
+    return [folder for _, _, folder in sorted(numbered)]
 
 
 def sources(args: argparse.Namespace) -> list[Source]:
     """
+    Find the runs, and name those without a model: of an optimization of hyperparameters, or of a training that was killed.
+
     :param args: Arguments of the command.
     :return: The runs that they mean.
     :raises StudyError: if there is none, or one is of another algorithm.
     """
-    if args.run is None:
-        pattern = re.compile(rf"{re.escape(args.env)}_\d+")
-        folders = [
-            folder
-            for algo in args.algo
-            for folder in sorted((args.folder / algo).glob(f"{args.env}_*"))
-            if pattern.fullmatch(folder.name)
-        ]
-    else:
-        folders = args.run
-    if not folders:
-        raise StudyError(f"No run of {' or '.join(args.algo)} on {args.env} in {args.folder}: give folders of runs with --run")
-    return [source_of(folder, args) for folder in folders]
+    folders = folders_of_runs(args)
+    found = [folder for folder in folders if model_of(folder, args.env).is_file()]
+    for folder in folders:
+        if folder not in found:
+            say(f"skipped: {folder} has no model {model_of(folder, args.env).name}, which RL Zoo writes when a training ends")
+    if not found:
+        raise StudyError(f"{folders[0]} has no model {model_of(folders[0], args.env).name}, nor has any other folder")
+    return [source_of(folder, args) for folder in found]
 
 
 def source_of(folder: Path, args: argparse.Namespace) -> Source:
@@ -104,34 +139,90 @@ def source_of(folder: Path, args: argparse.Namespace) -> Source:
     :param folder: Folder of a run.
     :param args: Arguments of the command.
     :return: The run.
-    :raises StudyError: if it is of another algorithm.
+    :raises StudyError: if it is of another algorithm, or a file of it cannot be read.
     """
-    declaration = folder.parent / "run.json"
-    if declaration.exists():  # a run of a study
-        content = json.loads(declaration.read_text())
-        name = name_of(content["algorithm"], content["varied"])
-        source = Source(folder, content["algo"], name, content["env_kwargs"])
-    else:
-        algo = arguments_of(folder, args.env).get("algo", args.algo[0])
-        source = Source(folder, algo, algo, None)
+    declaration = folder.resolve().parent / "run.json"
+    try:
+        if declaration.exists():  # a run of a study
+            content = json.loads(declaration.read_text(encoding="utf-8"))
+            source = Source(folder, content["algo"], name_of(content["algorithm"], content["varied"]), content["env_kwargs"])
+        else:
+            algo = arguments_of(folder, args.env).get("algo", args.algo[0])
+            source = Source(folder, algo, algo, None)
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise StudyError(f"The declaration of {folder} cannot be read: {error}") from error
     if source.algo not in args.algo:
         raise StudyError(f"{folder} is a run of {source.algo}, not of {' or '.join(args.algo)}")
     return source
 
 
-def run(args: argparse.Namespace) -> Path:
+def say(text: str) -> None:
+    """
+    :param text: A message about the progress.
+    """
+    print(text, file=sys.stderr)
+
+
+def register_environments(args: argparse.Namespace) -> None:
+    """
+    Import what registers environments: RL Zoo's own list, the given packages, the module of ``module:id``, and the packages of
+    the training.
+
+    :param args: Arguments of the command.
+    :raises StudyError: if a package cannot be imported, or nothing registers the environment.
+    """
+    try:
+        name_of_files(args.env)
+    except ValueError as error:
+        raise StudyError(str(error)) from error
+    importlib.import_module("rl_zoo3.import_envs")
+    module, _, env = args.env.rpartition(":")
+    import_packages([*args.gym_packages, *filter(None, [module])])
+    if env not in gym.registry:
+        with contextlib.suppress(StudyError):  # of folders, which are looked for below
+            for folder in folders_of_runs(args):
+                import_packages(arguments_of(folder, args.env).get("gym_packages") or [])
+    if env not in gym.registry:
+        hint = "If a module of your own registers it, give the module with --gym-packages"
+        raise StudyError(f"Unknown environment {args.env!r}, {suggest(env, gym.registry)[:200]}. {hint}")
+
+
+def import_packages(packages: list[str]) -> None:
+    """
+    :param packages: Modules that register environments.
+    :raises StudyError: if one cannot be imported.
+    """
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise StudyError(f"{package} cannot be imported: {error}") from error
+
+
+def file_of(source: Source, args: argparse.Namespace) -> Path:
+    """
+    :param source: A run.
+    :param args: Arguments of the command.
+    :return: The file of its returns: the one that has returns of its model, or else a new one.
+    """
+    stem, model = slug(f"{args.env}_{source.name}"), digest_of(source.folder, args.env)
+    for number in itertools.count(1):
+        file = args.output / f"{stem}_{number}.csv"
+        if not file.exists() or any(row["model"] == model for row in read_rows(file).values()):
+            return file
+    raise AssertionError
+
+
+def run(args: argparse.Namespace) -> int:
     """
     :param args: Arguments of the command.
-    :return: The picture.
+    :return: Exit code: 1 if a run could not be evaluated.
     :raises StudyError: if something in them is unknown or does not fit.
     """
-    for package in args.gym_packages:
-        importlib.import_module(package)
     for algo in args.algo:
         if algo not in ALGOS:
             raise StudyError(f"RL Zoo has no algorithm {algo!r}, {suggest(algo, ALGOS)}")
-    if args.env not in gym.registry:
-        raise StudyError(f"Unknown environment {args.env!r}, {suggest(args.env, gym.registry)[:200]}")
+    register_environments(args)
     if args.episodes < 1:
         raise StudyError(f"--episodes must be at least 1, got {args.episodes}")
     runs = sources(args)
@@ -139,20 +230,52 @@ def run(args: argparse.Namespace) -> Path:
     lines = lines_of_command(args.perturbation) if args.perturbation else all_lines(args.env, env_kwargs)
     check_lines(lines, args.env, env_kwargs)
     groups: dict[str, list[dict[Cell, float]]] = {}
+    failures = []
     for number, source in enumerate(runs, 1):
-        print(f"[{number}/{len(runs)}] {source.name}: {source.folder}", file=sys.stderr)
-        group = groups.setdefault(source.name, [])
-        file = args.output / f"{slug(f'{args.env}_{source.name}')}_{len(group) + 1}.csv"
-        group.append(evaluate(source.folder, source.algo, args.env, source.env_kwargs, lines, args.episodes, file))
+        say(f"[{number}/{len(runs)}] {source.name}: {source.folder}")
+        try:
+            found = evaluate(
+                *(source.folder, source.algo, args.env, source.env_kwargs, lines, args.episodes, file_of(source, args))
+            )
+        except Exception as error:  # in what a training has left, or in the code of an environment
+            failures.append(f"{source.folder}: {type(error).__name__}: {error}")
+            say(f"failed: {failures[-1]}")
+            continue
+        groups.setdefault(source.name, []).append(found)
+    if not groups:
+        raise StudyError(f"No run could be evaluated: {failures[0]}")
     path = args.output / slug(f"{args.env}_robustness")
-    draw(groups, lines, args.episodes, path)
-    return path.with_name(f"{path.name}.png")
+    _, rows = draw(groups, known_lines(groups), path)
+    show([row for row in rows if row["episodes"] == str(args.episodes)], lines)
+    for end in ("csv", "png"):
+        print(path.with_name(f"{path.name}.{end}"))
+    return 1 if failures else 0
+
+
+def show(rows: list[dict[str, str]], lines: tuple[Line, ...]) -> None:
+    """
+    Print the returns.
+
+    :param rows: Rows of the table, of the number of episodes that was asked for.
+    :param lines: The perturbations that were asked for.
+    """
+    algorithms = list(dict.fromkeys(row["algorithm"] for row in rows))
+    found = {(row["perturbation"], row["strength"], row["algorithm"]): row for row in rows}
+    table = Table("perturbation", "strength", *map(escape, algorithms), title="return (IQM)", box=box.SIMPLE)
+    for line in lines:
+        for strength in line.axis:
+            returns = [found[line.name, f"{strength:g}", name] for name in algorithms]
+            cells = [row["IQM"] if row[INTERVAL] == "-" else f"{row['IQM']} ({row[INTERVAL]})" for row in returns]
+            table.add_row(escape(line.name), f"{strength:g}", *cells, end_section=strength == line.axis[-1])
+    console = Console()
+    console.width = max(console.width, 40 + 40 * len(algorithms)) if not console.is_terminal else console.width
+    console.print(table)
 
 
 def main() -> None:
     """Run the command with the arguments of this process."""
     try:
-        print(run(parse(sys.argv[1:])))
+        sys.exit(run(parse(sys.argv[1:])))
     except (StudyError, OSError) as error:
         sys.exit(f"error: {error}")
 

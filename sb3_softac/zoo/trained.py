@@ -2,12 +2,14 @@
 
 import contextlib
 import copy
+import importlib
 import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from rl_zoo3 import utils
+from huggingface_sb3 import EnvironmentName
+from rl_zoo3 import import_envs, utils  # noqa: F401  RL Zoo's own environments
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
@@ -59,13 +61,31 @@ def is_perturbation(wrapper: str | dict[str, Any]) -> bool:
     return path.startswith("sb3_softac.robustness.")
 
 
+def name_of_files(env: str) -> str:
+    """
+    :param env: Id of an environment: ``Pendulum-v1``, ``ALE/Pong-v5``, ``module:Mine-v0``.
+    :return: What RL Zoo calls its folders and files: ``Pendulum-v1``, ``ALE-Pong-v5``, ``Mine-v0``.
+    :raises ValueError: if it is no id of an environment.
+    """
+    return str(EnvironmentName(env))
+
+
+def model_of(folder: Path, env: str) -> Path:
+    """
+    :param folder: Folder of a run.
+    :param env: Id of the environment.
+    :return: The file of its last model, which RL Zoo writes at the end of a training.
+    """
+    return folder / f"{name_of_files(env)}.zip"
+
+
 def arguments_of(folder: Path, env: str) -> dict[str, Any]:
     """
     :param folder: Folder of a run.
     :param env: Id of the environment.
     :return: The arguments of the training as far as they were kept.
     """
-    path = folder / env / "args.yml"
+    path = folder / name_of_files(env) / "args.yml"
     return yaml.load(path.read_text(), yaml.UnsafeLoader) if path.exists() else {}  # the Zoo pickles into it
 
 
@@ -73,21 +93,25 @@ def load_trained(folder: Path, algo: str, env: str, env_kwargs: dict[str, Any] |
     """
     Load the last model of a training. Reading it runs what is in it, so only for one's own runs.
 
-    :param folder: Folder of the run, with ``<env>.zip`` and ``<env>/``.
+    :param folder: Folder of the run, with the model and a folder of its settings.
     :param algo: Zoo id of the algorithm.
     :param env: Id of the environment.
     :param env_kwargs: Arguments of the environment; None for those of the training.
     :return: The model.
     :raises FileNotFoundError: if there is no model.
     """
-    path = folder / f"{env}.zip"
+    path = model_of(folder, env)
     if not path.exists():
         raise FileNotFoundError(f"{folder} has no model {path.name}: it is written at the end of a training by RL Zoo")
-    hyperparams, parameters = utils.get_saved_hyperparams(str(folder / env), test_mode=True)
+    settings = folder / name_of_files(env)
+    hyperparams, parameters = utils.get_saved_hyperparams(str(settings), test_mode=True)
     if parameters is None:
-        raise FileNotFoundError(f"{folder} has no folder {env} with the hyperparameters of the training")
+        raise FileNotFoundError(f"{folder} has no folder {settings.name} with the hyperparameters of the training")
     if env_kwargs is None:
         env_kwargs = arguments_of(folder, env).get("env_kwargs") or hyperparams.get("env_kwargs") or {}
+    module, _, env = env.rpartition(":")  # RL Zoo looks for the id alone
+    if module:
+        importlib.import_module(module)
     cls = utils.ALGOS[algo]
     kwargs: dict[str, Any] = {}
     if issubclass(cls, OffPolicyAlgorithm):

@@ -292,7 +292,8 @@ def test_the_command(trained, tmp_path):
     arguments = ("--algo", "softac_v1", "--env", "Pendulum-v1", "--run", folder, "-n", 3, "-o", tmp_path / "made")
     result = command(tmp_path, *arguments, "-p", "observation_noise", 0.3, "-p", "parameter", 0.5, 2.0, "name=g")
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == str(tmp_path / "made" / "Pendulum-v1_robustness.png")
+    made = [str(tmp_path / "made" / f"Pendulum-v1_robustness.{end}") for end in ("csv", "png")]
+    assert result.stdout.strip().splitlines()[-2:] == made
     names = {path.name for path in (tmp_path / "made").iterdir()}
     assert names == {f"Pendulum-v1_robustness.{end}" for end in ("png", "svg", "csv")} | {"Pendulum-v1_softac_v1_1.csv"}
     evaluate_run(trained, run)  # the same numbers as by the study
@@ -329,6 +330,7 @@ def test_what_the_command_refuses(trained, tmp_path, monkeypatch, arguments, mes
 def test_runs_are_found_where_the_zoo_puts_them(tmp_path):
     for name in ("sac/Pendulum-v1_1", "sac/Pendulum-v1_12", "sac/Pendulum-v10_1", "td3/Pendulum-v1_1", "ppo/Pendulum-v1_1"):
         (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "Pendulum-v1.zip").touch()
     (tmp_path / "td3/Pendulum-v1_1/Pendulum-v1").mkdir()
     (tmp_path / "td3/Pendulum-v1_1/Pendulum-v1/args.yml").write_text("algo: td3")
     (tmp_path / "sac/Pendulum-v1_best").mkdir()
