@@ -2,7 +2,7 @@
 
 import io
 import json
-import os
+import threading
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -19,15 +19,18 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_softac import files
 from sb3_softac.common.entropy_options import EntropyOptions
-from sb3_softac.common.plain_json import LEFT_OUT, NotPlain, from_plain, to_plain
+from sb3_softac.common.plain_files import open_plain, safe_load_is_on
+from sb3_softac.common.plain_json import LEFT_OUT, NotPlain, declared_size, from_plain, to_plain
+from sb3_softac.common.tensor_files import NotTensors, stored_members, tensor_sizes
 
 SelfModelFiles = TypeVar("SelfModelFiles", bound="ModelFiles")
 
-SAFE_LOAD = "SB3_SOFTAC_SAFE_LOAD"
 PLAIN = "plain.json"
 OTHERS = {"data", PLAIN, "_stable_baselines3_version", "system_info.txt"}
 # What SB3 would make an environment of, or take for one of its own objects.
-NEVER = {"env", "policy", "replay_buffer", "_vec_normalize_env", "_logger"}
+NEVER = {"env", "policy", "replay_buffer", "_vec_normalize_env", "_logger", "_custom_logger", "device"}
+# A file of n numbers may declare spaces of ROOM * n + SLACK elements, and networks of as many numbers.
+ROOM, SLACK, SLACK_TENSORS = 16, 2**20, 1_000
 
 
 class ModelFiles(EntropyOptions):
@@ -89,7 +92,7 @@ class ModelFiles(EntropyOptions):
 
         SB3's files contain pickles, which can run any code when they are read. With ``safe=True`` no pickle is read, so files
         from untrusted sources can be loaded: their numbers, and classes of PyTorch, SB3 and this package by name. Episode
-        statistics are not loaded then.
+        statistics and the folder for TensorBoard are not loaded then.
 
         :param path: File that :meth:`save` wrote.
         :param env: Environment for further training; None to predict only.
@@ -104,55 +107,130 @@ class ModelFiles(EntropyOptions):
         :raises ValueError: if another algorithm saved the file, or if ``safe`` is set and something would have to be
             unpickled.
         """
-        if safe or (safe is None and os.environ.get(SAFE_LOAD) == "1"):
-            path, custom_objects = cls._without_pickles(path, custom_objects or {})
-        try:
-            model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
-        except UnpicklingError as error:  # PyTorch reads nothing but tensors
-            raise ValueError(f"Refused: the tensor file in {path} contains more than tensors") from error
+        if safe or (safe is None and safe_load_is_on()):
+            content, custom_objects, sizes = cls._without_pickles(path, custom_objects or {})
+            with _networks_that_fit(sizes, path):
+                model = super().load(content, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+        else:
+            try:
+                model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+            except UnpicklingError as error:  # PyTorch reads nothing but tensors
+                raise ValueError(f"Refused: the tensor file in {path} contains more than tensors") from error
         if "ent_coef" in model._said_anew:
             model.temperature = model._make_temperature()
         model._said_anew = set()
         return model
 
     @classmethod
-    def _without_pickles(cls, path: str | Path | BufferedIOBase, given: dict[str, Any]) -> tuple[io.BytesIO, dict[str, Any]]:
+    def _without_pickles(
+        cls, path: str | Path | BufferedIOBase, given: dict[str, Any]
+    ) -> tuple[io.BytesIO, dict[str, Any], list[int]]:
         """
         :param path: File.
         :param given: Objects to use instead of those in the file.
-        :return: Its content, and objects to use instead of all pickles in it.
+        :return: Its content, objects to use instead of all pickles in it, and the sizes of its tensors.
         :raises ValueError: if something is not what :meth:`save` writes, or there is no replacement for a pickle.
         """
-        with open_path(path, "r", suffix="zip") as file:  # read once: what is checked is what is loaded
-            content = io.BytesIO(file.read())
-        with zipfile.ZipFile(content) as archive:
-            for member in archive.infolist():
-                known = member.filename in OTHERS or (member.filename.endswith(".pth") and "/" not in member.filename)
-                if not known or member.compress_type != zipfile.ZIP_STORED or member.filename.startswith("."):
-                    raise ValueError(f"Refused: {member.filename!r} in {path} is not something that save() writes")
-            if sum(member.file_size for member in archive.infolist()) > content.getbuffer().nbytes:
-                raise ValueError(f"Refused: {path} claims to contain more data than it does")
-            data = json.loads(archive.read("data"))
-            plain = json.loads(archive.read(PLAIN)) if PLAIN in archive.namelist() else {}
-        if NEVER & (data.keys() | plain.keys()):
-            raise ValueError(
-                f"Refused: {sorted(NEVER & (data.keys() | plain.keys()))} in {path} is not something that save() writes"
-            )
-        missing = sorted(set(_pickled(data)) - plain.keys() - given.keys())
+        content = _read(path)  # once: what is checked is what is loaded
+        try:
+            data, plain, sizes = _look_into(content)
+            most = ROOM * sum(sizes) + SLACK
+            pickled = _pickled(data)
+            methods = {name for name in data if callable(getattr(cls, name, None))}
+            foreign = sorted(methods | (NEVER & data.keys()) | (plain.keys() - pickled))
+            if foreign:
+                raise NotPlain(f"{foreign} is not something that save() writes")
+            spaces = [part["space"] for part in plain.values() if isinstance(part, dict) and "space" in part]
+            if sum(map(declared_size, spaces)) > most:
+                raise NotPlain("its spaces are larger than its networks can be")
+            objects = {name: from_plain(part, cls._named_policies()) for name, part in plain.items()}
+        except (NotTensors, NotPlain, KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+            reason = str(error) if isinstance(error, NotTensors | NotPlain) else f"{type(error).__name__}: {error}"
+            raise ValueError(f"Refused: {path} is not a file that save() has written: {reason}") from error
+        missing = sorted(pickled - plain.keys() - given.keys())
         if missing:
-            raise ValueError(
-                f"Refused: {missing} in {path} would have to be unpickled, which can run any code. Pass them in "
-                "custom_objects, or, if you trust the author of the file, convert it once with "
-                f"{cls.__name__}.load(path).save(path)"
-            )
-        objects = {name: from_plain(part, cls._named_policies()) for name, part in plain.items()}
-        content.seek(0)
-        return content, {"tensorboard_log": None, **objects, **given}
+            remedy = "Pass them in custom_objects"
+            if not plain:  # a model of SB3, or of something else that saves no plain part
+                remedy += (
+                    f", or, if you trust the author of the file, convert it once with {cls.__name__}.load(path).save(path)"
+                )
+            raise ValueError(f"Refused: {missing} in {path} would have to be unpickled, which can run any code. {remedy}")
+        return io.BytesIO(content), {**objects, "tensorboard_log": None, **given}, sizes
 
 
-def _pickled(data: dict[str, Any]) -> list[str]:
+def _read(path: str | Path | BufferedIOBase) -> bytes:
+    """:return: The content of a file; SB3 adds the suffix ``.zip`` where it is left out."""
+    if not isinstance(path, str | Path):
+        return open_path(path, "r").read()
+    try:
+        with open_plain(path, follow_links=True) as file:
+            return file.read()
+    except FileNotFoundError:
+        with open_plain(f"{path}.zip", follow_links=True) as file:
+            return file.read()
+
+
+def _look_into(content: bytes) -> tuple[dict[str, Any], dict[str, Any], list[int]]:
+    """
+    :param content: Content of a model's file.
+    :return: What SB3 saved, what of it is there as JSON, and the sizes of all tensors.
+    :raises NotTensors: if it is no such file, or a part of it is larger than the file.
+    """
+    with stored_members(content) as archive:
+        sizes = []
+        for name in archive.namelist():
+            if name.endswith(".pth") and "/" not in name and not name.startswith("."):
+                try:
+                    sizes += tensor_sizes(archive.read(name))
+                except NotTensors as error:
+                    raise NotTensors(f"{name}: {error}") from error
+            elif name not in OTHERS:
+                raise NotTensors(f"{name!r} is not something that save() writes")
+        data = json.loads(archive.read("data"))
+        plain = json.loads(archive.read(PLAIN)) if PLAIN in archive.namelist() else {}
+    if not isinstance(data, dict) or not isinstance(plain, dict):
+        raise NotTensors("it has no attributes")
+    return data, plain, sizes
+
+
+@contextmanager
+def _networks_that_fit(sizes: list[int], path: Any) -> Iterator[None]:
+    """
+    Stop building networks before they take memory if they have more parameters than a file can fill.
+
+    :param sizes: Sizes of the tensors in the file.
+    :param path: The file.
+    """
+    seen, most = [0, 0], [ROOM * sum(sizes) + SLACK, ROOM * len(sizes) + SLACK_TENSORS]
+    thread = threading.get_ident()
+
+    def count(module: th.nn.Module, name: str, tensor: Any) -> None:
+        if isinstance(tensor, th.Tensor) and threading.get_ident() == thread:
+            seen[0], seen[1] = seen[0] + tensor.numel(), seen[1] + 1
+            if seen[0] > most[0] or seen[1] > most[1]:
+                raise ValueError(f"Refused: {path} declares larger networks than the ones it contains")
+
+    hooks = [
+        register(count)
+        for register in (
+            th.nn.modules.module.register_module_parameter_registration_hook,
+            th.nn.modules.module.register_module_buffer_registration_hook,
+        )
+    ]
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if "allocate" not in str(error) and not isinstance(error, MemoryError):
+            raise
+        raise ValueError(f"Refused: {path} declares something larger than the memory") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _pickled(data: dict[str, Any]) -> set[str]:
     """:return: Names of the attributes that SB3 pickled."""
-    return [name for name, part in data.items() if isinstance(part, dict) and ":serialized:" in part]
+    return {name for name, part in data.items() if isinstance(part, dict) and ":serialized:" in part}
 
 
 @contextmanager

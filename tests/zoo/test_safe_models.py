@@ -1,0 +1,56 @@
+"""Each model that the Zoo trains with a file of hyperparams/ is saved so that it can be loaded without unpickling anything."""
+
+import argparse
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import yaml
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from sb3_softac.zoo import register
+from sb3_softac.zoo.registration import ALGORITHMS, hyperparameter_file
+
+register()
+from rl_zoo3.exp_manager import ExperimentManager  # noqa: E402  (registered first)
+from rl_zoo3.utils import ALGOS  # noqa: E402
+
+FOLDER = hyperparameter_file("sql").parent
+FILES = [(FOLDER / f"{algo}.yml", algo) for algo in ALGORITHMS]
+FILES += [(path, "softac_v1") for path in sorted((FOLDER / "presets").glob("*.yml"))]
+ENTRIES = {
+    f"{path.stem}-{name}": (algo, entry) for path, algo in FILES for name, entry in yaml.safe_load(path.read_text()).items()
+}
+
+
+class Spaces(gym.Env):
+    """Stands for an environment of which only the spaces count."""
+
+    def __init__(self, algo, policy):
+        pictures = spaces.Box(0, 255, (36, 36, 1), np.uint8)
+        self.observation_space = pictures if policy == "CnnPolicy" else spaces.Box(-1, 1, (3,))
+        self.action_space = spaces.Discrete(3) if algo == "discretesac" else spaces.Box(-1, 1, (2,))
+
+    def reset(self, seed=None, options=None):
+        return self.observation_space.sample(), {}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_safe_load(name, tmp_path):
+    algo, entry = ENTRIES[name]
+    task = "CartPole-v1" if algo == "discretesac" else "Pendulum-v1"
+    manager = ExperimentManager(argparse.Namespace(), algo, task, str(tmp_path), n_timesteps=10, verbose=0)
+    hyperparams = {key: value for key, value in entry.items() if key != "env_wrapper"} | {"buffer_size": 100}
+    hyperparams, *_ = manager._preprocess_hyperparams(hyperparams)
+    env = DummyVecEnv([lambda: Spaces(algo, entry["policy"])] * manager.n_envs)
+    hyperparams = manager._preprocess_action_noise(hyperparams, {}, env)
+    model = ALGOS[algo](env=env, device="cpu", **hyperparams)
+    model.save(tmp_path / "model")
+    loaded = ALGOS[algo].load(tmp_path / "model", safe=True)
+    assert type(loaded.learning_rate) is type(model.learning_rate)
+    assert [loaded.lr_schedule(x) for x in (1.0, 0.3)] == [model.lr_schedule(x) for x in (1.0, 0.3)]
+    assert repr(loaded.action_noise) == repr(model.action_noise)
+    assert loaded.policy_kwargs == model.policy_kwargs and loaded.replay_buffer_kwargs == model.replay_buffer_kwargs
+    loaded.save(tmp_path / "again")
+    ALGOS[algo].load(tmp_path / "again", safe=True)
