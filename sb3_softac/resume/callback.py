@@ -13,9 +13,11 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalC
 from sb3_softac.common import ranks
 from sb3_softac.resume.checkpoint import Checkpoint, Segment
 from sb3_softac.resume.lock import FolderLock
+from sb3_softac.resume.logs import iteration_of, read_logs, set_iteration, write_logs
 from sb3_softac.resume.replay import all_rows, is_segmented, read_rows, restore_rows, rows_since
+from sb3_softac.resume.settings import Start
 from sb3_softac.resume.signals import SignalWatch
-from sb3_softac.resume.snapshot import capture, check_algorithm, restore
+from sb3_softac.resume.snapshot import capture, check_start, note_start, restore
 from sb3_softac.resume.store import Store
 
 
@@ -51,7 +53,7 @@ class ExactCheckpoint(BaseCallback):
     :raises ResumeError: by ``learn``, if the folder is in use, all checkpoints are damaged, or they belong to something else.
     """
 
-    not_resumed = ("_store", "_lock", "_is_training", "_saved", "_resumed", "_warned", "_signals")
+    not_resumed = ("_store", "_lock", "_is_training", "_saved", "_resumed", "_warned", "_signals", "_start")
 
     def __init__(self, path: str | Path, every: int = 10_000, keep: int = 3, verbose: int = 0):
         super().__init__(verbose)
@@ -63,7 +65,8 @@ class ExactCheckpoint(BaseCallback):
         self._is_training = False
         self._saved = Saved()
         self._resumed: Checkpoint | None = None
-        self._warned = False
+        self._warned: set[str] = set()
+        self._start: Start | None = None
         self._signals = SignalWatch()
 
     def _on_training_start(self) -> None:
@@ -82,15 +85,29 @@ class ExactCheckpoint(BaseCallback):
         # Processes that train one agent go on together, from where all of them have been
         together = ranks.common([path.name for path in self._store.checkpoints()]) if ranks.several() else None
         self._resumed = self._store.newest(together)
+        self._start = note_start(self.model, self._callbacks)
+        self._warned = set()
         if self._resumed is not None:
-            check_algorithm(self.model, self._resumed.tree)
-            buffer = self._buffer
+            checkpoint, buffer = self._resumed, self._buffer
+            # The log first, so that it is there again even if this program cannot go on
+            read_logs(self.model, checkpoint.tree, checkpoint.tensors)
+            differences = check_start(self._callbacks, checkpoint.tree, self._start)
+            if differences:
+                warnings.warn(
+                    f"This program differs from the one that saved {checkpoint.path}: {'; '.join(differences)}. Numbers of "
+                    "the algorithm and of the environments are those of the checkpoint; functions, texts and the arguments of "
+                    "callbacks are those of this program. To train with other settings, use a new folder",
+                    stacklevel=2,
+                )
             if is_segmented(buffer):
-                restore_rows(buffer, [(segment.first, segment.read()) for segment in self._resumed.segments])
-            self._restore(self._resumed)
-            self._saved = Saved(self.model.num_timesteps, getattr(buffer, "pos", 0), self._resumed.segments)
+                restore_rows(buffer, [(segment.first, segment.read()) for segment in checkpoint.segments])
+            self._restore(checkpoint)
+            # Not those of this program, which are not in use
+            for name in ("arguments", "environment"):
+                setattr(self._start, name, checkpoint.tree["settings"][name])
+            self._saved = Saved(self.model.num_timesteps, getattr(buffer, "pos", 0), checkpoint.segments)
             if self.verbose:
-                print(f"Resuming from {self._resumed.path}")
+                print(f"Resuming from {checkpoint.path}")
 
     def _on_rollout_start(self) -> None:
         if self._resumed is not None:
@@ -135,23 +152,36 @@ class ExactCheckpoint(BaseCallback):
         return getattr(self.model, "replay_buffer", None)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        restore(self.model, self._callbacks, checkpoint.tree, checkpoint.tensors)
+        anew = restore(self.model, self._callbacks, checkpoint.tree, checkpoint.tensors, self._start)
+        set_iteration(self.model, checkpoint.tree["iteration"])
+        self.model._num_timesteps_at_start = self.model.num_timesteps  # for the steps per second in the log
+        self._warn("The state of these environments cannot be restored, so their episodes start over", anew)
+
+    def _warn(self, message: str, reasons: list[str]) -> None:
+        """Warn once, and name the reasons."""
+        if reasons and message not in self._warned:
+            self._warned.add(message)
+            warnings.warn(f"{message}: {'; '.join(reasons)}", stacklevel=2)
 
     def _save(self, in_learn: bool) -> None:
         steps, buffer = self.model.num_timesteps, self._buffer
         if steps == self._saved.steps:
             return
-        snapshot = capture(self.model, self._callbacks)
-        if snapshot.anew and not self._warned:
-            self._warned = True
-            warnings.warn(
-                "The state of these environments cannot be saved, so their episodes start over when training is resumed: "
-                f"{'; '.join(snapshot.anew)}",
-                stacklevel=2,
-            )
+        snapshot = capture(self.model, self._callbacks, self._start)
+        self._warn(
+            "The state of these environments cannot be saved, so their episodes start over when training is resumed",
+            snapshot.anew,
+        )
+        self._warn(
+            "These attributes cannot be saved, and are as this program creates them when training is resumed (name those of a "
+            'callback that need not be saved in its attribute "not_resumed")',
+            snapshot.lost,
+        )
+        logs, contents = write_logs(self.model)
+        tree = snapshot.tree | {"in_learn": in_learn, "logs": logs, "iteration": iteration_of(self.model)}
+        tensors = snapshot.tensors | contents
         segments, rows = self._new_rows()
-        tree = snapshot.tree | {"in_learn": in_learn}
-        segments = self._store.save(steps, tree, snapshot.tensors, segments, rows, self._score())
+        segments = self._store.save(steps, tree, tensors, segments, rows, self._score())
         self._saved = Saved(steps, getattr(buffer, "pos", 0), segments)
         if self.verbose:
             print(f"Saved the checkpoint of step {steps} in {self._store.path}")

@@ -18,26 +18,25 @@ from stable_baselines3.common.monitor import ResultsWriter
 
 from sb3_softac.resume.box2d import is_box2d, record_episodes
 from sb3_softac.resume.generators import generator_states, set_generator_states
-from sb3_softac.resume.kinds import KINDS, read_attributes, write_attributes
-from sb3_softac.resume.plain import Kind, Reader, ResumeError, Writer
+from sb3_softac.resume.kinds import KINDS, read_attributes, read_classes, write_attributes, write_classes
+from sb3_softac.resume.plain import Kind, Origins, Reader, Writer, check_needs
 from sb3_softac.resume.simulators import SIMULATORS
+from sb3_softac.resume.trial import differs_when_restored
 
 
 def _has_protocol(value: Any) -> bool:
     cls = type(value)
-    return (
-        isinstance(value, gym.Env) and callable(getattr(cls, "get_state", None)) and callable(getattr(cls, "set_state", None))
-    )
+    both = callable(getattr(cls, "get_state", None)) and callable(getattr(cls, "set_state", None))
+    return isinstance(value, gym.Env) and both and not isinstance(value, Resumable)
 
 
 def _write_protocol(writer: Writer, value: Any, path: str) -> Any:
-    state = value.get_state()
-    if isinstance(value, Resumable) and "unknown" in state:
-        writer.unknown.append(state["unknown"])
-    return {"state": writer.write(state, path), "generators": write_attributes(writer, _generators(value), path)}
+    with writer.detached():
+        state = writer.write(value.get_state(), f"{path}.get_state()")
+    return {"state": state, "generators": write_attributes(writer, _generators(value), path)}
 
 
-def _read_protocol(reader: Reader, content: Any, live: Any, path: str) -> Any:
+def _read_protocol(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     live.set_state(reader.read(content["state"], None, path))
     read_attributes(reader, content["generators"], live.unwrapped, path)
     return live
@@ -49,7 +48,7 @@ def _generators(env: Any) -> dict[str, Any]:
     return {name: attributes[name] for name in ("_np_random", "action_space", "observation_space") if name in attributes}
 
 
-def _read_episodes(reader: Reader, content: str, live: Any, path: str) -> Any:
+def _read_episodes(reader: Reader, content: str, live: Any, path: str, in_place: bool) -> Any:
     """Restore the content of Monitor's CSV file, which is new or has become longer."""
     if isinstance(live, ResultsWriter):
         live.file_handler.seek(0)
@@ -64,8 +63,9 @@ EPISODES = Kind(
     lambda v: isinstance(v, ResultsWriter),
     lambda w, v, p: Path(v.file_handler.name).read_text(),
     _read_episodes,
+    shared=True,
 )
-PROTOCOL = Kind("protocol", _has_protocol, _write_protocol, _read_protocol)
+PROTOCOL = Kind("protocol", _has_protocol, _write_protocol, _read_protocol, shared=True)
 ENVIRONMENT_KINDS = (PROTOCOL, EPISODES, *SIMULATORS, *KINDS)
 
 
@@ -76,31 +76,63 @@ class CannotCapture(Exception):
     """Names the part of an environment that is neither plain data nor known to have no state."""
 
 
-def write_environment(env: gym.Env, path: str) -> tuple[Any, dict[str, th.Tensor]]:
+def write_environments(
+    envs: list[gym.Env], path: str, origins: Origins | None = None, recording: bool = False
+) -> tuple[Any, dict[str, th.Tensor]]:
     """
-    :param env: Environment, with its wrappers.
-    :param path: Its name.
-    :return: Its state as JSON and tensors.
+    :param envs: Environments, with their wrappers.
+    :param path: Their name.
+    :param origins: The objects at the start of the training; None if they are not known.
+    :param recording: Whether to add the objects to ``origins``.
+    :return: Their state as JSON and tensors.
     :raises CannotCapture: if a part of it cannot be saved.
     """
-    writer = Writer(ENVIRONMENT_KINDS)
-    written = writer.write(env, path)
-    if writer.unknown:
+    writer = Writer(ENVIRONMENT_KINDS, origins, recording)
+    written = [writer.write(env, f"{path}{number}") for number, env in enumerate(envs)]
+    classes = write_classes(writer)
+    writer.finish()
+    if writer.unknown and not recording:
         others = f" and {len(writer.unknown) - 1} more" if len(writer.unknown) > 1 else ""
-        remedy = f"it belongs to Box2D. {WRAP}" if is_box2d(env) else "give it the methods get_state() and set_state(state)"
+        box2d = any(is_box2d(env) for env in envs)
+        remedy = f"it belongs to Box2D. {WRAP}" if box2d else "give it the methods get_state() and set_state(state)"
         raise CannotCapture(f"{writer.unknown[0]}{others} is not plain data: {remedy}")
-    return written, writer.tensors
+    return {"environments": written, "classes": classes, "needs": writer.needs}, writer.tensors
 
 
-def read_environment(env: gym.Env, path: str, written: Any, tensors: dict[str, th.Tensor]) -> None:
+def read_environments(
+    envs: list[gym.Env], path: str, written: Any, tensors: dict[str, th.Tensor], origins: Origins | None = None
+) -> None:
     """
-    :param env: Environment, created as the saved one was.
-    :param path: Its name.
-    :param written: Its state as JSON.
+    :param envs: Environments, created as the saved ones were.
+    :param path: Their name.
+    :param written: Their state as JSON.
     :param tensors: The tensors of the state.
-    :raises ResumeError: if it is a different environment.
+    :param origins: The objects of this program when training started; None if they are not known.
+    :raises ResumeError: if they are different environments.
     """
-    Reader(tensors, ENVIRONMENT_KINDS).read(written, env, path)
+    if origins is not None:
+        check_needs(written["needs"], origins)
+    reader = Reader(tensors, ENVIRONMENT_KINDS, origins=origins)
+    for number, (env, state) in enumerate(zip(envs, written["environments"], strict=True)):
+        reader.read(state, env, f"{path}{number}")
+    read_classes(reader, written["classes"])
+
+
+def try_once(envs: list[gym.Env], path: str, written: Any, tensors: dict[str, th.Tensor], origins: Origins) -> None:
+    """
+    Try that environments can be restored when they are saved for the first time.
+
+    :param envs: Environments, with their wrappers.
+    :param path: Their name.
+    :param written: Their state as JSON.
+    :param tensors: The tensors of the state.
+    :param origins: The objects at the start of the training.
+    :raises CannotCapture: if they cannot, also at each later time.
+    """
+    if path not in origins.trials:
+        origins.trials[path] = differs_when_restored(envs, lambda: read_environments(envs, path, written, tensors, origins))
+    if problem := origins.trials[path]:
+        raise CannotCapture(problem)
 
 
 class Resumable(gym.Wrapper):
@@ -114,10 +146,16 @@ class Resumable(gym.Wrapper):
 
     def __init__(self, env: gym.Env):
         super().__init__(record_episodes(env) if is_box2d(env) else env)
+        self._origins: Origins | None = None
         if multiprocessing.parent_process() is not None:
             signal.signal(
                 signal.SIGINT, signal.SIG_IGN
             )  # Ctrl-C is for the training, which still has to save this environment
+
+    def note_start(self) -> None:
+        """Note the objects of the environment, which is in the state in which training starts."""
+        self._origins = Origins()
+        write_environments([self.env], "env", self._origins, recording=True)
 
     def get_state(self) -> dict[str, Any]:
         """
@@ -125,7 +163,9 @@ class Resumable(gym.Wrapper):
             ``"unknown"``, the part that cannot be saved.
         """
         try:
-            written, tensors = write_environment(self.env, "env")
+            written, tensors = write_environments([self.env], "env", self._origins)
+            if self._origins is not None:
+                try_once([self.env], "env", written, tensors, self._origins)
         except CannotCapture as error:
             return {"unknown": str(error)}
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
@@ -137,7 +177,7 @@ class Resumable(gym.Wrapper):
         :raises ResumeError: if it is the state of a different environment.
         """
         tensors = {name: th.from_numpy(array) for name, array in state["arrays"].items()}
-        read_environment(self.env, "env", json.loads(state["state"]), tensors)
+        read_environments([self.env], "env", json.loads(state["state"]), tensors, self._origins)
         set_generator_states(state["generators"])
 
     def take_state(self, state: dict[str, Any]) -> str | None:
@@ -149,6 +189,6 @@ class Resumable(gym.Wrapper):
         """
         try:
             self.set_state(state)
-        except ResumeError as error:
+        except Exception as error:
             return str(error)
         return None

@@ -2,11 +2,17 @@
 
 import base64
 import collections
-import copy
+import datetime
+import decimal
 import enum
+import fractions
+import functools
+import json
 import math
 import random
 import re
+import types
+import weakref
 from typing import Any
 
 import gymnasium as gym
@@ -14,12 +20,26 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
-from sb3_softac.resume.plain import CONTAINERS, Kind, Reader, ResumeError, Writer, names_files, without_state
+from sb3_softac.resume import memory
+from sb3_softac.resume.describe import describe
+from sb3_softac.resume.plain import (
+    LIBRARIES,
+    REMEDY,
+    Kind,
+    Reader,
+    ResumeError,
+    Writer,
+    class_name,
+    names_files,
+    without_state,
+)
 
-BIT_GENERATORS = {cls.__name__: cls for cls in (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox)}
-
-
-ITEMS = re.compile(r"[|<>=]?(O|[US]\d{1,6})")  # types of arrays of objects and of strings
+BIT_GENERATORS = {
+    cls.__name__: cls for cls in (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64)
+}
+CONTAINERS = (list, dict, set, collections.deque)
+# Dictionaries of the standard library that can be created from their items
+DICTIONARIES = {cls.__name__: cls for cls in (dict, collections.OrderedDict, collections.Counter)}
 
 
 def write_attributes(writer: Writer, attributes: dict[str, Any], path: str) -> dict[str, Any]:
@@ -39,9 +59,9 @@ def read_attributes(reader: Reader, written: dict[str, Any], live: Any, path: st
     :param live: The object whose attributes are set.
     :param path: Its name.
     :param texts: Whether attributes may be text. Text that says which file is written is never read.
-    :raises ResumeError: if a method would be replaced, or text, a container or another value by something of another sort.
+    :raises ResumeError: if a method would be replaced, or text by something else.
     """
-    there = vars(live)  # not by setattr: nothing else is to follow from it
+    there = attributes_of(live)
     outside = reader.in_environment
     reader.in_environment |= isinstance(live, gym.Env) and not isinstance(live, gym.Wrapper)
     for name, part in written.items():
@@ -49,38 +69,181 @@ def read_attributes(reader: Reader, written: dict[str, Any], live: Any, path: st
             continue
         if name not in there and callable(getattr(type(live), name, None)):
             raise ResumeError(f"{path}.{name} is a method, not something that a checkpoint contains")
-        now = there.get(name)
-        value = reader.read(part, now, f"{path}.{name}")
-        kinds = {_sort_of(value), _sort_of(now)} - {None}
-        if names_files(name, now) or (not texts and str in kinds):
-            continue
-        if names_files(name, value) and (isinstance(value, str | bytes) or not reader.in_environment):
-            continue
-        if len(kinds) > 1:
-            raise ResumeError(f"{path}.{name} is {now!r:.99} now, but {type(value).__name__} was saved")
-        there[name] = value
+        value = reader.read(part, there.get(name), f"{path}.{name}")
+        if _may_become(reader, name, there.get(name), value, texts, path) and (name not in there or there[name] is not value):
+            _set(live, name, value)
     reader.in_environment = outside
 
 
-def _sort_of(value: Any) -> type | None:
-    """:return: ``str`` for text, ``list`` for all containers, ``object`` for other values; None for None."""
-    if value is None:
-        return None
-    return str if isinstance(value, str | bytes) else list if isinstance(value, CONTAINERS) else object
+def _may_become(reader: Reader, name: str, now: Any, value: Any, texts: bool, path: str) -> bool:
+    """
+    :return: Whether an attribute may get a value: not if it says which file is written.
+    :raises ResumeError: if it is text and would become something else, or the other way round.
+    """
+    is_text = {isinstance(part, str | bytes) for part in (now, value) if part is not None}
+    if names_files(name, now) or (not texts and True in is_text):
+        return False
+    if names_files(name, value) and (isinstance(value, str | bytes) or not reader.in_environment):
+        return False
+    if len(is_text) > 1:
+        raise ResumeError(f"{path}.{name} is {now!r:.99} now, but {type(value).__name__} was saved")
+    return True
+
+
+def note_texts(writer: Writer, value: Any, attributes: dict[str, Any], path: str, texts: bool = True) -> None:
+    """
+    Name the attributes that have become a text that is not restored.
+
+    :param writer: Writer.
+    :param value: Object.
+    :param attributes: Its attributes.
+    :param path: Its name.
+    :param texts: Whether attributes may be text.
+    """
+    if writer.origins is None:
+        return
+    before = writer.origins.texts.get(id(value), {})
+    now = {
+        name: json.dumps(describe(part))
+        for name, part in attributes.items()
+        if name in before or names_files(name, part) or (isinstance(part, str) and not texts)
+    }
+    if writer.recording:
+        writer.origins.texts[id(value)] = now
+    else:
+        reason = "a text that may name a file, or that only settings are expected to be"
+        writer.unknown.extend(f"{path}.{name} ({reason})" for name, text in now.items() if before.get(name) != text)
+
+
+def _class_data(cls: type) -> dict[str, Any]:
+    """:return: The attributes of a class that are neither methods nor other definitions."""
+    return {
+        name: part
+        for name, part in vars(cls).items()
+        if not (name.startswith("__") or name == "_abc_impl" or callable(part) or hasattr(part, "__get__"))
+    }
+
+
+def write_classes(writer: Writer) -> dict[str, dict[str, Any]]:
+    """
+    :param writer: Writer, of objects.
+    :return: The attributes of their classes that have changed since training started, by name of the class; if the writer
+        records the start, none.
+    """
+    written: dict[str, dict[str, Any]] = {}
+    done: set[type] = set()
+    origins = writer.origins
+    while origins is not None and (classes := [cls for cls in writer.classes if cls not in done]):
+        for cls in classes:
+            done.add(cls)
+            name, attributes = f"{cls.__module__}.{cls.__qualname__}", _class_data(cls)
+            texts = {attribute: json.dumps(describe(part)) for attribute, part in attributes.items()}
+            if writer.recording:
+                origins.classes[cls] = texts
+                write_attributes(writer, attributes, name)
+            elif cls in origins.classes:
+                before = origins.classes[cls]
+                changed = {part: attributes[part] for part, text in texts.items() if before.get(part) != text}
+                if changed:
+                    written[name] = write_attributes(writer, changed, name)
+    return written
+
+
+def read_classes(reader: Reader, written: dict[str, dict[str, Any]]) -> None:
+    """
+    :param reader: Reader.
+    :param written: What :func:`write_classes` returned.
+    :raises ResumeError: if a class is not there.
+    """
+    classes = {} if reader.origins is None else {f"{cls.__module__}.{cls.__qualname__}": cls for cls in reader.origins.classes}
+    for name, attributes in written.items():
+        if name not in classes:
+            raise ResumeError(f"The class {name} is not there: create everything as the interrupted program did")
+        there = vars(classes[name])
+        for attribute, part in attributes.items():
+            now = there.get(attribute)
+            if part == {"kept": None} or callable(now) or hasattr(now, "__get__"):
+                continue
+            value = reader.read(part, now, f"{name}.{attribute}")
+            if _may_become(reader, attribute, now, value, True, name) and value is not now:
+                setattr(classes[name], attribute, value)
+
+
+def _slots(cls: type) -> dict[str, Any]:
+    return {
+        name: part
+        for base in reversed(cls.__mro__)
+        for name, part in vars(base).items()
+        if isinstance(part, types.MemberDescriptorType) and "__slots__" in vars(base)
+    }
+
+
+def attributes_of(value: Any) -> dict[str, Any]:
+    """
+    :param value: Object.
+    :return: Its attributes by name, those in ``__slots__`` included.
+    """
+    slots = {}
+    for name, slot in _slots(type(value)).items():
+        try:
+            slots[name] = slot.__get__(value)
+        except AttributeError:  # not set
+            pass
+    return slots | getattr(value, "__dict__", {})
+
+
+def _set(live: Any, name: str, value: Any) -> None:
+    """Not by setattr: nothing else is to follow from it."""
+    slot = _slots(type(live)).get(name)
+    if slot is None:
+        live.__dict__[name] = value
+    else:
+        slot.__set__(live, value)
+
+
+def _delete(live: Any, name: str) -> None:
+    slot = _slots(type(live)).get(name)
+    if slot is None:
+        live.__dict__.pop(name, None)
+    else:
+        slot.__delete__(live)
 
 
 def _write_object(writer: Writer, value: Any, path: str) -> Any:
-    return {"class": type(value).__qualname__, "attributes": write_attributes(writer, vars(value), path)}
+    """The attributes of an object. Texts that have not changed are settings: those of the program that resumes hold."""
+    attributes = attributes_of(value)
+    writer.note_classes(value)
+    note_texts(writer, value, attributes, path)
+    content: dict[str, Any] = {"class": class_name(value)}
+    if writer.origins is not None and writer.recording:
+        writer.origins.attributes[id(value)] = dict(attributes)
+    elif writer.origins is not None:
+        before = writer.origins.attributes.get(id(value), {})
+        if gone := [name for name in before if name not in attributes]:
+            content["gone"] = gone
+        texts = {name: part for name, part in attributes.items() if type(part) is str and before.get(name) == part}
+        attributes = {name: part for name, part in attributes.items() if name not in texts}
+        if texts:
+            content["texts"] = texts
+    return content | {"attributes": write_attributes(writer, attributes, path)}
 
 
-def _read_object(reader: Reader, content: Any, live: Any, path: str) -> Any:
-    if not _is_object(live) or type(live).__qualname__ != content["class"]:
-        raise ResumeError(
-            f"{path} is a {type(live).__qualname__} now, but a {content['class']} was saved, and objects are not created "
-            "from files. Create everything as the interrupted program did; an environment that creates objects while it "
-            "runs needs the methods get_state() and set_state(state)"
-        )
+def _check_class(content: Any, live: Any, path: str) -> None:
+    if class_name(live) != content["class"]:
+        raise ResumeError(f"{path} is a {class_name(live)} now, but a {content['class']} was saved. {REMEDY}")
+
+
+def _read_object(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
+    _check_class(content, live, path)
+    if not in_place:  # the program has replaced it, and whoever refers to the one before still does
+        before, live = live, object.__new__(type(live))  # type: ignore[call-overload]
+        for name, part in attributes_of(before).items():
+            _set(live, name, part)
+        reader.announce(live)
     read_attributes(reader, content["attributes"], live, path)
+    for name in content.get("gone", ()):
+        if name in attributes_of(live):
+            _delete(live, name)
     return live
 
 
@@ -91,10 +254,9 @@ class _Plain:
 def _is_object(value: Any) -> bool:
     # What takes up more room than an object of a plain class holds something beyond its attributes: items, C structures
     cls = type(value)
-    only_attributes = hasattr(value, "__dict__") and cls.__basicsize__ <= _Plain.__basicsize__
-    has_slots = any(vars(base).get("__slots__") for base in cls.__mro__)
-    others = (th.nn.Module, th.optim.Optimizer)
-    return only_attributes and not has_slots and not without_state(value) and not isinstance(value, others)
+    pointers = len({id(slot) for slot in _slots(cls).values()}) * np.dtype(np.uintp).itemsize
+    only_attributes = cls.__basicsize__ <= _Plain.__basicsize__ + pointers and (hasattr(value, "__dict__") or pointers > 0)
+    return only_attributes and not without_state(value) and not issubclass(cls, type) and cls.__itemsize__ == 0
 
 
 def _write_items(writer: Writer, value: Any, path: str) -> Any:
@@ -107,85 +269,289 @@ def _read_items(reader: Reader, content: Any, live: Any, path: str) -> list[Any]
     return [reader.read(part, now, f"{path}.{i}") for i, (part, now) in enumerate(zip(content, there, strict=False))]
 
 
-def _read_tuple(reader: Reader, content: Any, live: Any, path: str) -> Any:
+def _read_list(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
+    result = live if in_place and type(live) is list else []
+    reader.announce(result)
+    result[:] = _read_items(reader, content, live, path)
+    return result
+
+
+def _read_tuple(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     items = _read_items(reader, content, live, path)
-    return type(live)(*items) if hasattr(live, "_fields") else tuple(items)
+    if isinstance(live, tuple) and len(live) == len(items) and all(a is b for a, b in zip(live, items, strict=True)):
+        return live
+    return tuple(items)
+
+
+def _write_subtuple(writer: Writer, value: Any, path: str) -> Any:
+    return {"class": class_name(value), "items": _write_items(writer, value, path)}
+
+
+def _read_subtuple(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
+    _check_class(content, live, path)
+    return tuple.__new__(type(live), _read_items(reader, content["items"], live, path))
+
+
+def _write_set(writer: Writer, value: Any, path: str) -> Any:
+    items = list(value)
+    if list(type(value)(items)) != items:
+        writer.unknown.append(f"{path} (a set whose order depends on what it has contained)")
+    return _write_items(writer, items, path)
+
+
+def _read_set(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
+    items = _read_items(reader, content, None, path)
+    result = live if in_place and type(live) is set else set()
+    result.clear()
+    result.update(items)
+    return result
 
 
 def _write_deque(writer: Writer, value: Any, path: str) -> Any:
     return [value.maxlen, *_write_items(writer, value, path)]
 
 
-def _read_deque(reader: Reader, content: Any, live: Any, path: str) -> Any:
-    return collections.deque(_read_items(reader, content[1:], live, path), maxlen=content[0])
+def _read_deque(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
+    fits = in_place and type(live) is collections.deque and live.maxlen == content[0]
+    result = reader.announce(live if fits else collections.deque(maxlen=content[0]))
+    items = _read_items(reader, content[1:], live, path)
+    result.clear()
+    result.extend(items)
+    return result
+
+
+def _write_pairs(writer: Writer, value: Any, path: str) -> Any:
+    return [
+        [writer.write(key, f"{path}.key{i}"), writer.write(item, f"{path}.{key if type(key) in (str, int) else i}")]
+        for i, (key, item) in enumerate(value.items())
+    ]
+
+
+def _read_pairs(reader: Reader, content: Any, live: Any, path: str) -> dict[Any, Any]:
+    there = live if isinstance(live, dict) else {}
+    items = {}
+    for i, (written_key, item) in enumerate(content):
+        key = reader.read(written_key, None, f"{path}.key{i}")
+        items[key] = reader.read(item, there.get(key), f"{path}.{key if type(key) in (str, int) else i}")
+    return items
 
 
 def _write_dict(writer: Writer, value: Any, path: str) -> Any:
-    return [[writer.write(key, f"{path}.key"), writer.write(item, f"{path}.{key}")] for key, item in value.items()]
+    return [type(value).__name__, *_write_pairs(writer, value, path)]
 
 
-def _read_dict(reader: Reader, content: Any, live: Any, path: str) -> Any:
-    there = live if isinstance(live, dict) else {}
-    items = {}
-    for key, item in content:
-        key = reader.read(key, None, path)
-        items[key] = reader.read(item, there.get(key), f"{path}.{key}")
-    if type(there) is dict:
-        return items
-    result = copy.copy(there)  # a subclass: what it has beyond its items stays
+def _read_dict(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
+    cls = DICTIONARIES[content[0]]
+    result = reader.announce(live if in_place and type(live) is cls else cls())
+    items = _read_pairs(reader, content[1:], live, path)
     result.clear()
     result.update(items)
     return result
 
 
-def _write_array(writer: Writer, value: np.ndarray, path: str) -> Any:
-    return writer.tensor(th.from_numpy(np.array(value, order="C")), path)
+def _write_container(writer: Writer, value: Any, path: str) -> Any:
+    items = _write_pairs(writer, value, path) if isinstance(value, dict) else _write_items(writer, list(value), path)
+    return _write_object(writer, value, path) | {"items": items}
 
 
-def _read_array(reader: Reader, content: Any, live: Any, path: str) -> np.ndarray:
-    return reader.tensors[content].numpy().copy()
+def _read_container(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
+    """By the methods of the container itself: those of the user's class may do more."""
+    _check_class(content, live, path)
+    base: Any = next(cls for cls in (collections.OrderedDict, *CONTAINERS) if isinstance(live, cls))
+    if not in_place:
+        before, live = live, _empty_like(live)
+        reader.announce(live)
+    else:
+        before = live
+    if base in (dict, collections.OrderedDict):
+        pairs = _read_pairs(reader, content["items"], before, path)
+        base.clear(live)
+        for key, item in pairs.items():
+            base.__setitem__(live, key, item)
+    else:
+        items = _read_items(reader, content["items"], before, path)
+        base.clear(live)
+        (base.update if base is set else base.extend)(live, items)
+    read_attributes(reader, content["attributes"], live, path)
+    for name in content.get("gone", ()):
+        if name in attributes_of(live):
+            _delete(live, name)
+    return live
+
+
+def _empty_like(live: Any) -> Any:
+    cls = type(live)
+    if isinstance(live, collections.defaultdict):
+        result = collections.defaultdict.__new__(cls)
+        collections.defaultdict.__init__(result, live.default_factory)
+    elif isinstance(live, collections.deque):
+        result = collections.deque.__new__(cls)  # type: ignore[assignment]
+        collections.deque.__init__(result, (), live.maxlen)  # type: ignore[arg-type]
+    else:
+        result = cls.__new__(cls)  # type: ignore[call-overload]
+    for name, part in attributes_of(live).items():
+        _set(result, name, part)
+    return result
+
+
+def _block(reader: Reader, layout: memory.Layout) -> np.ndarray:
+    """:return: The memory that several arrays share."""
+    place = layout["place"]
+    if layout["block"] not in reader.blocks:
+        if "of" not in place:
+            block = memory.aligned(place["size"], place["align"])
+        else:
+            live = None if reader.origins is None else reader.origins.objects.get(place["of"])
+            around = memory.surroundings(live) if isinstance(live, np.ndarray | th.Tensor) else None
+            start = -1 if around is None else memory.bounds(live)[0] - place["before"] - around.ctypes.data
+            if around is None or start < 0 or start + place["size"] > len(around):
+                raise ResumeError(f"{place['of']} lies elsewhere in memory than the saved one, and views of it were saved")
+            block = around[start : start + place["size"]]
+        reader.blocks[layout["block"]] = block
+    return reader.blocks[layout["block"]]
+
+
+def _read_array(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> np.ndarray:
+    values = memory.dense(content, reader.tensors)
+    if in_place and isinstance(live, np.ndarray) and _fits(live, values, content):
+        _fill(live, values)
+        return live
+    if "block" in content:
+        result = memory.view(_block(reader, content), content)
+        _fill(result, values)
+    else:
+        result = memory.laid_out(values, content)
+    if content.get("locked"):
+        result.flags.writeable = False
+    return result
+
+
+def _fits(live: np.ndarray, values: np.ndarray, content: Any) -> bool:
+    steps = tuple(content.get("strides", values.strides))
+    lies_as_saved = live.strides == steps if "strides" in content else live.flags.c_contiguous
+    return live.dtype == values.dtype and live.shape == values.shape and lies_as_saved
+
+
+def _fill(target: np.ndarray, values: np.ndarray) -> None:
+    """Write into an array, also into one that the program has locked; a locked view has its values from elsewhere."""
+    writeable = target.flags.writeable
+    try:
+        target.flags.writeable = True
+    except ValueError:
+        return
+    np.copyto(target, values)
+    target.flags.writeable = writeable
+
+
+def _write_subarray(writer: Writer, value: np.ndarray, path: str) -> Any:
+    return _write_object(writer, value, path) | {"array": writer.memory.add(value, path)}
+
+
+def _read_subarray(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
+    _check_class(content, live, path)
+    array = _read_array(reader, content["array"], np.asarray(live), path, in_place)
+    if not in_place or not np.shares_memory(array, live):
+        array = array.view(type(live))
+        for name, part in getattr(live, "__dict__", {}).items():
+            array.__dict__[name] = part
+        live = reader.announce(array)
+    read_attributes(reader, content["attributes"], live, path)
+    return live
+
+
+ITEMS = re.compile(r"[|<>=]?(O|U\d{1,6})")  # types of arrays of objects and of strings
 
 
 def _write_items_array(writer: Writer, value: np.ndarray, path: str) -> Any:
-    return [value.dtype.str, list(value.shape), _write_items(writer, value.ravel().tolist(), path)]
+    return [value.dtype.str, list(value.shape), value.flags.f_contiguous, _write_items(writer, value.ravel().tolist(), path)]
 
 
-def _read_items_array(reader: Reader, content: Any, live: Any, path: str) -> np.ndarray:
-    dtype, shape, items = content
+def _read_items_array(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> np.ndarray:
+    dtype, shape, fortran, items = content
     if math.prod(shape) != len(items) or not ITEMS.fullmatch(dtype):
         raise ResumeError(f"{path} is damaged: {len(items)} items of {dtype} are not an array of the shape {shape}")
-    result = np.empty(math.prod(shape), dtype=dtype)
-    for number, item in enumerate(_read_items(reader, items, None, path)):
-        result[number] = item
-    return result.reshape(shape)
+    result = np.empty(shape, dtype=dtype, order="F" if fortran and len(shape) > 1 else "C")
+    if in_place and isinstance(live, np.ndarray) and live.dtype == result.dtype and live.shape == result.shape:
+        result = live
+    reader.announce(result)
+    there = live.ravel().tolist() if isinstance(live, np.ndarray) and live.dtype == result.dtype else None
+    for place, item in zip(np.ndindex(*shape), _read_items(reader, items, there, path), strict=True):
+        result[place] = item
+    return result
 
 
-def _read_tensor(reader: Reader, content: Any, live: Any, path: str) -> th.Tensor:
-    saved = reader.tensors[content]
-    if not isinstance(live, th.Tensor) or live.shape != saved.shape or live.dtype != saved.dtype:
-        return saved.to(reader.device, copy=True)
-    with th.no_grad():
-        live.copy_(saved)
-    return live
+def _write_tensor(writer: Writer, value: th.Tensor, path: str) -> Any:
+    return writer.memory.add(value, path) | ({"grad": True} if value.requires_grad else {})
 
 
-def _read_generator(reader: Reader, content: Any, live: Any, path: str) -> np.random.Generator:
+def _read_tensor(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> th.Tensor:
+    saved = reader.tensors[content["data"]]
+    fits = isinstance(live, th.Tensor) and live.shape == saved.shape and live.dtype == saved.dtype
+    if fits and in_place and memory.strides(live) == content.get("strides", memory.strides(saved)):
+        with th.no_grad():
+            live.copy_(saved)
+        return live
+    device = live.device if isinstance(live, th.Tensor) else reader.device
+    if "block" in content:
+        result = memory.view_as_tensor(_block(reader, content), content)
+    elif "strides" in content:
+        steps = [stride // saved.element_size() for stride in content["strides"]]
+        result = th.empty_strided(saved.shape, steps, dtype=saved.dtype, device=device)
+    else:
+        result = th.empty_like(saved, device=device)
+    result.copy_(saved)
+    return result.requires_grad_() if content.get("grad") else result
+
+
+def _write_bits(writer: Writer, value: Any, path: str) -> Any:
+    return writer.write(value.state, path)
+
+
+def _read_bits(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     state = reader.read(content, None, path)
-    if not isinstance(live, np.random.Generator) or type(live.bit_generator).__name__ != state["bit_generator"]:
-        live = np.random.Generator(BIT_GENERATORS[state["bit_generator"]]())
-    live.bit_generator.state = state
+    if not in_place or type(live).__name__ != state["bit_generator"]:
+        live = BIT_GENERATORS[state["bit_generator"]]()
+    live.state = state
     return live
 
 
-def _read_random_state(reader: Reader, content: Any, live: Any, path: str) -> np.random.RandomState:
-    live = live if isinstance(live, np.random.RandomState) else np.random.RandomState()
+def _read_generator(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> np.random.Generator:
+    there = live.bit_generator if isinstance(live, np.random.Generator) else None
+    if not in_place:
+        there = None
+    bits = reader.read(content, there, f"{path}.bit_generator")
+    return live if bits is there else np.random.Generator(bits)
+
+
+def _write_random_state(writer: Writer, value: np.random.RandomState, path: str) -> Any:
+    bits = value._bit_generator  # type: ignore[attr-defined]
+    return [writer.write(bits, f"{path}.bit_generator"), writer.write(value.get_state(legacy=False), path)]
+
+
+def _read_random_state(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> np.random.RandomState:
+    there = live._bit_generator if in_place and isinstance(live, np.random.RandomState) else None
+    bits = reader.read(content[0], there, f"{path}.bit_generator")
+    result = live if bits is there else np.random.RandomState(bits)
+    result.set_state(reader.read(content[1], None, path))
+    return result
+
+
+def _read_random(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> random.Random:
+    live = live if in_place and isinstance(live, random.Random) else random.Random()
+    live.setstate(reader.read(content, None, path))
+    return live
+
+
+def _read_torch_generator(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> th.Generator:
+    device = live.device if isinstance(live, th.Generator) else "cpu"
+    live = live if in_place and isinstance(live, th.Generator) else th.Generator(device)
     live.set_state(reader.read(content, None, path))
     return live
 
 
-def _read_random(reader: Reader, content: Any, live: Any, path: str) -> random.Random:
-    live = live if isinstance(live, random.Random) else random.Random()
-    live.setstate(reader.read(content, None, path))
+def _read_optimizer(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
+    _check_class(content, live, path)
+    live.load_state_dict(reader.read(content["state"], None, path))
     return live
 
 
@@ -194,52 +560,224 @@ def _parts(space: Any) -> list[Any]:
 
 
 def _write_space(writer: Writer, value: spaces.Space, path: str) -> Any:
-    return [writer.write(value._np_random, path), *_write_items(writer, _parts(value), path)]
+    return [writer.write(value._np_random, f"{path}.np_random"), *_write_items(writer, _parts(value), path)]
 
 
-def _read_space(reader: Reader, content: Any, live: Any, path: str) -> Any:
-    live._np_random = reader.read(content[0], live._np_random, path)
+def _read_space(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
+    if not isinstance(live, spaces.Space):
+        raise ResumeError(
+            f"{path} is a {class_name(live)} now, but was a space: create everything as the interrupted program did"
+        )
+    live._np_random = reader.read(content[0], live._np_random, f"{path}.np_random")
     _read_items(reader, content[1:], _parts(live), path)
     return live
 
 
-KINDS = (
-    Kind("float", lambda v: type(v) is float, lambda w, v, p: repr(v), lambda r, c, live, p: float(c)),
-    Kind("enum", lambda v: isinstance(v, enum.Enum), lambda w, v, p: v.name, lambda r, c, live, p: type(live)[c]),
+def _is_stateful_function(value: Any) -> bool:
+    if not isinstance(value, types.FunctionType) or (value.__module__ or "").split(".")[0] in LIBRARIES:
+        return False
+    return bool(value.__closure__ or value.__dict__ or value.__defaults__ or value.__kwdefaults__)
+
+
+def _write_function(writer: Writer, value: Any, path: str) -> Any:
+    """What a function carries along: the variables around it, its defaults and its attributes."""
+    return [
+        _write_items(writer, value.__closure__ or (), f"{path}.closure"),
+        writer.write(value.__defaults__, f"{path}.defaults"),
+        writer.write(value.__kwdefaults__, f"{path}.kwdefaults"),
+        write_attributes(writer, {n: part for n, part in value.__dict__.items() if n != "__wrapped__"}, path),
+    ]
+
+
+def _read_function(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
+    closure, defaults, keyword_defaults, attributes = content
+    if not isinstance(live, types.FunctionType) or len(live.__closure__ or ()) != len(closure):
+        raise ResumeError(f"{path} is another function than the saved one: create everything as the interrupted program did")
+    _read_items(reader, closure, live.__closure__ or (), f"{path}.closure")
+    reader.read(defaults, live.__defaults__, f"{path}.defaults")
+    reader.read(keyword_defaults, live.__kwdefaults__, f"{path}.kwdefaults")
+    read_attributes(reader, attributes, live, path)
+    return live
+
+
+def _write_cell(writer: Writer, value: Any, path: str) -> Any:
+    try:
+        return [writer.write(value.cell_contents, path)]
+    except ValueError:  # empty
+        return []
+
+
+def _read_cell(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
+    for part in content:
+        try:
+            there = live.cell_contents
+        except ValueError:
+            there = None
+        live.cell_contents = reader.read(part, there, path)
+    return live
+
+
+def _write_method(writer: Writer, value: Any, path: str) -> Any:
+    return [getattr(value.__func__, "__name__", None), writer.write(value.__self__, f"{path}.self")]
+
+
+def _read_method(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
+    name, owner = content
+    if not isinstance(live, types.MethodType):
+        raise ResumeError(f"{path} was a method, but is a {class_name(live)} now")
+    owner = reader.read(owner, live.__self__, f"{path}.self")
+    function: Any = live.__func__
+    if getattr(function, "__name__", None) != name:  # another method of the same object
+        function = getattr(type(owner), name, None)
+        if not isinstance(function, types.FunctionType):
+            raise ResumeError(f"{path} was the method {name}, which {class_name(owner)} does not have")
+    return live if owner is live.__self__ and function is live.__func__ else types.MethodType(function, owner)
+
+
+def _write_partial(writer: Writer, value: Any, path: str) -> Any:
+    return [
+        writer.write(part, f"{path}.{name}") for name, part in zip(("func", "args", "keywords"), _bound(value), strict=True)
+    ]
+
+
+def _bound(value: functools.partial) -> tuple[Any, Any, Any]:
+    return value.func, value.args, value.keywords
+
+
+def _read_partial(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
+    if not isinstance(live, functools.partial):
+        raise ResumeError(f"{path} was a functools.partial, but is a {class_name(live)} now")
+    func, args, keywords = (
+        reader.read(part, there, f"{path}.{name}")
+        for name, part, there in zip(("func", "args", "keywords"), content, _bound(live), strict=True)
+    )
+    same = func is live.func and args is live.args and keywords is live.keywords
+    return live if same else type(live)(func, *args, **keywords)
+
+
+def _read_reference(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
+    there = live() if isinstance(live, weakref.ref) else None
+    target = reader.read(content, there, f"{path}.target")
+    return live if target is there and there is not None else weakref.ref(target)
+
+
+def _read_bytearray(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
+    value = live if in_place and type(live) is bytearray else bytearray()
+    value[:] = base64.b64decode(content)
+    return value
+
+
+def _atom(name: str, cls: type, write: Any, read: Any) -> Kind:
+    """A value that cannot be changed, from a text or a list."""
+    return Kind(name, lambda v: type(v) is cls, lambda w, v, p: write(v), lambda r, c, live, p, i: read(c), plain=True)
+
+
+ATOMS = (
+    _atom("float", float, repr, float),
+    _atom("complex", complex, lambda v: [repr(v.real), repr(v.imag)], lambda c: complex(float(c[0]), float(c[1]))),
+    _atom("bytes", bytes, lambda v: base64.b64encode(v).decode(), base64.b64decode),
+    _atom("range", range, lambda v: [v.start, v.stop, v.step], lambda c: range(*c)),
+    _atom("text", np.str_, str, np.str_),
+    _atom("fraction", fractions.Fraction, str, fractions.Fraction),
+    _atom("decimal", decimal.Decimal, str, decimal.Decimal),
+    _atom("datetime", datetime.datetime, lambda v: v.isoformat(), datetime.datetime.fromisoformat),
+    _atom("timedelta", datetime.timedelta, lambda v: [v.days, v.seconds, v.microseconds], lambda c: datetime.timedelta(*c)),
     Kind(
         "number",
-        lambda v: isinstance(v, np.bool_ | np.number) and v.dtype.kind in "biuf",
-        lambda w, v, p: [v.dtype.str, w.write(v.item(), p)],
-        lambda r, c, live, p: np.dtype(c[0]).type(r.read(c[1], None, p)),
+        lambda v: isinstance(v, np.generic) and v.dtype.kind in "biufcmMS",
+        lambda w, v, p: [memory.dtype_to_json(v.dtype), base64.b64encode(v.tobytes()).decode()],
+        lambda r, c, live, p, i: np.frombuffer(base64.b64decode(c[1]), memory.dtype_from_json(c[0]))[0],
+        plain=True,
+    ),
+)
+
+KINDS = (
+    *ATOMS,
+    Kind(
+        "enum",
+        lambda v: isinstance(v, enum.Enum),
+        lambda w, v, p: v.value if isinstance(v, enum.Flag) else v.name,
+        lambda r, c, live, p, i: type(live)(c) if isinstance(live, enum.Flag) else type(live)[c],
+    ),
+    Kind("list", lambda v: type(v) is list, _write_items, _read_list, plain=True),
+    Kind("tuple", lambda v: type(v) is tuple, _write_items, _read_tuple, plain=True),
+    Kind("subtuple", lambda v: isinstance(v, tuple) and not getattr(v, "__dict__", None), _write_subtuple, _read_subtuple),
+    Kind("set", lambda v: type(v) is set, _write_set, _read_set, plain=True),
+    Kind(
+        "frozenset",
+        lambda v: type(v) is frozenset,
+        _write_set,
+        lambda r, c, live, p, i: frozenset(_read_items(r, c, None, p)),
+        plain=True,
+    ),
+    Kind("deque", lambda v: type(v) is collections.deque, _write_deque, _read_deque, plain=True),
+    Kind("dict", lambda v: type(v) in DICTIONARIES.values(), _write_dict, _read_dict, plain=True),
+    Kind("container", lambda v: isinstance(v, CONTAINERS), _write_container, _read_container),
+    Kind(
+        "bytearray", lambda v: type(v) is bytearray, lambda w, v, p: base64.b64encode(v).decode(), _read_bytearray, plain=True
     ),
     Kind(
-        "bytes",
-        lambda v: type(v) is bytes,
-        lambda w, v, p: base64.b64encode(v).decode(),
-        lambda r, c, live, p: base64.b64decode(c),
+        "array",
+        lambda v: type(v) is np.ndarray and not v.dtype.hasobject and v.dtype.kind not in "UO",
+        lambda w, v, p: w.memory.add(v, p),
+        _read_array,
+        plain=True,
     ),
-    Kind("text", lambda v: isinstance(v, np.str_), lambda w, v, p: str(v), lambda r, c, live, p: np.str_(c)),
-    Kind("list", lambda v: type(v) is list, _write_items, _read_items),
-    Kind("tuple", lambda v: isinstance(v, tuple), _write_items, _read_tuple),
-    Kind("set", lambda v: type(v) is set, _write_items, lambda r, c, live, p: set(_read_items(r, c, None, p))),
-    Kind("deque", lambda v: isinstance(v, collections.deque), _write_deque, _read_deque),
-    Kind("dict", lambda v: isinstance(v, dict), _write_dict, _read_dict),
-    Kind("array", lambda v: type(v) is np.ndarray and v.dtype.kind in "biuf", _write_array, _read_array),
-    Kind("items", lambda v: type(v) is np.ndarray and v.dtype.kind in "OUS", _write_items_array, _read_items_array),
-    Kind("tensor", lambda v: isinstance(v, th.Tensor), lambda w, v, p: w.tensor(v, p), _read_tensor),
+    Kind("items", lambda v: type(v) is np.ndarray and v.dtype.kind in "OU", _write_items_array, _read_items_array, plain=True),
+    Kind(
+        "subarray",
+        lambda v: isinstance(v, np.ndarray) and not isinstance(v, np.memmap) and v.dtype.kind in "biufcmMS",
+        _write_subarray,
+        _read_subarray,
+    ),
+    Kind("tensor", lambda v: isinstance(v, th.Tensor) and v.layout is th.strided, _write_tensor, _read_tensor, plain=True),
+    Kind("bits", lambda v: type(v).__name__ in BIT_GENERATORS and hasattr(v, "state"), _write_bits, _read_bits, plain=True),
     Kind(
         "generator",
-        lambda v: isinstance(v, np.random.Generator),
-        lambda w, v, p: w.write(v.bit_generator.state, p),
+        lambda v: isinstance(v, np.random.Generator) and type(v.bit_generator).__name__ in BIT_GENERATORS,
+        lambda w, v, p: w.write(v.bit_generator, f"{p}.bit_generator"),
         _read_generator,
+        plain=True,
     ),
     Kind(
         "random_state",
-        lambda v: isinstance(v, np.random.RandomState),
-        lambda w, v, p: w.write(v.get_state(legacy=False), p),
+        lambda v: isinstance(v, np.random.RandomState) and v.get_state(legacy=False)["bit_generator"] == "MT19937",  # type: ignore[call-overload]
+        _write_random_state,
         _read_random_state,
+        plain=True,
     ),
-    Kind("random", lambda v: isinstance(v, random.Random), lambda w, v, p: w.write(v.getstate(), p), _read_random),
-    Kind("space", lambda v: isinstance(v, spaces.Space), _write_space, _read_space),
+    Kind(
+        "random",
+        lambda v: isinstance(v, random.Random) and not isinstance(v, random.SystemRandom),
+        lambda w, v, p: w.write(v.getstate(), p),
+        _read_random,
+        plain=True,
+    ),
+    Kind(
+        "torch_generator",
+        lambda v: isinstance(v, th.Generator),
+        lambda w, v, p: w.write(v.get_state(), p),
+        _read_torch_generator,
+        plain=True,
+    ),
+    Kind("space", lambda v: isinstance(v, spaces.Space), _write_space, _read_space, shared=True),
+    Kind(
+        "optimizer",
+        lambda v: isinstance(v, th.optim.Optimizer),
+        lambda w, v, p: {"class": class_name(v), "state": w.write(v.state_dict(), p)},
+        _read_optimizer,
+        shared=True,
+    ),
+    Kind("function", _is_stateful_function, _write_function, _read_function, shared=True),
+    Kind("cell", lambda v: isinstance(v, types.CellType), _write_cell, _read_cell, shared=True),
+    Kind("method", lambda v: isinstance(v, types.MethodType), _write_method, _read_method),
+    Kind("partial", lambda v: isinstance(v, functools.partial), _write_partial, _read_partial),
+    Kind(
+        "reference",
+        lambda v: type(v) is weakref.ref and v() is not None,
+        lambda w, v, p: w.write(v(), f"{p}.target"),
+        _read_reference,
+        plain=True,
+    ),
     Kind("object", _is_object, _write_object, _read_object),
 )

@@ -1,18 +1,20 @@
 """
 Objects as plain data: JSON and named tensors, nothing that has to be executed to be read.
 
-Objects are never created from a file. The saved values are restored into existing objects, which the same program has created
-in the same way: numbers and containers are replaced, and random generators, tensors and attributes are set in place.
+Objects are never created from the classes that a file names. The saved values are restored into existing objects, which the
+same program has created in the same way. What is still the object that it was when training started is restored in place, so
+that views, closures and other references to it see the restored values; what was replaced since is replaced again.
 """
 
 import collections
-import functools
+import contextlib
 import io
 import logging
 import math
 import pathlib
+import random
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,26 +23,66 @@ from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from stable_baselines3.common.logger import Logger
 
 from sb3_softac.common.plain_files import leads_to_a_file
+from sb3_softac.resume.memory import Memory
 
-# What carries nothing from one step to the next: functions, types, settings, files, pictures and progress bars.
+
+class Origins:
+    """
+    The objects of a program when training starts, by path. A program that is started again finds its own under the same paths.
+    """
+
+    def __init__(self) -> None:
+        self.objects: dict[str, Any] = {}
+        self.paths: dict[int, str] = {}
+        """Path by id; the objects are held in ``objects``, so that no other gets their id."""
+        self.attributes: dict[int, dict[str, Any]] = {}
+        """The attributes of each object by its id."""
+        self.texts: dict[int, dict[str, str]] = {}
+        """Descriptions of attributes that are not restored, of each object by its id."""
+        self.trials: dict[str, str | None] = {}
+        """What the trial of restoring environments has shown, by path; None for no difference."""
+        self.classes: dict[type, dict[str, str]] = {}
+        """Descriptions of the attributes of the users' classes."""
+
+    def add(self, value: Any, path: str) -> None:
+        """
+        :param value: Object.
+        :param path: Its path.
+        """
+        self.objects.setdefault(path, value)
+        self.paths.setdefault(id(value), path)
+
+    def path_of(self, value: Any) -> str | None:
+        """
+        :param value: Any object.
+        :return: Where it was when training started; None if it was not there.
+        """
+        return self.paths.get(id(value))
+
+
+# What carries nothing from one step to the next: types, settings, files that are written, pictures and progress bars.
 WITHOUT_STATE = (
-    *(types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType, type, functools.partial, np.ufunc),
+    *(types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type, np.ufunc, random.SystemRandom),
     *(EnvSpec, WrapperSpec, np.dtype, th.dtype, th.device, pathlib.PurePath),
-    *(Logger, logging.Logger, io.IOBase),
+    *(Logger, logging.Logger, Origins),
 )
 # What decides where a program writes: it stays as the program has made it, whatever a file says.
 TARGETS = (pathlib.PurePath, io.IOBase, Logger, logging.Logger)
-# Kinds of values that may take the place of any other value. All other kinds are restored only into objects of the same kind.
-VALUES = (
-    *("float", "number", "bytes", "text", "list", "tuple", "set", "deque", "dict", "array", "items", "tensor", "episodes"),
-    *("generator", "random_state", "random"),
-)
 CONTAINERS = (list, tuple, set, dict, collections.deque)
+DEFINITIONS = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type)
+# Whose classes and functions have no attributes that users change
+LIBRARIES = ("builtins", "gymnasium", "stable_baselines3", "sb3_contrib", "sb3_softac", "numpy", "torch", "mujoco", "ale_py")
 DISPLAYS = ("pygame", "matplotlib", "glfw", "OpenGL", "gymnasium.envs.mujoco.mujoco_rendering", "tqdm", "rich")
 
 
-class ResumeError(RuntimeError):
+class ResumeError(ValueError):
     """The saved state cannot be read, or does not fit the objects that it should be restored into."""
+
+
+REMEDY = (
+    "Objects are not created from files: create everything as the interrupted program did; an environment that creates objects"
+    " while it runs needs the methods get_state() and set_state(state)"
+)
 
 
 class Kind(NamedTuple):
@@ -50,8 +92,12 @@ class Kind(NamedTuple):
     applies: Callable[[Any], bool]
     write: Callable[["Writer", Any, str], Any]
     """Of writer, value and path: the value as JSON."""
-    read: Callable[["Reader", Any, Any, str], Any]
-    """Of reader, JSON, the object that is there now (None for none) and path: the value."""
+    read: Callable[["Reader", Any, Any, str, bool], Any]
+    """Of reader, JSON, the object that is there now (None for none), path, and whether to change it in place: the value."""
+    plain: bool = False
+    """Whether the value can be created anew from its JSON alone."""
+    shared: bool = False
+    """Whether it is always restored in place."""
 
 
 class Writer:
@@ -59,16 +105,29 @@ class Writer:
     Turns values into JSON and tensors.
 
     :param kinds: Known kinds of values; the first one that applies is used.
+    :param origins: The objects at the start of the training; None if they are not known.
+    :param recording: Whether to add what is written to ``origins``, instead of comparing it with them.
     """
 
-    def __init__(self, kinds: tuple[Kind, ...]):
-        self.kinds = kinds
-        self.tensors: dict[str, th.Tensor] = {}
+    def __init__(self, kinds: tuple[Kind, ...], origins: Origins | None = None, recording: bool = False):
+        self.kinds, self.origins, self.recording = kinds, origins, recording
+        self.memory = Memory(origins if not recording else None)
         self.unknown: list[str] = []
         """Paths of values that are neither plain data nor known to have no state."""
         self.anew: list[str] = []
         """Vectorized environments whose episodes will start over, each with the reason."""
-        self._seen: dict[int, tuple[int, Any]] = {}
+        self.needs: dict[str, str] = {}
+        """The classes of objects that must exist when the state is restored, by path."""
+        self.classes: dict[type, None] = {}
+        """The classes of the objects."""
+        self._seen: dict[int, tuple[dict[str, Any] | None, Any]] = {}  # the values are held, so that no other gets their id
+        self._count = 0
+        self._detached = False
+
+    @property
+    def tensors(self) -> dict[str, th.Tensor]:
+        """Tensors by name."""
+        return self.memory.tensors
 
     def write(self, value: Any, path: str) -> Any:
         """
@@ -78,25 +137,82 @@ class Writer:
         """
         if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
             return value
+        if self.recording and self.origins is not None:
+            self.origins.add(value, path)
         if id(value) in self._seen:
-            return {"same": self._seen[id(value)][0]}
+            node = self._seen[id(value)][0]
+            if node is None:
+                return {"kept": None}
+            if "n" not in node:
+                node["n"] = self._count
+                self._count += 1
+            return {"same": node["n"]}
         kind = next((kind for kind in self.kinds if kind.applies(value)), None)
         if kind is None:
             if not without_state(value):
                 self.unknown.append(f"{path} ({_module(value)}.{type(value).__qualname__})")
-            return {"kept": None}
-        self._seen[id(value)] = len(self._seen), value  # the value is kept, so that no other gets its id
-        return {kind.name: kind.write(self, value, path)}
+            return {"kept": self._keep(value, path)}
+        return self._write_node(kind, value, path)
 
-    def tensor(self, value: th.Tensor, path: str) -> str:
+    def _write_node(self, kind: Kind, value: Any, path: str) -> dict[str, Any]:
+        node: dict[str, Any] = {}
+        self._seen[id(value)] = node, value
+        if self._detached and not kind.plain:
+            self.unknown.append(f"{path} ({_module(value)}.{type(value).__qualname__})")
+        if self.origins is not None and not self.recording:
+            origin = self.origins.path_of(value)
+            if not kind.plain:
+                self._need(value, origin or path, path)
+            if origin is not None:
+                node["at"] = None if origin == path else origin
+        node[kind.name] = kind.write(self, value, path)
+        return node
+
+    def _keep(self, value: Any, path: str) -> str | None:
+        """:return: Where a function or class was when training started; None if it was here."""
+        if self.origins is None or self.recording or not isinstance(value, DEFINITIONS):
+            return None
+        if self.origins.objects.get(path) is value:
+            return None
+        origin = self.origins.path_of(value)
+        if origin is None:
+            self.unknown.append(f"{path} (it has become {getattr(value, '__qualname__', value)} while the training ran)")
+        return origin
+
+    def _need(self, value: Any, origin: str, path: str) -> None:
+        """Note that an object of the class of this one has to be there when it is restored."""
+        assert self.origins is not None
+        name = class_name(value)
+        template = self.origins.objects.get(origin)
+        if template is None or class_name(template) != name:
+            self.unknown.append(f"{path} ({name}, created while the environment runs)")
+        self.needs[origin] = name
+
+    def note_classes(self, value: Any) -> None:
         """
-        :param value: A tensor.
-        :param path: Its name.
-        :return: The name under which it is stored.
+        :param value: An object: its classes, except those of libraries, may have attributes that change.
         """
-        name = path if path not in self.tensors else f"{path}#{len(self.tensors)}"
-        self.tensors[name] = value.detach().cpu().clone(memory_format=th.contiguous_format)
-        return name
+        self.classes.update((cls, None) for cls in type(value).__mro__ if cls.__module__.split(".")[0] not in LIBRARIES)
+
+    def leave(self, value: Any) -> None:
+        """
+        :param value: An object that is restored otherwise.
+        """
+        self._seen[id(value)] = None, value
+
+    @contextlib.contextmanager
+    def detached(self) -> Iterator[None]:
+        """Within it, values are written that are put together only to be saved: they are read as new ones."""
+        origins, self.origins, self.memory.origins, self._detached = self.origins, None, None, self.origins is not None
+        try:
+            yield
+        finally:
+            self.origins, self._detached = origins, False
+            self.memory.origins = None if self.recording else origins
+
+    def finish(self) -> None:
+        """Connect the arrays that share memory."""
+        self.unknown.extend(self.memory.connect())
 
 
 class Reader:
@@ -106,21 +222,33 @@ class Reader:
     :param tensors: Tensors by name.
     :param kinds: Known kinds of values.
     :param device: Where tensors belong that have no present value.
+    :param origins: The objects of this program when training started; None if they are not known.
     """
 
-    def __init__(self, tensors: dict[str, th.Tensor], kinds: tuple[Kind, ...], device: th.device | str = "cpu"):
-        self.tensors, self.device = tensors, device
+    def __init__(
+        self,
+        tensors: dict[str, th.Tensor],
+        kinds: tuple[Kind, ...],
+        device: th.device | str = "cpu",
+        origins: Origins | None = None,
+    ):
+        self.tensors, self.device, self.origins = tensors, device, origins
         self.kinds = {kind.name: kind for kind in kinds}
         self.in_environment = False
         """Whether what is read belongs to an environment: there, text in containers is state, otherwise a setting."""
-        self._values: list[Any] = []
+        self.blocks: dict[str, np.ndarray] = {}
+        self.anew: list[str] = []
+        """Vectorized environments whose episodes will start over, each with the reason."""
+        self._values: dict[int | None, Any] = {}
+        self._number: int | None = None
+        self._used: set[int] = set()
 
     def read(self, written: Any, live: Any, path: str) -> Any:
         """
         :param written: The result of :meth:`Writer.write`.
         :param live: The present value; None if there is none.
         :param path: Its name, for errors.
-        :return: The value. Objects, generators and tensors are ``live`` itself, changed.
+        :return: The value. Objects that have not been replaced during the training are ``live`` itself, changed.
         :raises ResumeError: if the present object is of a different kind.
         """
         return live if isinstance(live, TARGETS) else self._value(written, live, path)
@@ -128,29 +256,43 @@ class Reader:
     def _value(self, written: Any, live: Any, path: str) -> Any:
         if not isinstance(written, dict):
             return written
-        if len(written) != 1:
+        names = [name for name in written if name not in ("at", "n")]
+        if len(names) != 1:
             raise ResumeError(f"{path} is damaged: {sorted(written)[:9]} is not one value")
-        ((name, content),) = written.items()
+        (name,), content = names, written[names[0]]
         if name == "kept":
-            return live
+            return live if self.origins is None else self.origins.objects.get(content, live)
         if name == "same":
-            if type(content) is not int or not 0 <= content < len(self._values):
-                raise ResumeError(f"{path} is damaged: it refers to a value that does not exist")
-            return self._values[content]
-        kind = self.kinds.get(name)
-        if kind is None:
+            return self._values.get(content, live)  # there is none if the program's own settings are used instead
+        if name not in self.kinds:
             raise ResumeError(f"{path} is damaged: {name[:99]!r} is not a kind of value")
-        if name not in VALUES and name != "object" and not self._is_of(kind, live):
-            raise ResumeError(f"{path} is a {type(live).__qualname__} now, but a value of the kind {name!r} was saved")
-        number = len(self._values)
-        self._values.append(live)  # for what refers to the object from within
-        value = kind.read(self, content, live, path)
-        self._values[number] = value
-        return value
+        kind = self.kinds[name]
+        if self.origins is None:
+            in_place = kind.shared or id(live) not in self._used
+        else:
+            in_place = "at" in written or kind.shared
+            if "at" in written:
+                live = self.origins.objects.get(written["at"] or path, live)
+        if not kind.plain and not self._is_of(kind, live):
+            raise ResumeError(f"{path} is {_called(live)} now, but {_saved_class(name, content)} was saved. {REMEDY}")
+        if live is not None:
+            self._used.add(id(live))
+        self._number = number = written.get("n")
+        self._values[number] = live
+        self._values[number] = kind.read(self, content, live, path, in_place)
+        return self._values[number]
 
     def _is_of(self, kind: Kind, live: Any) -> bool:
         """:return: Whether a value like this one would be written as this kind."""
         return next((other for other in self.kinds.values() if other.applies(live)), None) is kind
+
+    def announce(self, value: Any) -> Any:
+        """
+        :param value: The value that is being read, before its parts are: they may refer to it.
+        :return: The same value.
+        """
+        self._values[self._number] = value
+        return value
 
 
 def names_files(name: str, value: Any, within: tuple[int, ...] = ()) -> bool:
@@ -168,12 +310,44 @@ def names_files(name: str, value: Any, within: tuple[int, ...] = ()) -> bool:
     return any(names_files(name, item, (*within, id(value))) for item in items)
 
 
+def check_needs(needs: dict[str, str], origins: Origins) -> None:
+    """
+    :param needs: The classes of objects that a state is restored into, by path.
+    :param origins: The objects of this program when training started.
+    :raises ResumeError: if one of them is not there.
+    """
+    for path, name in needs.items():
+        live = origins.objects.get(path)
+        if class_name(live) != name:
+            raise ResumeError(f"{path} is {_called(live)} now, but a {name} was saved. {REMEDY}")
+
+
 def without_state(value: Any) -> bool:
     """
     :param value: Any value.
     :return: Whether its type is known to keep no state between steps.
     """
+    if isinstance(value, io.IOBase):
+        return value.closed or not value.readable()  # the position in a file that is read is a state
     return isinstance(value, WITHOUT_STATE) or _module(value).startswith(DISPLAYS)
+
+
+def class_name(value: Any) -> str:
+    """
+    :param value: Any value.
+    :return: The qualified name of its class; of a function, its own.
+    """
+    if isinstance(value, types.FunctionType):
+        return f"function {value.__qualname__}({', '.join(value.__code__.co_freevars)})"
+    return type(value).__qualname__
+
+
+def _called(live: Any) -> str:
+    return "nothing" if live is None else f"a {class_name(live)}"
+
+
+def _saved_class(kind: str, content: Any) -> str:
+    return f"a {content['class']}" if isinstance(content, dict) and "class" in content else f"a value of the kind {kind!r}"
 
 
 def _module(value: Any) -> str:

@@ -25,15 +25,17 @@ def _write_mujoco(writer: Writer, value: Any, path: str) -> Any:
     attributes = {name: part for name, part in vars(value).items() if name not in ("model", "data")}
     # Environments read what was derived from the state before, such as positions of bodies, and randomise the model
     arrays = {name: _arrays(getattr(value, name)) for name in ("data", "model")}
-    return {
-        "physics": writer.write(physics, f"{path}.physics"),
-        "options": writer.write(_arrays(value.model.opt), f"{path}.options"),
-        "arrays": writer.write(arrays, f"{path}.arrays"),
-        "attributes": write_attributes(writer, attributes, path),
-    }
+    writer.note_classes(value)
+    with writer.detached():
+        native = {
+            "physics": writer.write(physics, f"{path}.physics"),
+            "options": writer.write(_arrays(value.model.opt), f"{path}.options"),
+            "arrays": writer.write(arrays, f"{path}.arrays"),
+        }
+    return native | {"attributes": write_attributes(writer, attributes, path)}
 
 
-def _read_mujoco(reader: Reader, content: Any, live: Any, path: str) -> Any:
+def _read_mujoco(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     physics, options = (reader.read(content[name], None, path) for name in ("physics", "options"))
     if len(physics) != mujoco.mj_stateSize(live.model, SPEC):
         raise ResumeError(f"{path}: the MuJoCo model differs from the saved one")
@@ -63,7 +65,7 @@ def _write_atari(writer: Writer, value: Any, path: str) -> Any:
     return {"state": writer.write(state, f"{path}.state"), "attributes": write_attributes(writer, attributes, path)}
 
 
-def _read_atari(reader: Reader, content: Any, live: Any, path: str) -> Any:
+def _read_atari(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     import ale_py
 
     live.restore_state(ale_py.ALEState(reader.read(content["state"], None, path)))
@@ -72,6 +74,6 @@ def _read_atari(reader: Reader, content: Any, live: Any, path: str) -> Any:
 
 
 SIMULATORS = (
-    Kind("mujoco", lambda v: isinstance(v, MujocoEnv), _write_mujoco, _read_mujoco),
-    Kind("atari", _is_atari, _write_atari, _read_atari),
+    Kind("mujoco", lambda v: isinstance(v, MujocoEnv), _write_mujoco, _read_mujoco, shared=True),
+    Kind("atari", _is_atari, _write_atari, _read_atari, shared=True),
 )

@@ -2,32 +2,34 @@
 The complete state of training except the rows of the replay buffer: algorithm, environments, callbacks, random generators.
 """
 
-import inspect
-import warnings
+import json
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
+from stable_baselines3.common.save_util import recursive_getattr
 
+from sb3_softac.resume.describe import NOT_DESCRIBED, describe
 from sb3_softac.resume.environments import ENVIRONMENT_KINDS
 from sb3_softac.resume.generators import generator_states, set_generator_states
-from sb3_softac.resume.kinds import read_attributes, write_attributes
-from sb3_softac.resume.plain import Kind, Reader, ResumeError, Writer
+from sb3_softac.resume.kinds import note_texts, read_attributes, read_classes, write_attributes, write_classes
+from sb3_softac.resume.plain import Kind, Reader, ResumeError, Writer, check_needs
 from sb3_softac.resume.replay import end_all_episodes, other_attributes
+from sb3_softac.resume.settings import Start, argument_names, differences, different_structure, environment_leaves
 from sb3_softac.resume.vec_envs import VEC_ENV, starts_anew
 
 # Attributes of an algorithm that are saved otherwise, or belong to the call of learn() and not to what is trained.
 ELSEWHERE = {
     *("policy", "env", "_vec_normalize_env", "replay_buffer", "_logger", "_custom_logger"),
     *("start_time", "_total_timesteps", "_num_timesteps_at_start"),
-    *("device", "policy_kwargs", "replay_buffer_kwargs", "_step_runner"),
+    *("device", "policy_kwargs", "replay_buffer_kwargs", "_step_runner", "cuda_graphs", "verbose"),
 }
 
 # Attributes of a callback that belong to the call of learn().
-CALL = {"model", "locals", "globals", "parent"}
+CALL = {"model", "locals", "globals", "parent", "verbose"}
 
 
 class Snapshot(NamedTuple):
@@ -38,6 +40,8 @@ class Snapshot(NamedTuple):
     tensors: dict[str, th.Tensor]
     anew: list[str]
     """Vectorized environments whose state could not be captured, each with the reason."""
+    lost: list[str]
+    """Attributes of the algorithm and of callbacks that could not be captured."""
 
 
 def _own(holder: Any, left_out: set[str]) -> dict[str, Any]:
@@ -58,24 +62,63 @@ def _left_out(callback: BaseCallback) -> set[str]:
 
 
 def _write_callback(writer: Writer, value: Any, path: str) -> Any:
+    """Apart from one another: what has changed since the start of the training, and what has not, such as its settings."""
+    attributes, origins = _own(value, _left_out(value)), writer.origins
+    writer.note_classes(value)
+    others = {name: part for name, part in vars(value).items() if name not in _left_out(value)}
+    note_texts(writer, value, others, path, texts=False)
+    if origins is None:
+        return {"class": type(value).__name__, "attributes": write_attributes(writer, attributes, path)}
+    described = {name: describe(part) for name, part in attributes.items()}
+    texts = {name: json.dumps(texts) for name, texts in described.items() if NOT_DESCRIBED not in texts.values()}
+    if writer.recording:
+        origins.attributes[id(value)] = texts
+        return {"attributes": write_attributes(writer, attributes, path)}
+    before = origins.attributes.get(id(value), {})
+    same = {name for name, text in texts.items() if before.get(name) == text}
     return {
         "class": type(value).__name__,
-        "attributes": write_attributes(writer, _own(value, _left_out(value)), path),
+        "attributes": write_attributes(writer, {n: part for n, part in attributes.items() if n not in same}, path),
+        "constants": write_attributes(writer, {n: part for n, part in attributes.items() if n in same}, path),
+        "settings": {name: texts[name] for name in same & argument_names(type(value))},
     }
 
 
-def _read_callback(reader: Reader, content: Any, live: Any, path: str) -> Any:
-    written = content["attributes"]
-    same = type(live).__name__ == content["class"]
-    if not same or (isinstance(live, CallbackList) and len(live.callbacks) != len(written["callbacks"]["list"])):
+def _read_callback(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
+    """The settings of the program hold; if they differ, so does what it has made of them."""
+    if type(live).__name__ != content["class"]:
         raise ResumeError(f"{path} differs from the {content['class']} in the checkpoint: use the same callbacks as before")
-    _read_own(reader, written, live, _left_out(live), path)
+    _read_own(reader, content["attributes"], live, _left_out(live), path)
+    now = {} if reader.origins is None else reader.origins.attributes.get(id(live), {})
+    if all(now.get(name) == text for name, text in content.get("settings", {}).items()):
+        _read_own(reader, content.get("constants", {}), live, _left_out(live), path)
     return live
 
 
+def _callback_differences(written: Any, live: Any, start: Start) -> list[str]:
+    """:return: The settings of callbacks that differ from the checkpoint, readable."""
+    content = written["callback"]
+    now = start.origins.attributes.get(id(live), {})
+    found = []
+    for name, text in content.get("settings", {}).items():
+        before, after = json.loads(text), json.loads(now.get(name, "{}"))
+        found += differences(
+            {f"{content['class']}: {name}{key and '.' + key}": part for key, part in before.items()},
+            {f"{content['class']}: {name}{key and '.' + key}": part for key, part in after.items()},
+        )
+    attributes = content["attributes"] | content.get("constants", {})
+    inner = zip(attributes.get("callbacks", {}).get("list", []), getattr(live, "callbacks", []), strict=False)
+    for part, callback in [*inner, (attributes.get("callback"), getattr(live, "callback", None))]:
+        if isinstance(part, dict) and "callback" in part:
+            found += _callback_differences(part, callback, start)
+    return found
+
+
 KINDS = (
-    Kind("algorithm", lambda v: isinstance(v, BaseAlgorithm), lambda w, v, p: None, lambda r, c, live, p: live),
-    Kind("callback", lambda v: isinstance(v, BaseCallback), _write_callback, _read_callback),
+    Kind(
+        "algorithm", lambda v: isinstance(v, BaseAlgorithm), lambda w, v, p: None, lambda r, c, live, p, i: live, shared=True
+    ),
+    Kind("callback", lambda v: isinstance(v, BaseCallback), _write_callback, _read_callback, shared=True),
     VEC_ENV,
     *ENVIRONMENT_KINDS,
 )
@@ -104,11 +147,16 @@ def _read_exploration(reader: Reader, written: Any, model: BaseAlgorithm, callba
 
 
 def _write_attributes(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
+    for name in model._get_torch_save_params()[0]:  # saved as parameters
+        part = recursive_getattr(model, name)
+        for module in part.modules() if isinstance(part, th.nn.Module) else [part]:
+            writer.leave(module)
+    writer.note_classes(model)
+    note_texts(writer, model, {name: part for name, part in vars(model).items() if name not in ELSEWHERE}, "algorithm", False)
     return write_attributes(writer, _own(model, ELSEWHERE), "algorithm")
 
 
 def _read_attributes(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
-    _warn_about_changes(model, written)
     _read_own(reader, written, model, ELSEWHERE, "algorithm")
 
 
@@ -147,7 +195,7 @@ def _write_environment(writer: Writer, model: BaseAlgorithm, callback: BaseCallb
 
 def _read_environment(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
     reader.read(written, model.env, "environment")
-    if starts_anew(written):
+    if starts_anew(written) or reader.anew:
         _reset_environments(model)
 
 
@@ -191,57 +239,106 @@ PARTS = {
 WITH_THE_NETWORKS = ("attributes", "exploration")
 
 
-def capture(model: BaseAlgorithm, callback: BaseCallback) -> Snapshot:
+# Whose objects are compared with those at the start of the training
+WITH_ORIGINS = ("attributes", "environment", "callbacks")
+
+
+def capture(model: BaseAlgorithm, callback: BaseCallback, start: Start | None = None) -> Snapshot:
     """
     :param model: Algorithm, between two rollouts.
     :param callback: Its callback, or list of callbacks.
+    :param start: The program at the start of the training; None if it is not known.
     :return: Its state.
     """
-    snapshot = Snapshot({"algorithm": type(model).__name__}, {}, [])
+    snapshot = Snapshot({"algorithm": type(model).__name__, "needs": {}, "classes": {}}, {}, [], [])
     for name, (write, _) in PARTS.items():
-        writer = Writer(KINDS)
+        writer = Writer(KINDS, start.origins if start is not None and name in WITH_ORIGINS else None)
         snapshot.tree[name] = write(writer, model, callback)
+        snapshot.tree["classes"][name] = write_classes(writer)
+        writer.finish()
+        snapshot.tree["needs"][name] = writer.needs
         snapshot.tensors.update(writer.tensors)
         snapshot.anew.extend(writer.anew)
+        if name in ("attributes", "callbacks"):
+            snapshot.lost.extend(writer.unknown)
+    if start is not None:
+        now = environment_leaves(snapshot.tree["environment"], snapshot.tensors)
+        start.environment = {name: text for name, text in start.environment.items() if now.get(name) == text}
+        settings = {"structure": start.structure, "arguments": start.arguments, "environment": start.environment}
+        snapshot.tree["settings"] = settings
     return snapshot
 
 
-def restore(model: BaseAlgorithm, callback: BaseCallback, tree: dict[str, Any], tensors: dict[str, th.Tensor]) -> None:
+def note_start(model: BaseAlgorithm, callback: BaseCallback) -> Start:
+    """
+    :param model: Algorithm, at the start of :meth:`learn`.
+    :param callback: Its callbacks.
+    :return: What the training starts with.
+    """
+    start = Start(model, callback)
+    for name in WITH_ORIGINS:
+        writer = Writer(KINDS, start.origins, recording=True)
+        written = PARTS[name][0](writer, model, callback)
+        write_classes(writer)
+        if name == "environment":
+            start.environment = environment_leaves(written, writer.tensors)
+    return start
+
+
+def restore(
+    model: BaseAlgorithm,
+    callback: BaseCallback,
+    tree: dict[str, Any],
+    tensors: dict[str, th.Tensor],
+    start: Start | None = None,
+) -> list[str]:
     """
     :param model: Algorithm, created as the saved one was, in :meth:`learn`.
     :param callback: Its callbacks, created as the saved ones were.
     :param tree: State as JSON, of a :class:`Snapshot`.
     :param tensors: Tensors of the state.
+    :param start: The program at the start of the training, if the state was captured with one.
+    :return: Vectorized environments whose episodes start over although their state was saved, each with the reason.
     :raises ResumeError: if the environment or the callbacks differ.
     """
+    anew = []
     for name, (_, read) in PARTS.items():
         device = model.device if name in WITH_THE_NETWORKS else "cpu"
+        reader = Reader(tensors, KINDS, device, start.origins if start is not None and name in WITH_ORIGINS else None)
         try:
-            read(Reader(tensors, KINDS, device), tree[name], model, callback)
+            read(reader, tree[name], model, callback)
+            read_classes(reader, tree["classes"][name])
         except RecursionError as error:
             raise ResumeError(f"The part {name!r} of the checkpoint is nested too deeply") from error
+        anew += reader.anew
+    return anew
 
 
-def check_algorithm(model: BaseAlgorithm, tree: dict[str, Any]) -> None:
+def check_start(callback: BaseCallback, tree: dict[str, Any], start: Start) -> list[str]:
     """
-    :param model: Algorithm.
+    Compare a program with the one that saved a checkpoint, before anything is changed.
+
+    :param callback: Its callbacks.
     :param tree: State as JSON, of a :class:`Snapshot`.
-    :raises ResumeError: if it is the state of a different algorithm.
+    :param start: The program at the start of the training.
+    :return: Settings that differ and may, readable.
+    :raises ResumeError: if the state does not fit.
     """
-    missing = {"algorithm", "in_learn", *PARTS} - (tree.keys() if isinstance(tree, dict) else set())
+    missing = {"algorithm", "in_learn", "logs", "iteration", "needs", "classes", "settings", *PARTS}
+    missing -= tree.keys() if isinstance(tree, dict) else set()
     if missing:
         raise ResumeError(f"The state in the checkpoint is damaged: it has no {', '.join(sorted(missing))}")
-    if type(model).__name__ != tree["algorithm"]:
-        raise ResumeError(f"The checkpoint was saved by {tree['algorithm']}, but the model is a {type(model).__name__}")
-
-
-def _warn_about_changes(model: BaseAlgorithm, saved: dict[str, Any]) -> None:
-    """Warn about arguments of the constructor that differ from the checkpoint."""
-    for name in inspect.signature(type(model)).parameters:
-        now = vars(model).get(name)
-        if isinstance(now, int | float) and isinstance(saved.get(name), int | float) and now != saved[name]:
-            warnings.warn(
-                f"{name} is {now}, but {saved[name]} in the checkpoint. The value in the checkpoint is used. To continue "
-                "with other settings, load the model and use a new folder for its checkpoints",
-                stacklevel=2,
-            )
+    saved = tree["settings"]
+    if found := different_structure(saved["structure"], start.structure):
+        raise ResumeError(
+            f"The program differs from the one that saved the checkpoint: {'; '.join(found)}. Use the same algorithm, policy, "
+            "environments and callbacks as before, or a new folder for another training"
+        )
+    for name in ("attributes", "callbacks"):
+        check_needs(tree["needs"][name], start.origins)
+    environment = {name: text for name, text in saved["environment"].items() if name in start.environment}
+    return [
+        *differences(saved["arguments"], start.arguments),
+        *differences(environment, {name: start.environment[name] for name in environment}),
+        *_callback_differences(tree["callbacks"], callback, start),
+    ]

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 
-from sb3_softac.resume.environments import WRAP, CannotCapture, Resumable, read_environment, write_environment
+from sb3_softac.resume.environments import WRAP, CannotCapture, Resumable, read_environments, try_once, write_environments
 from sb3_softac.resume.kinds import read_attributes, write_attributes
-from sb3_softac.resume.plain import Kind, Reader, ResumeError, Writer
+from sb3_softac.resume.plain import Kind, Reader, ResumeError, Writer, class_name
 
 
 def _layers(venv: VecEnv) -> list[VecEnv]:
@@ -23,61 +23,74 @@ def _write_vec_env(writer: Writer, venv: Any, path: str) -> Any:
     except CannotCapture as error:
         writer.anew.append(f"{path}: {error}")
         environments = None
-    attributes = [
-        {name: part for name, part in vars(wrapper).items() if name not in ("venv", "class_attributes")}
-        for wrapper in wrappers
-    ]
+    with writer.detached():
+        reset = writer.write([base._seeds, base._options], f"{path}.reset")  # what waits for the next reset()
     return {
+        "layers": [class_name(layer) for layer in (*wrappers, base)],
         "environments": environments,
-        "reset": writer.write([base._seeds, base._options], f"{path}.reset"),  # what waits for the next reset()
-        "wrappers": [write_attributes(writer, part, f"{path}.{i}") for i, part in enumerate(attributes)],
+        "reset": reset,
+        "wrappers": [_write_wrapper(writer, wrapper, f"{path}.wrapper{i}") for i, wrapper in enumerate(wrappers)],
         # Without a draw from the generators of the training, which is not to depend on being saved
         "seed": zlib.crc32(np.random.get_state(legacy=False)["state"]["key"].tobytes()),  # type: ignore[call-overload]
     }
 
 
+def _write_wrapper(writer: Writer, wrapper: VecEnv, path: str) -> Any:
+    attributes = {name: part for name, part in vars(wrapper).items() if name not in ("venv", "class_attributes")}
+    return write_attributes(writer, attributes, path)
+
+
 def _write_environments(writer: Writer, base: VecEnv, path: str) -> Any:
     """:return: The states of all environments as JSON."""
     if isinstance(base, DummyVecEnv):
-        written = []
-        for number, env in enumerate(base.envs):
-            state, tensors = write_environment(env, f"{path}.environment{number}")
-            writer.tensors.update(tensors)
-            written.append(state)
+        written, tensors = write_environments(base.envs, f"{path}.environment", writer.origins, writer.recording)
+        if writer.origins is not None and not writer.recording:
+            try_once(base.envs, f"{path}.environment", written, tensors, writer.origins)
+        writer.tensors.update(tensors)
         return written
     if isinstance(base, SubprocVecEnv):
         if not all(base.env_is_wrapped(Resumable)):
             raise CannotCapture(f"the environments are in other processes. {WRAP}")
+        if writer.recording:
+            base.env_method("note_start")
         states = base.env_method("get_state")
         unknown = [state["unknown"] for state in states if "unknown" in state]
         if unknown:
             raise CannotCapture(unknown[0])
-        return writer.write(states, f"{path}.environments")
+        with writer.detached():
+            return writer.write(states, f"{path}.environments")
     if hasattr(base, "get_state") and hasattr(base, "set_state"):
-        return writer.write(base.get_state(), f"{path}.environments")
+        with writer.detached():
+            return writer.write(base.get_state(), f"{path}.environments")
     raise CannotCapture(f"{type(base).__name__} has no methods get_state() and set_state(state)")
 
 
-def _read_vec_env(reader: Reader, content: Any, venv: Any, path: str) -> Any:
-    *wrappers, base = _layers(venv)
-    if len(wrappers) != len(content["wrappers"]):
+def _read_vec_env(reader: Reader, content: Any, venv: Any, path: str, in_place: bool) -> Any:
+    layers = _layers(venv) if isinstance(venv, VecEnv) else [venv]
+    *wrappers, base = layers
+    if (now := [class_name(layer) for layer in layers]) != content["layers"]:
         raise ResumeError(
-            f"{path} had {len(content['wrappers'])} wrappers around its environments, but has {len(wrappers)} now"
+            f"{path} consisted of {', '.join(content['layers'])}, but consists of {', '.join(now)} now: create it as the "
+            "interrupted program did"
         )
-    if content["environments"] is not None:
-        _read_environments(reader, content["environments"], base, path)
+    restored = content["environments"] is not None
+    if restored:
+        try:
+            _read_environments(reader, content["environments"], base, path)
+        except Exception as error:
+            restored = False
+            reader.anew.append(f"{path}: {error}")
     base._seeds, base._options = reader.read(content["reset"], None, path)
     for number, (wrapper, attributes) in enumerate(zip(wrappers, content["wrappers"], strict=True)):
-        read_attributes(reader, attributes, wrapper, f"{path}.{number}")
-    if content["environments"] is None:
+        read_attributes(reader, attributes, wrapper, f"{path}.wrapper{number}")
+    if not restored:
         venv.seed(content["seed"])  # new episodes, and not those of the beginning of the training
     return venv
 
 
 def _read_environments(reader: Reader, written: Any, base: Any, path: str) -> None:
     if isinstance(base, DummyVecEnv):
-        for number, (env, state) in enumerate(zip(base.envs, written, strict=True)):
-            read_environment(env, f"{path}.environment{number}", state, reader.tensors)
+        read_environments(base.envs, f"{path}.environment", written, reader.tensors, reader.origins)
         return
     states = reader.read(written, None, path)
     if not isinstance(base, SubprocVecEnv):
@@ -97,4 +110,4 @@ def starts_anew(written: dict[str, Any]) -> bool:
     return written["vec_env"]["environments"] is None
 
 
-VEC_ENV = Kind("vec_env", lambda v: isinstance(v, VecEnv), _write_vec_env, _read_vec_env)
+VEC_ENV = Kind("vec_env", lambda v: isinstance(v, VecEnv), _write_vec_env, _read_vec_env, shared=True)

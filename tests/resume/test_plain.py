@@ -137,22 +137,18 @@ def test_spaces(seeded):
 
 
 def test_objects_are_not_made():
-    with pytest.raises(ResumeError, match=r"value.part is a NoneType now, but a Thing was saved"):
+    with pytest.raises(ResumeError, match=r"value.part is nothing now, but a Thing was saved"):
         there_and_back(Thing(part=Thing()), Thing(part=None))
 
 
-class Slots:
-    __slots__ = ("__dict__", "x")
-
-
-@pytest.mark.parametrize("value", [iter([]), memoryview(b""), Slots(), type("Words", (str,), {})("x"), 1j])
+@pytest.mark.parametrize("value", [iter([]), memoryview(b""), type("Words", (str,), {})("x"), zip(), (i for i in ())])
 def test_what_is_no_data_is_named(value):
     writer = Writer(KINDS)
     writer.write(Thing(part=[value]), "value")
     assert len(writer.unknown) == 1 and writer.unknown[0].startswith("value.part.0 (")
 
 
-@pytest.mark.parametrize("value", [len, test_spaces, Thing, np, th.float32, Thing().__init__])
+@pytest.mark.parametrize("value", [len, same, Thing, np, th.float32])
 def test_what_carries_no_state_is_not_named(value):
     writer = Writer(KINDS)
     assert writer.write(value, "value") == {"kept": None} and writer.unknown == []

@@ -9,7 +9,7 @@ import pytest
 from stable_baselines3.common.env_checker import check_env
 
 from sb3_softac import SoftAC_v1
-from sb3_softac.resume.environments import read_environment, write_environment
+from sb3_softac.resume.environments import read_environments, write_environments
 from sb3_softac.robustness import (
     PERTURBATIONS,
     ActionNoise,
@@ -98,9 +98,9 @@ def test_an_interrupted_episode_goes_on(env, name, options, strength):
     first.reset(seed=5)
     for _ in range(4):
         first.step(first.action_space.sample())
-    written, tensors = write_environment(first, "env")
+    written, tensors = write_environments([first], "env")
     second.strength = PERTURBATIONS[name].neutral  # it comes back from the file
-    read_environment(second, "env", written, tensors)
+    read_environments([second], "env", written, tensors)
     assert second.strength == strength
     for _ in range(40):
         action = first.action_space.sample()
