@@ -7,29 +7,46 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm
 
+# Single precision has 7 digits: beyond this ratio of mean to standard deviation, fewer than 4 of them would be left of the
+# deviation from the mean
+LARGEST_RATIO = 1_000.0
+
 
 class Normalization(nn.Module):
     """
-    The normalization of observations by ``VecNormalize``, with fixed statistics.
+    The normalization of observations by ``VecNormalize``, with fixed statistics, in single precision.
 
-    :param statistics: Mean and variance; for dictionary observations, one pair per key; empty for no normalization.
+    Only where observations of double precision, or integers of more than 16 bits, have a mean of more than 1000 standard
+    deviations (time stamps, constants), is the mean subtracted in double precision.
+
+    :param statistics: Mean and variance in double precision; for dictionary observations, one pair per key, otherwise the key
+        is ``""``; empty for no normalization.
     :param epsilon: Added to variances.
     :param clip: Largest absolute value of the result.
     """
 
-    def __init__(self, statistics: dict[str, RunningMeanStd], epsilon: float, clip: float):
+    def __init__(self, statistics: dict[str, tuple[np.ndarray, np.ndarray]], epsilon: float, clip: float):
         super().__init__()
-        self.keys, self.epsilon, self.clip = list(statistics), epsilon, clip
-        for key, moments in statistics.items():
-            self.register_buffer(f"mean_{key}", th.as_tensor(np.asarray(moments.mean, np.float64)))
-            self.register_buffer(f"var_{key}", th.as_tensor(np.asarray(moments.var, np.float64)))
+        self.statistics, self.epsilon, self.clip = statistics, epsilon, clip
+        self.keys = list(statistics)
+        self.far = []
+        # Numbered: a key may be anything, the name of a buffer may not
+        for number, (mean, var) in enumerate(statistics.values()):
+            std = np.sqrt(var + epsilon)
+            near = mean.astype(np.float32)
+            constants = {"near": near, "rest": (mean - near).astype(np.float32), "std": std.astype(np.float32)}
+            self.far.append(bool((np.abs(mean) > LARGEST_RATIO * std).any()))
+            if self.far[-1]:
+                constants["mean"] = mean
+            for name, constant in constants.items():
+                self.register_buffer(f"{name}_{number}", th.as_tensor(constant), persistent=False)
 
     def forward(self, obs: PyTorchObs) -> PyTorchObs:
         """
@@ -41,8 +58,26 @@ class Normalization(nn.Module):
         return self._normalize(obs, "") if self.keys else obs
 
     def _normalize(self, obs: th.Tensor, key: str) -> th.Tensor:
-        mean, var = self.get_buffer(f"mean_{key}"), self.get_buffer(f"var_{key}")
-        return ((obs.double() - mean) / (var + self.epsilon).sqrt()).clamp(-self.clip, self.clip).float()
+        number = self.keys.index(key)
+        near, rest, std = (self.get_buffer(f"{name}_{number}") for name in ("near", "rest", "std"))
+        if self.far[number] and obs.dtype in (th.float64, th.int32, th.int64):
+            deviation = (obs.double() - self.get_buffer(f"mean_{number}")).float()
+        else:  # of two single-precision numbers that are close to each other the difference is exact
+            deviation = (obs.float() - near) - rest
+        return (deviation / std).clamp(-self.clip, self.clip)
+
+    def exactly(self, obs: np.ndarray | dict[str, np.ndarray]) -> np.ndarray | dict[str, np.ndarray]:
+        """
+        :param obs: Observations, or a dictionary of them.
+        :return: What ``VecNormalize`` makes of them, to the last bit.
+        """
+        if isinstance(obs, dict):
+            return {key: self._exactly(part, key) if key in self.keys else part for key, part in obs.items()}
+        return self._exactly(obs, "") if self.keys else obs
+
+    def _exactly(self, obs: np.ndarray, key: str) -> np.ndarray:
+        mean, var = self.statistics[key]
+        return np.clip((obs - mean) / np.sqrt(var + self.epsilon), -self.clip, self.clip).astype(np.float32)
 
 
 class ExportedPolicy(nn.Module):
@@ -61,28 +96,61 @@ class ExportedPolicy(nn.Module):
         self.policy, self.normalization, self.masked = policy, normalization, masked
         space = policy.action_space
         if isinstance(space, spaces.Box):
-            self.register_buffer("low", th.as_tensor(space.low))
-            self.register_buffer("high", th.as_tensor(space.high))
+            # Bounds of double precision are rounded inwards
+            low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+            self.register_buffer(
+                "low", th.as_tensor(np.where(low < space.low, np.nextafter(low, high), low)), persistent=False
+            )
+            self.register_buffer(
+                "high", th.as_tensor(np.where(high > space.high, np.nextafter(high, low), high)), persistent=False
+            )
 
     def forward(self, observations: PyTorchObs, action_masks: th.Tensor | None = None) -> th.Tensor:
         """
         Choose the deterministic actions.
 
+        Where :meth:`predict` raises an error, a program cannot. It gives NaN instead (Box), or the number before the first
+        action, which is -1 if actions count from 0: for observations that are not finite, and in those branches in which a
+        mask forbids every option.
+
         :param observations: Observations of the environment ``[batch, ...]``, or a dictionary of them; images with their
             channels first.
         :param action_masks: True where an action is allowed ``[batch, n]``; None if all are.
-        :return: Actions of the action space ``[batch, ...]``.
+        :return: Actions of the action space ``[batch, ...]``, those of a Box in single precision.
         """
         policy: Any = self.policy
+        shape = policy.action_space.shape
         obs = self.normalization(observations)
-        if action_masks is not None:
-            actor = policy.actor
-            return actor.choose(actor.log_probs(actor.features(obs), action_masks), True)
-        actions = policy._predict(obs, deterministic=True)
+        finite = self._are_finite(obs)
         if isinstance(policy.action_space, spaces.Box):
             low, high = self.get_buffer("low"), self.get_buffer("high")
-            return low + 0.5 * (actions.unflatten(1, low.shape) + 1.0) * (high - low)
-        return actions
+            scaled = policy._predict(obs, deterministic=True).reshape(-1, *shape)
+            actions = (low + 0.5 * (scaled + 1.0) * (high - low)).maximum(low).minimum(high)
+            return actions if finite is None else th.where(finite.reshape(-1, *[1] * len(shape)), actions, th.nan)
+        branches = policy.actor.branches
+        if action_masks is None:
+            actions, valid = policy._predict(obs, deterministic=True), None
+        else:
+            actor = policy.actor
+            actions = actor.choose(actor.log_probs(actor.features(obs), action_masks), True)
+            options = [part.sum(dim=1) for part in action_masks.split(branches.sizes, dim=1)]
+            valid = th.stack(options, dim=1).reshape(-1, *shape) > 0
+        if finite is not None:
+            finite = finite.reshape(-1, *[1] * len(shape))
+            valid = finite if valid is None else valid & finite
+        return actions if valid is None else th.where(valid, actions, th.as_tensor(branches.start - 1))
+
+    def _are_finite(self, obs: PyTorchObs) -> th.Tensor | None:
+        """:return: Whether ``predict`` would accept the observations ``[batch]``; None if they are integers."""
+        parts = [part for part in (obs.values() if isinstance(obs, dict) else [obs]) if part.is_floating_point()]
+        if not parts:
+            return None
+        actor: Any = self.policy.actor
+        extractor = actor.features_extractor
+        finite = _finite_rows(parts)
+        if type(extractor) not in (FlattenExtractor, CombinedExtractor, NatureCNN):  # others may replace what is not finite
+            finite = finite | _finite_rows([actor.extract_features(obs, extractor)])
+        return finite
 
     def predict(
         self, observation: np.ndarray | dict[str, np.ndarray], *args: Any, **kwargs: Any
@@ -97,13 +165,7 @@ class ExportedPolicy(nn.Module):
         :raises ValueError: if an action is not finite.
         """
         policy: Any = self.policy
-        if self.normalization.keys:
-            many = isinstance(observation, dict)
-            parts = observation if isinstance(observation, dict) else {"": observation}
-            normalized: Any = self.normalization({key: th.as_tensor(part) for key, part in parts.items()})
-            normalized = {key: part.numpy() for key, part in normalized.items()}
-            observation = normalized if many else normalized[""]
-        return policy.predict(observation, *args, **kwargs)
+        return policy.predict(self.normalization.exactly(observation), *args, **kwargs)
 
 
 def exported_policy(model: SoftOffPolicyAlgorithm, vec_normalize: VecNormalize | None = None) -> ExportedPolicy:
@@ -126,5 +188,13 @@ def _normalization_of(normalizer: VecNormalize | None) -> Normalization:
     if normalizer is None or not normalizer.norm_obs:
         return Normalization({}, 0.0, 0.0)
     moments = normalizer.obs_rms
-    statistics = {key: moments[key] for key in normalizer.norm_obs_keys or []} if isinstance(moments, dict) else {"": moments}
+    each = {key: moments[key] for key in normalizer.norm_obs_keys or []} if isinstance(moments, dict) else {"": moments}
+    statistics = {key: (np.asarray(part.mean, np.float64), np.asarray(part.var, np.float64)) for key, part in each.items()}
     return Normalization(statistics, normalizer.epsilon, normalizer.clip_obs)
+
+
+def _finite_rows(parts: list[th.Tensor]) -> th.Tensor:
+    """:return: Whether all numbers in a row of all parts are finite ``[batch]``."""
+    numbers = th.cat([part.float().reshape(part.shape[0], -1) for part in parts], dim=1)
+    # Sums: exporters write all() and any() with operators that older runtimes lack
+    return numbers.isfinite().logical_not().sum(dim=1) == 0

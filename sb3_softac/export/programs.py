@@ -1,6 +1,7 @@
 """Policies as programs, which run without this package."""
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,13 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
 
 from sb3_softac.common.model_files import replacing
 from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm
 from sb3_softac.export.policy import ExportedPolicy, exported_policy
+
+OBSERVATIONS, MASKS, ACTIONS = "observations", "action_masks", "actions"
 
 
 def export_program(model: SoftOffPolicyAlgorithm, path: str | Path, vec_normalize: VecNormalize | None = None) -> None:
@@ -26,61 +30,136 @@ def export_program(model: SoftOffPolicyAlgorithm, path: str | Path, vec_normaliz
     :param vec_normalize: Normalization of its environment; by default that of the model's environment.
     """
     exported = exported_policy(model, vec_normalize)
-    example, dynamic, _ = _example(exported)
-    program = th.export.export(exported, example, dynamic_shapes=dynamic)
+    observations, masks = _example(exported)
+    batch = {0: th.export.Dim("batch")}
+    shapes: Any = dict.fromkeys(observations, batch) if isinstance(observations, dict) else batch
+    program = th.export.export(exported, (observations, *masks), dynamic_shapes=(shapes, *[batch] * len(masks)))
     with replacing(path) as file:
         th.export.save(program, file)
 
 
-def export_onnx(model: SoftOffPolicyAlgorithm, path: str | Path, vec_normalize: VecNormalize | None = None) -> None:
+def export_onnx(
+    model: SoftOffPolicyAlgorithm,
+    path: str | Path,
+    vec_normalize: VecNormalize | None = None,
+    opset: int | None = None,
+) -> None:
     """
     Write the deterministic policy as ONNX, for onnxruntime and other runtimes.
 
-    Its inputs are ``observations`` (or the keys of a dictionary) and, if the model was trained with masks, ``action_masks``;
-    its output is ``actions``.
+    Its inputs are ``observations``, or the keys of dictionary observations, and, if the model was trained with masks,
+    ``action_masks``; its output is ``actions``. The keys ``"actions"``, ``"action_masks"`` and ``""`` are written as
+    ``observations.actions``, ``observations.action_masks`` and ``observations.``.
 
     :param model: Trained model.
     :param path: File, for example ``walker.onnx``.
     :param vec_normalize: Normalization of its environment; by default that of the model's environment.
+    :param opset: Version of ONNX's operators that the runtime knows: 18 to 23, for some policies also 16 and 17. None for the
+        one that PyTorch prefers.
     :raises ImportError: if onnx or onnxscript is missing.
+    :raises ValueError: if the policy cannot be written with these operators, or two keys would have one name.
     """
     try:
-        import onnx  # noqa: F401
+        import onnx
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ImportError("ONNX export needs onnx and onnxscript: pip install 'sb3_softac[export]'") from error
     exported = exported_policy(model, vec_normalize)
-    example, dynamic, names = _example(exported)
-    arguments = ("observations", "action_masks")  # a dictionary in place of these would be taken for keywords
+    observations, masks = _example(exported)
+    keys = list(observations) if isinstance(observations, dict) else None
+    names = _input_names([OBSERVATIONS] if keys is None else keys, exported.masked)
+    inputs = (*(observations.values() if isinstance(observations, dict) else [observations]), *masks)
+    if isinstance(opset, bool) or not isinstance(opset, int | np.integer | None):
+        raise ValueError(f"opset must be the number of an operator set, such as 18, or None, got {opset!r}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PyTorch's exporter meets its own deprecations
         warnings.filterwarnings("ignore", message="# The axis name")  # all inputs have the same number of rows
         program = th.onnx.export(
-            exported,
-            kwargs=dict(zip(arguments, example, strict=False)),
-            input_names=names,
-            output_names=["actions"],
-            dynamic_shapes=dict(zip(arguments, dynamic, strict=False)),
+            _InputsInARow(exported, keys).eval(),
+            inputs,
+            # Names that no key has: the exporter gives names to its own values without regard to those of the inputs
+            input_names=[f"input_{number}" for number in range(len(inputs))],
+            output_names=["output"],
+            dynamic_shapes=(({0: th.export.Dim("batch")},) * len(inputs),),
             dynamo=True,
+            opset_version=None if opset is None else int(opset),
             verbose=False,
         )
     assert program is not None
+    written = program.model_proto
+    _rename(written.graph, names)
+    try:
+        onnx.checker.check_model(written)
+        versions = [each.version for each in written.opset_import if each.domain == ""]
+        if opset is not None and versions != [opset]:
+            raise ValueError(f"the result has version {versions[0]}")
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise ValueError(
+            f"PyTorch's exporter cannot write this policy with version {opset} of ONNX's operators: {error}. Use 18 to 23, or "
+            "leave out opset"
+        ) from error
     with replacing(path) as file:
-        file.write(program.model_proto.SerializeToString())
+        file.write(written.SerializeToString())
 
 
-def _example(exported: ExportedPolicy) -> tuple[tuple[Any, ...], tuple[Any, ...], list[str]]:
-    """:return: Inputs of two rows (one would be taken for a constant), which of their dimensions vary, and their names."""
-    batch = {0: th.export.Dim("batch")}
+class _InputsInARow(nn.Module):
+    """A policy whose inputs have no names: an exporter would have to make names of its own from the keys of a dictionary."""
+
+    def __init__(self, exported: ExportedPolicy, keys: list[str] | None):
+        super().__init__()
+        self.exported, self.keys = exported, keys
+
+    def forward(self, *inputs: th.Tensor) -> th.Tensor:
+        n = 1 if self.keys is None else len(self.keys)
+        return self.exported(inputs[0] if self.keys is None else dict(zip(self.keys, inputs[:n], strict=True)), *inputs[n:])
+
+
+def _example(exported: ExportedPolicy) -> tuple[th.Tensor | dict[str, th.Tensor], list[th.Tensor]]:
+    """:return: Observations of two rows (one would be taken for a constant), and the masks if the policy has any."""
     space = exported.policy.observation_space
-    parts = space.spaces if isinstance(space, spaces.Dict) else {"observations": space}
+    parts = space.spaces if isinstance(space, spaces.Dict) else {OBSERVATIONS: space}
     tensors = {name: th.as_tensor(np.zeros((2, *(part.shape or ())), part.dtype)) for name, part in parts.items()}
-    names, shapes = list(tensors), {name: batch for name in tensors}
-    inputs: tuple[Any, ...] = (tensors if isinstance(space, spaces.Dict) else tensors["observations"],)
-    dynamic: tuple[Any, ...] = (shapes if isinstance(space, spaces.Dict) else batch,)
-    if exported.masked:
-        actor: Any = exported.policy.actor
-        inputs += (th.ones(2, actor.branches.n, dtype=th.bool),)
-        dynamic += (batch,)
-        names.append("action_masks")
-    return inputs, dynamic, names
+    actor: Any = exported.policy.actor
+    masks = [th.ones(2, actor.branches.n, dtype=th.bool)] if exported.masked else []
+    return (tensors if isinstance(space, spaces.Dict) else tensors[OBSERVATIONS]), masks
+
+
+def _input_names(keys: list[str], masked: bool) -> list[str]:
+    """
+    :return: Names of the inputs.
+    :raises ValueError: if two have one name.
+    """
+    names = [f"{OBSERVATIONS}.{key}" if key in ("", MASKS, ACTIONS) else key for key in keys] + [MASKS] * masked
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"Two keys of the observations would both be the input {sorted(twice)}: rename one of them")
+    return names
+
+
+def _rename(graph: Any, names: list[str]) -> None:
+    """
+    Give the inputs and the output of a graph their names, and others to the values inside that have these already.
+
+    :param graph: Graph of ONNX.
+    :param names: Names of the inputs.
+    """
+    graphs = list(_with_inner_graphs(graph))
+    values = {value.name for each in graphs for value in (*each.initializer, *each.input, *each.output)}
+    values |= {name for each in graphs for node in each.node for name in (*node.input, *node.output)}
+    new = dict(zip((value.name for value in graph.input), names, strict=True)) | {graph.output[0].name: ACTIONS}
+    for name in {*names, ACTIONS} & values - new.keys():
+        new[name] = next(free for n in range(len(values) + 1) if (free := f"{name}.{n}") not in {*values, *new.values()})
+    for each in graphs:
+        for value in (*each.initializer, *each.input, *each.output, *each.value_info):
+            value.name = new.get(value.name, value.name)
+        for node in each.node:
+            node.input[:] = [new.get(name, name) for name in node.input]
+            node.output[:] = [new.get(name, name) for name in node.output]
+
+
+def _with_inner_graphs(graph: Any) -> Iterable[Any]:
+    """:return: The graph, and those in its nodes (loops and conditions)."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _with_inner_graphs(inner)

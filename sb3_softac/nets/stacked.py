@@ -19,8 +19,10 @@ class StackedLinear(nn.Module):
     def __init__(self, n_members: int, in_features: int, out_features: int):
         super().__init__()
         bound = 1.0 / math.sqrt(in_features)
-        self.weight = nn.Parameter(th.empty(n_members, in_features, out_features).uniform_(-bound, bound))
-        self.bias = nn.Parameter(th.empty(n_members, 1, out_features).uniform_(-bound, bound))
+        self.weight = nn.Parameter(th.empty(n_members, in_features, out_features))
+        self.bias = nn.Parameter(th.empty(n_members, 1, out_features))
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: th.Tensor) -> th.Tensor:
         """
