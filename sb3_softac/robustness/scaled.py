@@ -91,8 +91,12 @@ class Scaled(Perturbation):
         env, what = self.unwrapped, " and ".join(map(repr, self.names))
         factors = [np.asarray(self._factor(name, strength)) for name in self.names]
         values = [np.asarray(self._read(env, name)) for name in self.names]
-        if all(np.array_equal(value, value * factor) for value, factor in zip(values, factors, strict=True)):
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = [value * factor for value, factor in zip(values, factors, strict=True)]
+        if all(map(np.array_equal, values, scaled)):
             return f"multiplied by it, {what} stays the same, zero or infinite"
+        if not all(np.isfinite(value).all() for value in scaled):
+            return f"multiplied by it, {what} is infinite"
         key = None
         if (spec := env.spec) is not None:
             key = (type(self), self.names, *(factor.tobytes() for factor in factors), spec.entry_point, repr(spec.kwargs))

@@ -26,7 +26,7 @@ def read_lines(content: dict[str, Any]) -> tuple[Line, ...]:
 def _line(name: str, settings: Any) -> Line:
     options = dict(settings) if isinstance(settings, dict) else {"strengths": settings}
     perturbation = options.pop("perturbation", name)
-    if perturbation not in PERTURBATIONS:
+    if not isinstance(perturbation, str) or perturbation not in PERTURBATIONS:
         raise StudyError(f"robustness: unknown perturbation {perturbation!r}, {suggest(perturbation, PERTURBATIONS)}")
     kind = PERTURBATIONS[perturbation]
     said = options.pop("strengths", None)
@@ -53,7 +53,7 @@ def number_of(value: Any) -> float | None:
         return None
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
@@ -62,9 +62,13 @@ def make(env: str, env_kwargs: dict[str, Any]) -> gym.Env:
     :param env: Id of an environment, also of one that only RL Zoo registers.
     :param env_kwargs: Its arguments.
     :return: The environment.
+    :raises StudyError: if it cannot be created.
     """
     importlib.import_module("rl_zoo3.import_envs")
-    return gym.make(env, **env_kwargs)
+    try:
+        return gym.make(env, **env_kwargs)
+    except Exception as error:  # in the code of the environment
+        raise StudyError(f"{env} cannot be created: {type(error).__name__}: {error}") from error
 
 
 def all_lines(env: str, env_kwargs: dict[str, Any]) -> tuple[Line, ...]:

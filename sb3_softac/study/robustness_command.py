@@ -26,6 +26,7 @@ from sb3_softac.study.declaration import Line, StudyError, name_of, slug, sugges
 from sb3_softac.study.evaluations import draw
 from sb3_softac.study.perturbed import all_lines, check_lines, read_lines
 from sb3_softac.study.robustness import INTERVAL, Cell, digest_of, evaluate, known_lines, label_of, read_rows
+from sb3_softac.study.user_code import reason_of
 from sb3_softac.zoo.trained import arguments_of, model_of, name_of_files
 
 
@@ -195,8 +196,8 @@ def import_packages(packages: list[str]) -> None:
     for package in packages:
         try:
             importlib.import_module(package)
-        except ImportError as error:
-            raise StudyError(f"{package} cannot be imported: {error}") from error
+        except (Exception, SystemExit) as error:  # in the user's code
+            raise StudyError(f"{package} cannot be imported: {reason_of(error)}") from error
 
 
 def file_of(source: Source, args: argparse.Namespace) -> Path:
@@ -238,7 +239,7 @@ def run(args: argparse.Namespace) -> int:
                 *(source.folder, source.algo, args.env, source.env_kwargs, lines, args.episodes, file_of(source, args))
             )
         except Exception as error:  # in what a training has left, or in the code of an environment
-            failures.append(f"{source.folder}: {type(error).__name__}: {error}")
+            failures.append(f"{source.folder}: {reason_of(error)}")
             say(f"failed: {failures[-1]}")
             continue
         groups.setdefault(source.name, []).append(found)

@@ -161,6 +161,18 @@ class Randomized(Cart):
         return super().reset(seed=seed)
 
 
+class Later(Cart):
+    """Sets it at the second reset only."""
+
+    episodes = 0.0
+
+    def reset(self, *, seed=None, options=None):
+        self.episodes += 1
+        if self.episodes > 1:
+            self.mass = 1.0
+        return super().reset(seed=seed)
+
+
 class Forwarding(gym.Env):
     """Shows the attributes of a simulator as its own, which are set in vain."""
 
@@ -181,10 +193,32 @@ class Forwarding(gym.Env):
         return self.simulator.step(action)
 
 
-@pytest.mark.parametrize("cls", [Randomized, Forwarding])
+@pytest.mark.parametrize("cls", [Randomized, Later, Forwarding])
 def test_environments_that_do_not_listen(cls):
     with pytest.raises(ValueError, match="cannot have the strength"):
         Parameter(cls(), 2.0, "mass")
+
+
+class Random(Cart):
+    """Random whatever the seed; its spring is called otherwise than the attribute."""
+
+    def reset(self, *, seed=None, options=None):
+        super().reset()
+        self.np_random = np.random.default_rng(random.SystemRandom().randrange(2**30))
+        return super().reset()
+
+
+def test_an_environment_that_is_random_by_itself():
+    with pytest.raises(ValueError, match="was the same"):
+        Parameter(Random(), 2.0, "unused")
+    Parameter(Random(), 2.0, "mass")
+
+
+def test_a_factor_without_end():
+    with pytest.raises(ValueError, match="'mass' is infinite"):
+        env = Cart()
+        env.mass = 1e300
+        Parameter(env, 1e300, "mass")
 
 
 def test_the_trial_leaves_no_trace():

@@ -160,7 +160,7 @@ def test_an_environment_of_the_users_own(model, tmp_path, typed, monkeypatch, en
     assert code == 0, err
     del gym.registry["Mine-v0"]
     code, _, _ = typed("-p", "action_noise", "0.5", "--gym-packages", "mine_of_nobody", env=env)
-    assert code == "error: mine_of_nobody cannot be imported: No module named 'mine_of_nobody'"
+    assert code.startswith("error: mine_of_nobody cannot be imported: ModuleNotFoundError: No module named 'mine_of_nobody'")
 
 
 def test_an_unknown_environment(tmp_path, typed):
@@ -229,6 +229,29 @@ def test_numbers_of_the_command():
 def test_numbers_of_a_study(tmp_path, word):
     study = read_study(declare(tmp_path, few() + f"robustness: {{perturbations: {{action_noise: [{word}, 2]}}}}"))
     assert lines_of(study, PENDULUM)[0].strengths == (0.1, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("robustness", "message"),
+    [
+        ("{perturbations: {x: {perturbation: [push], strengths: [1]}}}", "unknown perturbation ['push']"),
+        ("{perturbations: {action_noise: ['nan']}}", "got nan"),
+        ("{perturbations: {action_noise: [1e-1, true]}}", "strengths must be a list of distinct numbers"),
+        (f"{{perturbations: {{action_noise: ['{'9' * 400}']}}}}", "got inf"),
+        ("{perturbations: {parameter: {name: [g], strengths: [2]}}}", "has no parameter ['g']"),
+        ("{perturbations: {parameter: {name: screen_dim, strengths: [2]}}}", "a trial of 1000 steps was the same with it"),
+    ],
+)
+def test_odd_declarations(tmp_path, capsys, robustness, message):
+    path = declare(tmp_path, few() + f"robustness: {robustness}")
+    assert study_main(["run", str(path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_environment_that_cannot_be_created(tmp_path, capsys):
+    text = few(a=("  Pendulum-v1:", "  Pendulum-v1: {env_kwargs: {weight: 2}}"))
+    assert study_main(["run", str(declare(tmp_path, text + "robustness: {}"))]) == 2
+    assert "Pendulum-v1 cannot be created: TypeError" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", Board.spaces_by_kind)
