@@ -94,12 +94,17 @@ def all_lines(env: str, env_kwargs: dict[str, Any]) -> tuple[Line, ...]:
 
 def _applies(line: Line, env: gym.Env) -> bool:
     try:
-        for strength in line.strengths:
-            perturbed = line.wrap(env, strength)
-            perturbed.strength = line.kind.neutral  # type: ignore[attr-defined]
+        _try(line, env)
     except ValueError:
         return False
     return True
+
+
+def _try(line: Line, env: gym.Env) -> None:
+    """Put each strength around an environment, and take it back."""
+    for strength in line.strengths:
+        perturbed = line.wrap(env, strength)
+        perturbed.strength = line.kind.neutral  # type: ignore[attr-defined]
 
 
 def check_lines(lines: tuple[Line, ...], env: str, env_kwargs: dict[str, Any]) -> None:
@@ -109,12 +114,10 @@ def check_lines(lines: tuple[Line, ...], env: str, env_kwargs: dict[str, Any]) -
     :param env_kwargs: Its arguments.
     :raises StudyError: if one of them does not apply to it, or not with that strength.
     """
+    made = make(env, env_kwargs)
     for line in lines:
-        for strength in line.strengths:
-            made = make(env, env_kwargs)
-            try:
-                line.wrap(made, strength)
-            except (ValueError, TypeError) as error:
-                raise StudyError(f"robustness: {line.name} for {env}: {error}") from error
-            finally:
-                made.close()
+        try:
+            _try(line, made)
+        except (ValueError, TypeError) as error:
+            raise StudyError(f"robustness: {line.name} for {env}: {error}") from error
+    made.close()
