@@ -20,7 +20,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from sb3_softac import files
 from sb3_softac.common.entropy_options import EntropyOptions
 from sb3_softac.common.plain_files import open_plain, safe_load_is_on
-from sb3_softac.common.plain_json import LEFT_OUT, NotPlain, declared_size, from_plain, to_plain
+from sb3_softac.common.plain_json import LEFT_OUT, NotPlain, declared_size, from_plain, spaces_in, to_plain
 from sb3_softac.common.tensor_files import NotTensors, stored_members, tensor_sizes
 
 SelfModelFiles = TypeVar("SelfModelFiles", bound="ModelFiles")
@@ -109,7 +109,7 @@ class ModelFiles(EntropyOptions):
         """
         if safe or (safe is None and safe_load_is_on()):
             content, custom_objects, sizes = cls._without_pickles(path, custom_objects or {})
-            with _networks_that_fit(sizes, path):
+            with networks_that_fit(sizes, path):
                 model = super().load(content, env, device, custom_objects, print_system_info, force_reset, **kwargs)
         else:
             try:
@@ -140,8 +140,7 @@ class ModelFiles(EntropyOptions):
             foreign = sorted(methods | (NEVER & data.keys()) | (plain.keys() - pickled))
             if foreign:
                 raise NotPlain(f"{foreign} is not something that save() writes")
-            spaces = [part["space"] for part in plain.values() if isinstance(part, dict) and "space" in part]
-            if sum(map(declared_size, spaces)) > most:
+            if sum(map(declared_size, spaces_in(list(plain.values())))) > most:
                 raise NotPlain("its spaces are larger than its networks can be")
             objects = {name: from_plain(part, cls._named_policies()) for name, part in plain.items()}
         except (NotTensors, NotPlain, KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
@@ -194,7 +193,7 @@ def _look_into(content: bytes) -> tuple[dict[str, Any], dict[str, Any], list[int
 
 
 @contextmanager
-def _networks_that_fit(sizes: list[int], path: Any) -> Iterator[None]:
+def networks_that_fit(sizes: list[int], path: Any) -> Iterator[None]:
     """
     Stop building networks before they take memory if they have more parameters than a file can fill.
 

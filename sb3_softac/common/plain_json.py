@@ -4,6 +4,7 @@ The parts of a saved model that SB3 pickles, as JSON: spaces, schedules, noise, 
 
 import importlib
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,26 @@ def _object_from_plain(name: str, attributes: dict[str, Any]) -> Any:
     result = cls.__new__(cls)
     vars(result).update(attributes)
     return result
+
+
+def spaces_in(plain: Any) -> Iterator[Any]:
+    """
+    :param plain: A value as JSON, from anywhere.
+    :return: All spaces in it, however deep.
+    """
+    if isinstance(plain, list):
+        parts: Iterable[Any] = plain
+    elif not isinstance(plain, dict):
+        return
+    elif isinstance(plain.get("dict"), dict):  # whose keys may be any
+        parts = plain["dict"].values()
+    elif "space" in plain:
+        yield plain["space"]
+        return
+    else:
+        parts = plain.values()
+    for part in parts:
+        yield from spaces_in(part)
 
 
 def declared_size(plain: Any) -> int:

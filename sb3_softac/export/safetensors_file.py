@@ -2,11 +2,6 @@
 
 import hashlib
 import json
-import math
-import operator
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,13 +12,12 @@ from gymnasium import spaces
 from safetensors.torch import load, save
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecNormalize
-from torch import nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
-from sb3_softac.common.model_files import replacing
+from sb3_softac.common.model_files import ROOM, networks_that_fit, replacing
 from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm
-from sb3_softac.common.plain_json import NotPlain, from_plain, to_plain
+from sb3_softac.common.plain_files import open_plain
+from sb3_softac.common.plain_json import NotPlain, declared_size, from_plain, spaces_in, to_plain
 from sb3_softac.export.policy import ExportedPolicy, Normalization, exported_policy
 
 FORMAT = 1
@@ -87,11 +81,10 @@ def load_policy(path: str | Path) -> ExportedPolicy:
     :param path: File.
     :return: The policy, on the CPU.
     :raises ValueError: if it is not such a file, or is damaged.
+    :raises OSError: if it cannot be read, or is not a regular file.
     """
-    path = Path(path)
-    if path.exists() and not path.is_file():  # a device or a pipe may have no end
-        raise ValueError(f"{path} is not a file")
-    content = path.read_bytes()
+    with open_plain(path, follow_links=True) as file:
+        content = file.read()
     try:
         description = _verified_description(content)
         return _make_again(description, load(content))
@@ -132,13 +125,14 @@ def _make_again(description: dict[str, Any], tensors: dict[str, th.Tensor]) -> E
     :raises RuntimeError: if the tensors belong to a different policy.
     :raises ValueError: if the description is not that of a policy of the size of the tensors.
     """
-    tensors = dict(tensors)
-    _check_sizes(description, tensors)
+    tensors, sizes = dict(tensors), [tensor.numel() for tensor in tensors.values()]
+    if sum(map(declared_size, spaces_in(list(description.values())))) > ROOM * sum(sizes):
+        raise ValueError("its spaces are larger than its networks can be")
     names = ALGORITHMS[description["algorithm"]]._named_policies()
     arguments, policy_class = from_plain(description["arguments"], names), from_plain(description["policy"], names)
     if not (isinstance(policy_class, type) and issubclass(policy_class, BasePolicy)):
         raise ValueError(f"{policy_class} is no policy")
-    with th.random.fork_rng(devices=[]), _no_more_parameters_than(tensors):
+    with th.random.fork_rng(devices=[]), networks_that_fit(sizes, "the header"):
         policy = policy_class(lr_schedule=lambda _: 0.0, **arguments)
     given = description["normalization"]
     space = policy.observation_space
@@ -155,81 +149,3 @@ def _make_again(description: dict[str, Any], tensors: dict[str, th.Tensor]) -> E
     exported.load_state_dict(tensors)
     policy.set_training_mode(False)
     return exported.requires_grad_(False).eval()
-
-
-def _check_sizes(description: dict[str, Any], tensors: dict[str, th.Tensor]) -> None:
-    """
-    Compare with the file what would be built before any parameter is: a few bytes could declare arrays of any size.
-
-    :param description: The header.
-    :param tensors: Tensors of the file.
-    :raises ValueError: if there is more than the tensors can belong to.
-    """
-    numbers = sum(tensor.numel() for tensor in tensors.values())
-    arguments = description["arguments"]["dict"]
-    actions = _elements(arguments["action_space"]["space"])
-    declared = {"the spaces": 0, "n_candidates": 0}
-    for name, value in _named_values({"arguments": description["arguments"], "policy": description["policy"]}):
-        if name == "n_candidates":
-            declared["n_candidates"] += value * actions
-        if isinstance(value, dict) and "space" in value:
-            # A large image may have some more numbers than the weights of the networks that read it
-            declared["the spaces"] += _elements(value["space"]) // 16
-    for name, size in declared.items():
-        if size > numbers:
-            raise ValueError(f"{name} would be larger than its tensors, which have {numbers} numbers")
-
-
-def _named_values(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """:return: All values, also those in other values, with their names; those of a list have the list's."""
-    for name, value in values.items():
-        yield name, value
-        match value:
-            case {"list": list(items)} | {"tuple": list(items)}:
-                for item in items:
-                    yield from _named_values({name: item})
-            case {"dict": dict(parts)}:
-                yield from _named_values(parts)
-
-
-def _elements(space: Any) -> int:
-    """
-    :param space: A space, as JSON.
-    :return: Number of elements of the arrays that belong to it.
-    :raises ValueError: if it is no space of numbers.
-    """
-    match space:
-        case ["Dict", dict(parts)]:
-            return sum(map(_elements, parts.values()))
-        case ["Box", _, _, list(shape), str(dtype)] if np.dtype(dtype).kind in "fiub":
-            return math.prod(map(operator.index, shape))
-        case ["MultiBinary", list(shape)]:
-            return math.prod(map(operator.index, shape))
-        case ["Discrete", *_] | ["MultiDiscrete", *_]:
-            return 1
-    raise ValueError(f"{str(space)[:100]} is not a space")
-
-
-@contextmanager
-def _no_more_parameters_than(tensors: dict[str, th.Tensor]) -> Iterator[None]:
-    """
-    Stop the construction of networks, before their memory is used, as soon as they are larger than the file: eight times as
-    large, since a composed policy builds networks that it does not keep.
-
-    :param tensors: Tensors of the file.
-    :raises ValueError: if this thread creates more parameters, or larger ones.
-    """
-    thread, left = threading.get_ident(), [8 * len(tensors), 8 * sum(tensor.numel() for tensor in tensors.values())]
-
-    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
-        if threading.get_ident() == thread:
-            left[0] -= 1
-            left[1] -= parameter.numel()
-            if min(left) < 0:
-                raise ValueError("the networks that it describes would be larger than its tensors")
-
-    handle = register_module_parameter_registration_hook(count)
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -80,7 +80,8 @@ class ActionSampler(FeatureActor):
         assert isinstance(first, StackedLinear)
         with th.no_grad():
             first.weight[:, self.features_dim :].uniform_(-bound, bound)
-        self.register_buffer("candidate_noise", th.empty(0))
+        # Registered before it is filled, so that whoever limits the memory of a policy can stop here
+        self.register_buffer("candidate_noise", th.empty(max(n_candidates, 0), self.action_dim))
         self.n_candidates = n_candidates
 
     @property

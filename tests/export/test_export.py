@@ -564,8 +564,15 @@ def test_a_small_file_builds_nothing_large(what, tmp_path):
     assert kilobytes < 10_000 + path.stat().st_size / 100 and time.perf_counter() - started < 5.0
 
 
+def test_keys_that_mean_something_in_json(tmp_path):
+    observations = spaces.Dict({name: spaces.Box(-1, 1, (2,), np.float32) for name in ("space", "dict", "list", "class")})
+    model = make(SoftAC_v1, observations, LIMITS, "MultiInputPolicy", wrap=VecNormalize)
+    export_safetensors(model, tmp_path / "policy")
+    assert_answers(model, "", lambda obs, _: load_policy(tmp_path / "policy").predict(obs, deterministic=True)[0])
+
+
 def test_only_files_are_opened():
-    with pytest.raises(ValueError, match="is not a file"):
+    with pytest.raises(OSError, match="is not a regular file"):
         load_policy("/dev/zero")
 
 
