@@ -56,6 +56,8 @@ class ActionNoise(Perturbation):
         if self.strength > 0:
             deviation = self.strength * (self._high - self._low) / 2
             noisy = action + deviation * self.generator.standard_normal(self._low.shape)
+            if self._low.dtype.kind != "f":
+                noisy = noisy.round()
             action = noisy.clip(self._low, self._high).astype(self._low.dtype)
         return self.env.step(action)
 

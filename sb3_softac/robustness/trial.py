@@ -48,7 +48,11 @@ def copied_twin(env: gym.Env, twins: contextlib.ExitStack) -> gym.Env:
     :param env: Environment without wrappers.
     :param twins: Closes nothing, which would close what a copy shares with the environment.
     :return: A deep copy of it, without pictures.
+    :raises CannotTry: if it would act on the original.
     """
+    cells = [cell for value in vars(env).values() for cell in getattr(value, "__closure__", None) or ()]
+    if any(cell.cell_contents is env for cell in cells):
+        raise CannotTry("a function in it would act on the original")
     twin = copy.deepcopy(env)
     with contextlib.suppress(AttributeError):
         twin.render_mode = None
@@ -94,7 +98,7 @@ def why_no_effect(
         if reason is None:
             return None
     if reason is None:
-        raise CannotTry(f"{type(error).__name__}: {error}")
+        raise CannotTry(f"{type(error).__name__}: {error}") from error
     return reason
 
 

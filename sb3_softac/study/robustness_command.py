@@ -104,11 +104,11 @@ def folders_of_runs(args: argparse.Namespace) -> list[Path]:
     :raises StudyError: if there is none.
     """
     if args.run is not None:
-        return args.run
+        return list(dict.fromkeys(args.run))
     pattern = re.compile(rf"{re.escape(name_of_files(args.env))}_(\d+)(_[0-9a-f-]{{36}})?")
     numbered = [
         (number, int(match[1]), folder)
-        for number, algo in enumerate(args.algo)
+        for number, algo in enumerate(dict.fromkeys(args.algo))
         for folder in (args.folder / algo).glob("*")
         if (match := pattern.fullmatch(folder.name))
     ]
@@ -279,6 +279,8 @@ def main() -> None:
         sys.exit(run(parse(sys.argv[1:])))
     except (StudyError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -214,6 +214,23 @@ def test_an_environment_that_is_random_by_itself():
     Parameter(Random(), 2.0, "mass")
 
 
+class Bound(Cart):
+    """A function that a deep copy would share."""
+
+    def __init__(self):
+        super().__init__()
+        self.pull = lambda: self.unused
+
+    def step(self, action):
+        self.speed += self.pull()
+        return super().step(action)
+
+
+def test_functions_that_are_bound_to_the_environment():
+    with pytest.warns(UserWarning, match="a function in it would act on the original"):
+        Parameter(Bound(), 2.0, "unused")
+
+
 def test_a_factor_without_end():
     with pytest.raises(ValueError, match="'mass' is infinite"):
         env = Cart()

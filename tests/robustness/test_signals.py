@@ -48,6 +48,14 @@ def test_noisy_actions_stay_in_the_action_space():
     assert {-2.0, 2.0} <= set(actions[:, 0]) and {0.0, 10.0} <= set(actions[:, 1])
 
 
+def test_noise_on_whole_numbers_has_no_direction():
+    class Whole(Echo):
+        action_space = spaces.Box(0, 10, (2,), np.int64)
+
+    actions, _ = play(ActionNoise(Whole(), 0.2), [np.array([5, 5])] * 5_000)
+    assert actions.dtype == np.int64 and abs(actions.mean(axis=0) - 5).max() < 0.05
+
+
 def test_observation_noise_is_in_units_of_the_observation():
     env = ObservationNoise(Echo(), 0.5)
     actions, observations = play(env, [MIDDLE] * 20_000)

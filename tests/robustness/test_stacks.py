@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.wrappers import TimeLimit
 
-from sb3_softac.resume.environments import read_environment, write_environment
+from sb3_softac.resume.environments import read_environments, write_environments
 from sb3_softac.robustness import BodyMass, Friction, Gravity, JointDamping, MovedGoals, Obstacle, Parameter, Push
 from tests.robustness.test_environments import forces_in_steps, same, trajectory
 
@@ -153,7 +153,7 @@ def test_a_stack_goes_on_after_an_interruption():
     first, second = make(), make()
     first.strength = 2.0
     first.reset(seed=0)
-    read_environment(second, "env", *write_environment(first, "env"))
+    read_environments([second], "env", *write_environments([first], "env"))
     second.env.env.strength = first.env.env.strength = 3.0
     assert same(numbers(second).values(), numbers(first).values())
 

@@ -2,6 +2,8 @@
 
 import csv
 import sys
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 
 import gymnasium as gym
 import numpy as np
@@ -10,7 +12,7 @@ import yaml
 from gymnasium import spaces
 from stable_baselines3 import PPO
 
-from sb3_softac.study import StudyError, plots, read_study, robustness_command
+from sb3_softac.study import StudyError, evaluations, plots, read_study, robustness_command
 from sb3_softac.study.__main__ import main as study_main
 from sb3_softac.study.checks import check_names, lines_of
 from sb3_softac.study.robustness import Cell, read_rows
@@ -101,7 +103,7 @@ def test_folders_without_a_model_are_skipped_and_named(model, tmp_path, typed):
     (folder / f"{PENDULUM}_1").mkdir()  # of an optimization
     save(model, folder / f"{PENDULUM}_3")
     (folder / f"{PENDULUM}_3" / f"{PENDULUM}.zip").unlink()  # killed
-    code, _, err = typed("-p", "action_noise", "0.5")
+    code, _, err = typed("-p", "action_noise", "0.5", "--algo", "ppo", "ppo")
     assert code == 0
     assert [line for line in err.splitlines() if "skipped" in line] == [
         f"skipped: logs/ppo/{PENDULUM}_{k} has no model {PENDULUM}.zip, which RL Zoo writes when a training ends"
@@ -121,6 +123,24 @@ def test_a_broken_model_does_not_stop_the_others(model, tmp_path, typed):
     (tmp_path / "logs" / "ppo" / f"{PENDULUM}_2" / f"{PENDULUM}.zip").unlink()
     code, _, _ = typed("-p", "action_noise", "0.5")
     assert code.startswith("error: No run could be evaluated: logs/ppo")
+
+
+def test_a_killed_process_is_named(monkeypatch, tmp_path):
+    class Pool:
+        def __init__(self, *_):
+            pass
+
+        __enter__ = __exit__ = lambda self, *_: self
+
+        def submit(self, *_):
+            future = Future()
+            future.set_exception(BrokenProcessPool("terminated abruptly"))
+            return future
+
+    monkeypatch.setattr(evaluations, "ProcessPoolExecutor", Pool)
+    study = read_study(declare(tmp_path, few() + "robustness: {}"))
+    reasons = set(evaluations.evaluate_all(study, list(study.runs), 2).values())
+    assert reasons == {"a process was killed, perhaps for lack of memory: try again with fewer --jobs"}
 
 
 def test_nothing_has_a_model(tmp_path, typed):
