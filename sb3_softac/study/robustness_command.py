@@ -27,6 +27,7 @@ from sb3_softac.study.evaluations import draw
 from sb3_softac.study.perturbed import all_lines, check_lines, read_lines
 from sb3_softac.study.robustness import INTERVAL, Cell, digest_of, evaluate, known_lines, label_of, read_rows
 from sb3_softac.study.user_code import reason_of
+from sb3_softac.zoo.safe import SAFE_LOAD, safe_load_is_on
 from sb3_softac.zoo.trained import arguments_of, model_of, name_of_files
 
 
@@ -180,9 +181,16 @@ def register_environments(args: argparse.Namespace) -> None:
     module, _, env = args.env.rpartition(":")
     import_packages([*args.gym_packages, *filter(None, [module])])
     if env not in gym.registry:
+        folders: list[Path] = []
         with contextlib.suppress(StudyError):  # of folders, which are looked for below
-            for folder in folders_of_runs(args):
-                import_packages(arguments_of(folder, args.env).get("gym_packages") or [])
+            folders = folders_of_runs(args)
+        for folder in folders:
+            packages = arguments_of(folder, args.env).get("gym_packages") or []
+            if packages and safe_load_is_on():
+                hint = f"If you trust whoever made it, give its modules with --gym-packages, or unset {SAFE_LOAD}"
+                raise StudyError(f"Refused: {folder} names the modules {packages}, which would be imported. {hint}")
+            with contextlib.suppress(StudyError):
+                import_packages(packages)
     if env not in gym.registry:
         hint = "If a module of your own registers it, give the module with --gym-packages"
         raise StudyError(f"Unknown environment {args.env!r}, {suggest(env, gym.registry)[:200]}. {hint}")

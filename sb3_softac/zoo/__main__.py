@@ -15,6 +15,7 @@ from sb3_softac.zoo import register
 from sb3_softac.zoo.programs import absolute_output, find_programs
 from sb3_softac.zoo.ranks import join
 from sb3_softac.zoo.resume import repeat_command
+from sb3_softac.zoo.statistics import keep_twins_of_all
 
 SCRIPTS = {
     **{
@@ -47,6 +48,8 @@ def main() -> None:
         join()
     if sys.argv[1] in CALLERS:
         find_programs()
+    if sys.argv[1] == "push_to_hub":
+        keep_twins_of_all()
     if sys.argv[1] == "record_training":
         sys.argv[2:] = absolute_output(sys.argv[2:])
     script = SCRIPTS[sys.argv.pop(1)]

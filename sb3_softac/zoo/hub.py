@@ -5,12 +5,36 @@ import importlib
 from types import ModuleType
 from typing import Any
 
+from sb3_softac.common.plain_files import SAFE_LOAD, safe_load_is_on
+from sb3_softac.zoo.statistics import twin_of
+from sb3_softac.zoo.wrapping import wrap_once
+
+STATISTICS = "vec_normalize.pkl"
+
 
 @functools.cache
 def repair_hub() -> None:
     """Repair what is broken, once, and before the Zoo's scripts import it. The libraries come with the Zoo."""
     _restore_generate_metadata(importlib.import_module("huggingface_sb3.push_to_hub"))
     _report_missing_files_as_before(importlib.import_module("huggingface_sb3"))
+    if safe_load_is_on():
+        wrap_once(importlib.import_module("huggingface_sb3"), "load_from_hub", _plain_statistics)
+
+
+def _plain_statistics(original: Any, repo_id: Any, filename: str, *args: Any, **kwargs: Any) -> str:
+    """Download the plain twin of the statistics of VecNormalize in their place, and nothing if there is no twin."""
+    if filename != STATISTICS:
+        return original(repo_id, filename, *args, **kwargs)
+    from requests.exceptions import HTTPError
+
+    try:
+        return original(repo_id, str(twin_of(filename)), *args, **kwargs)
+    except HTTPError:
+        original(repo_id, filename, *args, **kwargs)  # raises if the model has no statistics
+        raise ValueError(
+            f"Refused: {filename} of {repo_id} is a pickle, which can run any code, and has no plain twin. "
+            f"If you trust whoever made it, unset {SAFE_LOAD}"
+        ) from None
 
 
 def _restore_generate_metadata(module: ModuleType) -> None:

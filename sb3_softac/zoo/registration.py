@@ -15,6 +15,8 @@ from sb3_softac.zoo.environments import mask_play, mask_training
 from sb3_softac.zoo.hub import repair_hub
 from sb3_softac.zoo.ranks import share_training
 from sb3_softac.zoo.resume import make_resumable
+from sb3_softac.zoo.safe import make_experiments_safe, make_safe
+from sb3_softac.zoo.statistics import keep_plain_twins
 from sb3_softac.zoo.sweeps import make_sweeps_survive
 from sb3_softac.zoo.wrapping import wrap_once
 
@@ -60,6 +62,7 @@ def patch_utils(module: ModuleType) -> None:
     """
     :param module: ``rl_zoo3.utils``.
     """
+    make_safe(module)
     _add(module.ALGOS, {algo: entry.algorithm for algo, entry in ALGORITHMS.items()})
     with _failure_reported("repair RL Zoo's scripts for the hub"):
         repair_hub()
@@ -79,7 +82,10 @@ def patch_exp_manager(module: ModuleType) -> None:
     """
     :param module: ``rl_zoo3.exp_manager``.
     """
+    make_experiments_safe(module)
     wrap_once(module.ExperimentManager, "__init__", _use_own_hyperparameters)
+    with _failure_reported("save the statistics of VecNormalize without a pickle"):
+        keep_plain_twins(module)
     with _failure_reported("make RL Zoo's environments report action masks"):
         mask_training(module.ExperimentManager)
     with _failure_reported("make RL Zoo's training runs resumable"):

@@ -19,11 +19,12 @@ from typing import Any
 
 import gymnasium as gym
 
-from sb3_softac.common.plain_files import read_plain_json
+from sb3_softac.common.plain_files import read_plain_json, safe_load_is_on
 from sb3_softac.common.ranks import own_rank
 from sb3_softac.files import replacing
 from sb3_softac.resume import ExactCheckpoint, Resumable
 from sb3_softac.zoo.ranks import shared_folder
+from sb3_softac.zoo.safe import safe_command
 from sb3_softac.zoo.wrapping import wrap_once
 
 EVERY = "SB3_SOFTAC_CHECKPOINT_EVERY"
@@ -152,7 +153,10 @@ def repeat_command(arguments: list[str]) -> list[str]:
     if changes.get("--tensorboard-log"):
         changes["--tensorboard-log"] = os.path.abspath(changes["--tensorboard-log"])
     os.environ[EVERY], os.environ[RUN_FOLDER] = str(command["every"]), str(folder)
-    _return_to_the_folder(command, folder)
+    if safe_load_is_on():  # nothing is imported or read from places that the file names
+        command |= {"arguments": safe_command(command["arguments"], _presets()), "modules": []}
+    else:
+        _return_to_the_folder(command, folder)
     packages = [*_options(command["arguments"], "--gym-packages"), *given.gym_packages]
     _check_that_all_is_here(packages, command)
     return [
@@ -207,10 +211,14 @@ def _options(arguments: list[str], *names: str) -> list[str]:
     return parser.parse_known_args(arguments)[0].values
 
 
-def _check_that_all_is_here(packages: list[str], command: dict[str, Any]) -> None:
-    """Say what is missing before the training starts."""
+def _presets() -> set[str]:
     from sb3_softac.zoo.registration import hyperparameter_file
 
+    return {path.name for path in (hyperparameter_file("softac_v1").parent / "presets").glob("*.yml")}
+
+
+def _check_that_all_is_here(packages: list[str], command: dict[str, Any]) -> None:
+    """Say what is missing before the training starts."""
     places = ", ".join(dict.fromkeys([os.getcwd(), *command["modules"]]))
     for package in packages:
         if importlib.util.find_spec(package.partition(".")[0]) is None:
@@ -220,6 +228,6 @@ def _check_that_all_is_here(packages: list[str], command: dict[str, Any]) -> Non
             )
     for option, names in {"--conf-file": ("-conf", "--conf-file"), "--trained-agent": ("-i", "--trained-agent")}.items():
         for path in _options(command["arguments"], *names):
-            preset = hyperparameter_file("softac_v1").parent / "presets" / path
-            if path.endswith((".yml", ".yaml", ".py", ".zip")) and not os.path.exists(path) and not preset.exists():
+            here = os.path.exists(path) or path in _presets()
+            if path.endswith((".yml", ".yaml", ".py", ".zip")) and not here:
                 sys.exit(f"The run needs {path} ({option}), which is not in {os.getcwd()}. Put it there again")

@@ -14,6 +14,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from sb3_softac.common.plain_files import safe_load_is_on
+from sb3_softac.zoo.safe import SafeZooLoader
+
 
 class Trained(NamedTuple):
     """A trained model, and what its environments are made of."""
@@ -86,12 +89,14 @@ def arguments_of(folder: Path, env: str) -> dict[str, Any]:
     :return: The arguments of the training as far as they were kept.
     """
     path = folder / name_of_files(env) / "args.yml"
-    return yaml.load(path.read_text(), yaml.UnsafeLoader) if path.exists() else {}  # the Zoo pickles into it
+    loader = SafeZooLoader if safe_load_is_on() else yaml.UnsafeLoader  # the Zoo pickles into it
+    with open(path) if path.exists() else io.StringIO("{}") as file:
+        return yaml.load(file, loader)
 
 
 def load_trained(folder: Path, algo: str, env: str, env_kwargs: dict[str, Any] | None = None) -> Trained:
     """
-    Load the last model of a training. Reading it runs what is in it, so only for one's own runs.
+    Load the last model of a training. Reading it runs what is in it, unless ``SB3_SOFTAC_SAFE_LOAD`` is set.
 
     :param folder: Folder of the run, with the model and a folder of its settings.
     :param algo: Zoo id of the algorithm.
