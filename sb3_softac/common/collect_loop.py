@@ -1,5 +1,6 @@
 """Collecting transitions: acting, storing, and what SB3 omits where a training run is interrupted."""
 
+from abc import abstractmethod
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, 
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 
 from sb3_softac.common.buffers import SoftReplayBuffer
-from sb3_softac.common.ranks import several
+from sb3_softac.common.ranks import all_agree, several
 
 
 def end_episodes(replay_buffer: ReplayBuffer | None) -> None:
@@ -51,10 +52,28 @@ def require_normalization_on_top(env: VecEnv | None, normalization: VecNormalize
         layer = layer.venv
 
 
+def _not_finite(obs: Any, env_index: int | None) -> list[str]:
+    """:return: Where observations are not finite, in words: environment, key and first value."""
+    faults = []
+    for key, part in obs.items() if isinstance(obs, dict) else [("", obs)]:
+        part = np.asarray(part)
+        if part.dtype.kind != "f" or np.isfinite(part).all():
+            continue
+        for i, row in [(env_index, part)] if env_index is not None else enumerate(part):
+            if not (finite := np.isfinite(row)).all():
+                where = f"environment {i}, key {key!r}" if key else f"environment {i}"
+                faults.append(f"{where}, value {row[~finite][0]}")
+    return faults
+
+
 class CollectLoop(OffPolicyAlgorithm):
     """What happens between two rounds of gradient steps."""
 
     random_steps: int | None
+
+    @abstractmethod
+    def _follow_arguments(self) -> None:
+        """Check the arguments that have been set since the last time, and let them take effect."""
 
     def _setup_learn(
         self,
@@ -64,6 +83,7 @@ class CollectLoop(OffPolicyAlgorithm):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
+        self._follow_arguments()
         if several():
             self._check_shared_training()
         if self._vec_normalize_env is not None:
@@ -73,7 +93,13 @@ class CollectLoop(OffPolicyAlgorithm):
             end_episodes(self.replay_buffer)
         if self._vec_normalize_env is not None and isinstance(self.replay_buffer, SoftReplayBuffer):
             self.replay_buffer.keep_double_precision()
-        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        try:
+            self._check_observations(self._last_obs, "reset()")
+        except ValueError:
+            self._last_obs = None
+            raise
+        return result
 
     def _check_shared_training(self) -> None:
         """:raises ValueError: if several processes cannot train one agent with these settings."""
@@ -119,6 +145,9 @@ class CollectLoop(OffPolicyAlgorithm):
         :param log_interval: Episodes between two logs.
         :return: Numbers of steps and episodes, and whether to continue.
         """
+        self._follow_arguments()
+        if not isinstance(train_freq, TrainFreq):  # a callback has just set it
+            train_freq = self.train_freq  # type: ignore[assignment]
         try:
             rollout = super().collect_rollouts(
                 env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
@@ -135,7 +164,29 @@ class CollectLoop(OffPolicyAlgorithm):
             )
             self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
             self._episode_num += int(np.sum(step["dones"]))
+        if several():  # a callback that stops one process stops all, after the same number of gradient steps
+            rollout = rollout._replace(continue_training=all_agree(rollout.continue_training, self.device))
         return rollout
+
+    def _check_observations(self, obs: Any, when: str, env_index: int | None = None) -> None:
+        """
+        :param obs: Observations as the policy reads them ``[n_envs, ...]``, or the one of a single environment.
+        :param when: Where they come from, for the error.
+        :param env_index: Index of the single environment.
+        :raises ValueError: if they are not finite, and the policy's features extractor does not correct this.
+        """
+        normalization = self._vec_normalize_env
+        for each in [obs] if normalization is None or env_index is not None else [obs, normalization.get_original_obs()]:
+            if not (faults := _not_finite(each, env_index)):
+                continue
+            try:
+                self.policy.obs_to_tensor(each)
+            except ValueError:
+                raise ValueError(
+                    f"The observation of {when} is not finite: {'; '.join(faults)}. Training stopped before it was stored. "
+                    "Look for a division by zero or an overflow in the environment (SB3's VecCheckNan finds it), or give the "
+                    "policy a features extractor that accepts such values"
+                ) from None
 
     def _extra_columns(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         """
@@ -158,6 +209,15 @@ class CollectLoop(OffPolicyAlgorithm):
             raise ValueError(
                 f"The environments returned the rewards {reward.tolist()} at step {self.num_timesteps}. Training stopped "
                 "before they were stored: look for a division by zero or an overflow in the environment"
+            )
+        self._check_observations(new_obs, f"step {self.num_timesteps}")
+        for i in np.flatnonzero(dones).tolist():
+            if (terminal := infos[i].get("terminal_observation")) is not None:
+                self._check_observations(terminal, f"step {self.num_timesteps}, the last of an episode", i)
+        if not np.isfinite(buffer_action).all():
+            raise ValueError(
+                f"The actions {buffer_action.tolist()} at step {self.num_timesteps} are not finite. Training stopped before "
+                "they were stored: look at action_noise"
             )
         extras = self._extra_columns(dones, infos)
         # SB3 finds out which observations belong to the transition and calls add(), to which the extras are handed along

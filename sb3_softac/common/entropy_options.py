@@ -9,7 +9,7 @@ import torch as th
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import Schedule
 
-from sb3_softac.common.temperature import AutoTemperature, Temperature, make_temperature
+from sb3_softac.common.temperature import AutoTemperature, Bounds, Temperature, make_temperature
 
 
 class EntropyOptions(OffPolicyAlgorithm):
@@ -21,7 +21,7 @@ class EntropyOptions(OffPolicyAlgorithm):
     """
 
     temperature: Temperature
-    ent_coef_bounds: tuple[float, float] | None
+    ent_coef_bounds: Bounds | None
     _resolved: dict[str, Any]
     """The argument when it was last resolved; saved with the model."""
 
@@ -51,9 +51,14 @@ class EntropyOptions(OffPolicyAlgorithm):
 
     @target_entropy.setter
     def target_entropy(self, said: Any) -> None:
-        self.__dict__["target_entropy"] = self._resolved["target_entropy"] = said
+        before, self.__dict__["target_entropy"] = self.__dict__["target_entropy"], said
         self._said_anew = {"target_entropy"}
-        self._setup_target_entropy()
+        try:
+            self._setup_target_entropy()
+        except ValueError:
+            self.__dict__["target_entropy"] = before
+            raise
+        self._resolved["target_entropy"] = said
 
     @property
     def ent_coef(self) -> str | float | Schedule:
@@ -62,8 +67,13 @@ class EntropyOptions(OffPolicyAlgorithm):
 
     @ent_coef.setter
     def ent_coef(self, said: str | float | Schedule) -> None:
-        self.__dict__["ent_coef"] = self._resolved["ent_coef"] = said
-        self.temperature = self._make_temperature()
+        before, self.__dict__["ent_coef"] = self.__dict__["ent_coef"], said
+        try:
+            self.temperature = self._make_temperature()
+        except ValueError:
+            self.__dict__["ent_coef"] = before
+            raise
+        self._resolved["ent_coef"] = said
 
     @property
     def log_ent_coef(self) -> th.Tensor:

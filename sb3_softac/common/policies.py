@@ -13,6 +13,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Flatten
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
+from sb3_softac.common.arguments import POLICY_ARGUMENTS
+from sb3_softac.common.checks import Argument
 from sb3_softac.nets.base import FeatureNetwork
 
 Network = TypeVar("Network", bound=FeatureNetwork)
@@ -164,6 +166,8 @@ class SoftPolicy(FinitePredictions):
     """
 
     default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
+    arguments: ClassVar[dict[str, Argument]] = POLICY_ARGUMENTS
+    """What the keyword arguments must be, by name. A subclass may add its own."""
     actor: BaseModel
     critic: BaseModel
     critic_target: BaseModel

@@ -30,17 +30,37 @@ def average(tensors: Sequence[th.Tensor]) -> None:
     :raises RuntimeError: if another process has ended.
     """
     flat = th.cat([tensor.flatten() for tensor in tensors])
-    try:
-        distributed.all_reduce(flat)
-    except RuntimeError as error:
-        raise RuntimeError(
-            f"Process {own_rank()} has lost the other processes that train this agent: one of them has ended, because of an "
-            "error (see its output) or a callback that stopped it. If checkpoints were kept, resume the training from the "
-            "last one"
-        ) from error
+    _sum(flat)
     flat /= distributed.get_world_size()
     for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(mean.view_as(tensor))
+
+
+def all_agree(agrees: bool, device: th.device) -> bool:
+    """
+    :param agrees: Whether this process agrees.
+    :param device: Device of the networks.
+    :return: Whether all processes agree.
+    :raises RuntimeError: if another process has ended.
+    """
+    objections = th.tensor(float(not agrees), device=device)
+    _sum(objections)
+    return not objections
+
+
+def _sum(tensor: th.Tensor) -> None:
+    """
+    Replace a tensor by its sum over all processes.
+
+    :raises RuntimeError: if another process has ended.
+    """
+    try:
+        distributed.all_reduce(tensor)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"Process {own_rank()} has lost the other processes that train this agent: one of them has ended because of an "
+            "error, see its output. If checkpoints were kept, resume the training from the last one"
+        ) from error
 
 
 @th.no_grad()

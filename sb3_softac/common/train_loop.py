@@ -9,6 +9,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_softac.common import ranks
 from sb3_softac.common.batch import Batch, make_batch
+from sb3_softac.common.checks import integer, read
 from sb3_softac.common.finite import find_faults, largest_norms, step_if
 from sb3_softac.common.saturation import SaturationWatch
 from sb3_softac.common.step_log import StepLog
@@ -18,6 +19,7 @@ from sb3_softac.common.temperature import Temperature
 MAX_DEFERRED = 1_000
 # Begins the name of what is looked at for finite values, but not logged
 GRADIENT_OF = "gradient of "
+STEPS, BATCH = integer(0, " gradient steps"), integer(1, " transition")
 
 
 class StepRunner(Protocol):
@@ -57,6 +59,14 @@ class TrainLoop(OffPolicyAlgorithm):
             of :meth:`_minimize`.
         """
 
+    @abstractmethod
+    def _follow_arguments(self) -> None:
+        """Check the arguments that have been set since the last time, and let them take effect."""
+
+    @abstractmethod
+    def _check_optimizers(self) -> None:
+        """:raises ValueError: if a setting of an optimizer is not finite."""
+
     def _setup_training(self) -> None:
         """Create the state that the loop keeps between two gradient steps; none of it is saved."""
         self._finite = th.ones((), device=self.device)
@@ -79,7 +89,10 @@ class TrainLoop(OffPolicyAlgorithm):
         :raises ValueError: if a loss is not finite (the parameters are then those before that gradient step), or if a network
             was changed without its target.
         """
+        self._follow_arguments()
+        gradient_steps, batch_size = read("gradient_steps", gradient_steps, STEPS), read("batch_size", batch_size, BATCH)
         self._update_learning_rate(self._optimizers)
+        self._check_optimizers()
         self._follow_schedules(self._current_progress_remaining)
         if self._step_runner is None or not self._step_runner.run(gradient_steps, batch_size):
             self._run_steps(gradient_steps, batch_size)

@@ -28,6 +28,7 @@ OF_THE_LOOP = {
     "_episode_num",
     "_n_updates",
     "_step_log",
+    "_watched_before",
     "_step_runner",
     "_saturation_watch",
     "_target_entropy_state",

@@ -20,14 +20,19 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
+from sb3_softac.common.arguments import ARGUMENTS, EXTENT, merged
 from sb3_softac.common.batch import Batch
+from sb3_softac.common.checks import Argument, keyword_table, number, one_of
 from sb3_softac.common.policies import NetworkOfPolicy
+from sb3_softac.common.temperature import Bounds
 from sb3_softac.discretesac.entropy_ratio import EntropyRatio
 from sb3_softac.discretesac.off_policy import DiscreteOffPolicyAlgorithm
 from sb3_softac.discretesac.policies import CnnPolicy, DiscreteSACPolicy, MlpPolicy, MultiInputPolicy
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target
 from sb3_softac.equations.discrete_sac import policy_entropy, policy_loss, soft_state_value
 from sb3_softac.equations.stable_discrete_sac import clipped_q_loss, entropy_penalty
+
+POSITIVE = number("a finite number greater than 0 (leave it out to disable it)", lambda value: value > 0.0)
 
 
 class DiscreteSAC(EntropyRatio, DiscreteOffPolicyAlgorithm):
@@ -62,7 +67,7 @@ class DiscreteSAC(EntropyRatio, DiscreteOffPolicyAlgorithm):
         for 0.5 log|A|, a number of nats, or a schedule as a dictionary, ``dict(schedule="linear", start=0.98, end=0.3)`` or
         ``dict(schedule="drop", start=0.98)`` (:mod:`sb3_softac.discretesac.target_entropy` has all options). Branches are
         summed, and only allowed actions are counted.
-    :param ent_coef_bounds: Smallest and largest value of a learned temperature; None for no bounds.
+    :param ent_coef_bounds: Smallest and largest value of a learned temperature, each may be None; None for no bounds.
     :param critic_ent_coef_scale: Factor in [0, 1] of the entropy in the Q target: 1 is the paper, 0 the decoupled critic of
         arXiv:2509.09838.
     :param q_aggregation: How the critics are combined in the Q target and the policy loss: ``"min"`` (paper) or ``"mean"``
@@ -89,6 +94,12 @@ class DiscreteSAC(EntropyRatio, DiscreteOffPolicyAlgorithm):
         "MultiInputPolicy": MultiInputPolicy,
     }
     policy_base = DiscreteSACPolicy
+    arguments: ClassVar[dict[str, Argument]] = {
+        **ARGUMENTS,
+        "critic_ent_coef_scale": EXTENT._replace(expected="a number in [0, 1] (1 is the paper, 0 a critic without entropy)"),
+        "q_aggregation": one_of("min", "mean", expected="'min' (the paper) or 'mean'"),
+        "stable_kwargs": keyword_table("stable_kwargs", {"q_clip": POSITIVE, "entropy_penalty": POSITIVE}),
+    }
     trains: ClassVar[dict[str, str]] = {"actor_loss": "actor", "critic_loss": "critic", "entropy_penalty": "actor"}
     targets: ClassVar[dict[str, str]] = {"critic": "critic_target"}
     policy: DiscreteSACPolicy
@@ -115,7 +126,7 @@ class DiscreteSAC(EntropyRatio, DiscreteOffPolicyAlgorithm):
         ent_coef: str | float | Schedule = "auto",
         target_update_interval: int = 1,
         target_entropy: str | float | dict[str, Any] = "auto",
-        ent_coef_bounds: tuple[float, float] | None = None,
+        ent_coef_bounds: Bounds | None = None,
         critic_ent_coef_scale: float = 1.0,
         q_aggregation: str = "min",
         stable_kwargs: dict[str, float] | None = None,
@@ -131,7 +142,7 @@ class DiscreteSAC(EntropyRatio, DiscreteOffPolicyAlgorithm):
     ):
         self.critic_ent_coef_scale = critic_ent_coef_scale
         self.q_aggregation = q_aggregation
-        self.stable_kwargs = dict(stable_kwargs or {})
+        self.stable_kwargs = merged({}, stable_kwargs)
         super().__init__(
             policy,
             env,
@@ -226,18 +237,3 @@ class DiscreteSAC(EntropyRatio, DiscreteOffPolicyAlgorithm):
     def _entropy_penalty(self, entropy: th.Tensor, batch: Batch) -> dict[str, th.Tensor]:
         weight = self.stable_kwargs.get("entropy_penalty")
         return {} if weight is None else {"entropy_penalty": weight * entropy_penalty(entropy, batch.extras["old_entropy"])}
-
-    def _check_arguments(self) -> None:
-        super()._check_arguments()
-        if not 0.0 <= self.critic_ent_coef_scale <= 1.0:
-            raise ValueError(
-                "critic_ent_coef_scale must be in [0, 1] (1 is the paper, 0 a critic without entropy), "
-                f"got {self.critic_ent_coef_scale}"
-            )
-        if self.q_aggregation not in ("min", "mean"):
-            raise ValueError(f"q_aggregation must be 'min' (the paper) or 'mean', got {self.q_aggregation!r}")
-        for name, value in self.stable_kwargs.items():
-            if name not in ("q_clip", "entropy_penalty"):
-                raise ValueError(f"stable_kwargs has an unknown option {name!r}: use 'q_clip' and 'entropy_penalty'")
-            if not value > 0.0:
-                raise ValueError(f"stable_kwargs: {name} must be greater than 0, got {value}: leave it out to disable it")

@@ -21,6 +21,10 @@ class EntropyRatio(SoftOffPolicyAlgorithm):
     _target_entropy_state: dict[str, float]
     """State of a schedule that depends on the policy; saved with the model."""
 
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        make_target_entropy(self.__dict__["target_entropy"], self.branches.max_entropy, self.device)
+
     def _setup_target_entropy(self) -> None:
         self._target = make_target_entropy(self.__dict__["target_entropy"], self.branches.max_entropy, self.device)
         if "target_entropy" not in self._said_anew:

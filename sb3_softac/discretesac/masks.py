@@ -1,5 +1,7 @@
 """Action masks of environments, by sb3-contrib's protocol: the environment has a method ``action_masks()``."""
 
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +14,15 @@ from sb3_softac.discretesac.branches import Branches
 
 MASK_KEY = "sb3_softac.action_masks"
 """Key under which :class:`ActionMaskInfo` puts the mask in an info."""
+
+_WHAT = ("action", "actions", "move", "moves")
+_WHICH = ("valid", "legal", "allowed", "available", "avail", "possible", "feasible", "invalid", "illegal", "forbidden")
+OTHER_NAMES = {
+    *(f"{what}_{mask}" for what in _WHAT for mask in ("mask", "masks")),
+    *(f"{which}_{what}" for which in _WHICH for what in _WHAT),
+    *(f"{which}_{what}_{mask}" for which in _WHICH for what in _WHAT for mask in ("mask", "masks")),
+}
+"""Names under which environments have masks that nobody reads; with ``get_`` in front, too."""
 
 
 class ActionMaskInfo(gym.Wrapper):
@@ -58,6 +69,55 @@ def has_masks(env: VecEnv) -> bool:
                 "others do not: give it to all of them (it returns ones where all actions are allowed), or to none"
             )
     return False
+
+
+def _other_name(names: Iterable[Any]) -> str | None:
+    """:return: The first name that is one of an unread mask."""
+    for name in names:
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(name)).lower()
+        if words.lstrip("_").removeprefix("get_") in OTHER_NAMES:
+            return str(name)
+    return None
+
+
+def _layers(env: VecEnv) -> Iterator[Any]:
+    """:return: A vectorized environment, its wrappers, and the first of its environments with its wrappers, if accessible."""
+    layer: Any = env
+    while layer is not None:
+        yield layer
+        if isinstance(layer, DummyVecEnv):
+            layer = layer.envs[0]
+        else:
+            layer = getattr(layer, "venv" if isinstance(layer, VecEnvWrapper) else "env", None)
+
+
+def unread_masks(env: VecEnv) -> str | None:
+    """
+    :param env: Vectorized environment without masks by sb3-contrib's protocol.
+    :return: What its environments have that looks like a mask, in words; None if there is nothing.
+    """
+    if isinstance(env.observation_space, gym.spaces.Dict) and (name := _other_name(env.observation_space.spaces)):
+        return f"an observation {name!r}"
+    for layer in _layers(env):
+        if name := _other_name(dir(layer)):  # looks nothing up, so no property is run
+            return f"an attribute or method {name!r}"
+    if isinstance(env.unwrapped, SubprocVecEnv):
+        for name in sorted({*OTHER_NAMES, *(f"get_{name}" for name in OTHER_NAMES)}):
+            if all(env.env_method("has_wrapper_attr", name, indices=[0])):
+                return f"an attribute or method {name!r}"
+    return unread_masks_of_infos(getattr(env, "reset_infos", []))
+
+
+def unread_masks_of_infos(infos: Iterable[dict[str, Any]]) -> str | None:
+    """
+    :param infos: Infos of the environments.
+    :return: Which of their entries looks like a mask, in words; None if there is none.
+    """
+    for info in infos:
+        # A single number under such a name is a count, not a mask
+        if name := _other_name(key for key, value in info.items() if hasattr(value, "__len__") and not isinstance(value, str)):
+            return f"an entry {name!r} of the info"
+    return None
 
 
 def ask_masks(env: VecEnv, branches: Branches) -> np.ndarray:

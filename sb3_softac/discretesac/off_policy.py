@@ -20,9 +20,21 @@ from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm
 from sb3_softac.common.policies import require_finite_actions
 from sb3_softac.discretesac.branches import Branches
 from sb3_softac.discretesac.masked_play import ADVICE, mask_evaluations, masks_behind
-from sb3_softac.discretesac.masks import MASK_KEY, ask_masks, dead_ends, has_masks, keep_last_masks, masks_of_next_states
+from sb3_softac.discretesac.masks import (
+    MASK_KEY,
+    ask_masks,
+    dead_ends,
+    has_masks,
+    keep_last_masks,
+    masks_of_next_states,
+    unread_masks,
+    unread_masks_of_infos,
+)
 from sb3_softac.discretesac.policies import DiscreteSACPolicy
 from sb3_softac.equations.discrete_sac import policy_entropy
+
+# Steps at the start of learn() in whose infos masks are looked for
+N_INFOS = 10
 
 
 class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
@@ -42,6 +54,7 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
     _masks: np.ndarray | None = None
     """Masks of the actions taken last, if the environment has masks ``[n_envs, n]``."""
     _warnings_given: frozenset[str] = frozenset()
+    _infos_to_look_at = 0
 
     @staticmethod
     def _check_action_space(action_space: spaces.Space) -> None:
@@ -87,7 +100,20 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
                 "contain them: start with an empty replay buffer, or leave the penalty out"
             )
         mask_evaluations(result[1], self)
+        self._infos_to_look_at = 0 if self._env_has_masks else N_INFOS
+        if not self._env_has_masks:
+            self._warn_about_masks(unread_masks(self._env()))
         return result
+
+    def _warn_about_masks(self, found: str | None) -> None:
+        """:param found: What looks like masks that nobody reads; None if there is nothing."""
+        if found is not None:
+            self._infos_to_look_at = 0
+            self._warn_once(
+                f"The environment has {found}, but no method action_masks(). DiscreteSAC reads masks from that method only, "
+                "so it may choose invalid actions. If this is a mask, wrap each environment in sb3-contrib's ActionMasker, "
+                "ActionMasker(env, function), with a function that returns the mask of the current state"
+            )
 
     @th.inference_mode()
     def _sample_action(
@@ -118,6 +144,9 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
+        if self._infos_to_look_at > 0:
+            self._infos_to_look_at -= 1
+            self._warn_about_masks(unread_masks_of_infos(infos))
         ended = dead_ends(infos, dones, self.branches) if self._masks is not None else []
         if ended:
             self._warn_once(
@@ -187,4 +216,11 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "branches", "_env_has_masks", "_masks", "_warnings_given"]
+        return [
+            *super()._excluded_save_params(),
+            "branches",
+            "_env_has_masks",
+            "_masks",
+            "_warnings_given",
+            "_infos_to_look_at",
+        ]

@@ -12,8 +12,18 @@ from typing import Any
 import numpy as np
 import torch as th
 
+from sb3_softac.common.checks import Argument, Refused, did_you_mean, integer, number, read, shown
+
 # Hyperparameters of arXiv:1910.07207 (appendix)
 PAPER_RATIO = 0.98
+
+STEPS = integer(1, " gradient step")
+COUNT = Argument("an integer, at least 1, or infinity", lambda value: value if value == math.inf else STEPS.read(value))
+NATS = number("a number of nats")
+RATIO = number(
+    "a ratio of log|A| in [0, 1] (1 is the uniform policy)",
+    lambda ratio: 0.0 <= ratio <= 1.0,
+)
 
 
 class TargetEntropy:
@@ -66,7 +76,7 @@ class LinearTarget(TargetEntropy):
 
     def __init__(self, device: th.device, start: float = PAPER_RATIO, end: float = 0.3, fraction: float = 1.0):
         super().__init__(start, device)
-        self.start, self.end, self.fraction = start, check_ratio(end), check_range("fraction", fraction, 0.0, 1.0)
+        self.start, self.end, self.fraction = check_ratio(start), check_ratio(end), check_range("fraction", fraction, 0.0, 1.0)
 
     def follow(self, progress_remaining: float) -> None:
         done = min((1.0 - progress_remaining) / self.fraction, 1.0)
@@ -107,13 +117,13 @@ class DroppingTarget(TargetEntropy):
     ):
         super().__init__(start, device)
         self.end, self.factor = check_ratio(end), check_range("factor", factor, 0.0, 0.9999)
-        self.patience = check_range("patience", patience, 0, math.inf)
-        self.timeout = check_range("timeout", timeout, 0, math.inf)
+        self.patience = read("target_entropy: patience", patience, COUNT)
+        self.timeout = read("target_entropy: timeout", timeout, COUNT)
         self.tolerance = check_range("tolerance", tolerance, 0.0, 1.0)
         self.max_std = check_range("max_std", max_std, 0.0, 1.0)
         self.decay = check_range("decay", decay, 0.0, 0.9999)
-        self._target = start
-        self._mean, self._square = start, start**2
+        self._target = self._mean = start = check_ratio(start)
+        self._square = start**2
         self._settled = self._age = 0
 
     def observe(self, ratios: np.ndarray) -> None:
@@ -155,29 +165,35 @@ def make_target_entropy(target_entropy: str | float | dict[str, Any], max_entrop
     if isinstance(target_entropy, dict):
         options = dict(target_entropy)
         name = options.pop("schedule", None)
-        if name not in SCHEDULES:
-            raise ValueError(f"target_entropy={target_entropy!r} needs the key 'schedule', one of {sorted(SCHEDULES)}")
+        if not isinstance(name, str) or name not in SCHEDULES:
+            raise Refused(f"target_entropy={shown(target_entropy)} needs the key 'schedule', one of {sorted(SCHEDULES)}")
         kind = SCHEDULES[name]
         known = inspect.signature(kind).parameters.keys() - {"device"}
-        if unknown := options.keys() - known:
-            raise ValueError(f"target_entropy: unknown options {sorted(unknown)} of schedule {name!r}; use {sorted(known)}")
+        if unknown := [option for option in options if option not in known]:
+            raise Refused(
+                f"target_entropy: unknown options {unknown} of schedule {name!r}{did_you_mean(unknown[0], known)}; use "
+                f"{sorted(known)}"
+            )
         return kind(device=device, **options)
-    if target_entropy == "auto":
+    if isinstance(target_entropy, str) and target_entropy == "auto":
         return TargetEntropy(PAPER_RATIO, device)
-    text = str(target_entropy)
+    is_ratio = isinstance(target_entropy, str) and target_entropy.startswith("ratio_")
     try:
-        value = float(text.removeprefix("ratio_"))
-    except ValueError:
-        raise ValueError(
-            f"target_entropy={target_entropy!r} is not valid: use 'auto' (0.98 log|A|), 'ratio_<r>' for r log|A| (e.g. "
+        value = NATS.read(float(target_entropy.removeprefix("ratio_")) if isinstance(target_entropy, str) else target_entropy)
+    except (TypeError, ValueError):
+        raise Refused(
+            f"target_entropy={shown(target_entropy)} is not valid: use 'auto' (0.98 log|A|), 'ratio_<r>' for r log|A| (e.g. "
             "'ratio_0.5'), a number of nats, or a dictionary with a 'schedule'"
         ) from None
-    if text.startswith("ratio_"):
+    if is_ratio:
         return TargetEntropy(value, device)
     if not 0.0 <= value <= max_entropy:
-        raise ValueError(
+        advice = f" (for a ratio write 'ratio_{value}')" if 0.0 <= value <= 1.0 else ""
+        if value < 0.0:
+            advice = ": unlike a density's, it is never negative. Use 'auto' or e.g. 'ratio_0.5'"
+        raise Refused(
             f"target_entropy={value} nats cannot be reached: the entropy of this action space is between 0 and "
-            f"{max_entropy:.3f} nats (for a ratio write 'ratio_{value}')"
+            f"{max_entropy:.3f} nats{advice}"
         )
     # Of one action there is no entropy, and its only target is 0
     return TargetEntropy(value / max_entropy if max_entropy else 0.0, device)
@@ -191,9 +207,7 @@ def check_ratio(ratio: float) -> float:
     :return: The same number.
     :raises ValueError: if it is not in [0, 1].
     """
-    if not 0.0 <= ratio <= 1.0:
-        raise ValueError(f"A target entropy is a ratio of log|A| in [0, 1] (1 is the uniform policy), got {ratio}")
-    return float(ratio)
+    return float(read("target_entropy", ratio, RATIO))
 
 
 def check_range(name: str, value: float, low: float, high: float) -> float:
@@ -207,6 +221,5 @@ def check_range(name: str, value: float, low: float, high: float) -> float:
     :return: The same number.
     :raises ValueError: if it is out of range.
     """
-    if not low < value <= high:
-        raise ValueError(f"target_entropy: {name} must be in ({low:g}, {high:g}], got {value}")
-    return value
+    inside = number(f"a number in ({low:g}, {high:g}]", lambda candidate: low < candidate <= high)
+    return read(f"target_entropy: {name}", value, inside)

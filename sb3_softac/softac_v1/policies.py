@@ -15,6 +15,19 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
 
+from sb3_softac.common.arguments import POLICY_ARGUMENTS, net_arch
+from sb3_softac.common.checks import (
+    BOOLEAN,
+    KEYWORD_ARGUMENTS,
+    Argument,
+    Refused,
+    did_you_mean,
+    integer,
+    number,
+    one_of,
+    optional,
+    read,
+)
 from sb3_softac.common.policies import FinitePredictions, make_optimizer
 from sb3_softac.nets.critics import StackedContinuousCritic, ValueNet
 from sb3_softac.nets.deterministic import SquashedDeterministicActor
@@ -31,20 +44,39 @@ ACTORS: dict[str, type[SquashedActor]] = {
 }
 
 
-def _check_distribution(distribution: str, kwargs: dict[str, Any], use_sde: bool) -> None:
-    """:raises ValueError: if there is no such distribution, or not with these arguments."""
-    if distribution not in ("gaussian", *ACTORS):
-        raise ValueError(f"distribution must be one of {['gaussian', *ACTORS]}, got {distribution!r}")
-    if distribution == "gaussian":
-        known: set[str] = set()
-    else:
-        known = set(inspect.signature(ACTORS[distribution]).parameters) - {"kwargs"}
-        if use_sde:
-            raise ValueError(f"use_sde=True needs a Gaussian policy, got distribution={distribution!r}: leave out one of them")
-    if unknown := sorted(kwargs.keys() - known):
-        raise ValueError(
-            f"distribution={distribution!r} has no distribution_kwargs {unknown}: it accepts {sorted(known) or 'none'}"
+DISTRIBUTION = one_of("gaussian", *ACTORS)
+# Of all distributions; which of them has which is in the signatures of the actors
+DISTRIBUTION_ARGUMENTS = {
+    "n_components": integer(1, " Gaussian"),
+    "separation": number("a number, at least 0, which gives no reward", lambda value: value >= 0.0),
+    "n_couplings": integer(1),
+    "coupling_width": integer(1),
+}
+
+
+def check_distribution_kwargs(kwargs: dict[str, Any], use_sde: bool) -> dict[str, Any]:
+    """
+    :param kwargs: Keyword arguments of the policy.
+    :param use_sde: Whether to use state-dependent exploration.
+    :return: The keyword arguments of the distribution, in the types that the program uses.
+    :raises ValueError: if there is no such distribution, or not with these arguments.
+    """
+    distribution = read("policy_kwargs: distribution", kwargs.get("distribution", "gaussian"), DISTRIBUTION)
+    given = kwargs.get("distribution_kwargs") or {}
+    known = set() if distribution == "gaussian" else set(inspect.signature(ACTORS[distribution]).parameters) - {"kwargs"}
+    if distribution != "gaussian" and use_sde:
+        raise Refused(f"use_sde=True needs a Gaussian policy, got distribution={distribution!r}: leave out one of them")
+    if unknown := sorted(given.keys() - known):
+        raise Refused(
+            f"distribution={distribution!r} has no distribution_kwargs {unknown}{did_you_mean(unknown[0], known)}: it accepts "
+            f"{sorted(known) or 'none'}"
         )
+    return {
+        name: read(f"distribution_kwargs: {name}", value, DISTRIBUTION_ARGUMENTS[name])
+        if name in DISTRIBUTION_ARGUMENTS
+        else value
+        for name, value in given.items()
+    }
 
 
 class SoftACPolicy(FinitePredictions, SACPolicy):
@@ -80,6 +112,17 @@ class SoftACPolicy(FinitePredictions, SACPolicy):
     """
 
     default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
+    arguments: ClassVar[dict[str, Argument]] = {
+        **POLICY_ARGUMENTS,
+        "net_arch": net_arch("pi", "qf", "vf"),
+        "use_sde": BOOLEAN,
+        "log_std_init": number("a finite number"),
+        "use_expln": BOOLEAN,
+        "clip_mean": number("a number, at least 0 (0 for no bound)", lambda value: value >= 0.0),
+        "distribution": DISTRIBUTION,
+        "distribution_kwargs": optional(KEYWORD_ARGUMENTS),
+    }
+    """What the keyword arguments must be, by name. A subclass may add its own."""
 
     actor: SquashedGaussianActor | SquashedActor  # type: ignore[assignment]
     critic: StackedContinuousCritic  # type: ignore[assignment]
@@ -107,8 +150,8 @@ class SoftACPolicy(FinitePredictions, SACPolicy):
         distribution: str = "gaussian",
         distribution_kwargs: dict[str, Any] | None = None,
     ):
-        self.distribution, self.distribution_kwargs = distribution, distribution_kwargs or {}
-        _check_distribution(distribution, self.distribution_kwargs, use_sde)
+        given = {"distribution": distribution, "distribution_kwargs": distribution_kwargs}
+        self.distribution, self.distribution_kwargs = distribution, check_distribution_kwargs(given, use_sde)
         super().__init__(
             observation_space,
             action_space,

@@ -22,13 +22,19 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
+from sb3_softac.common.arguments import ARGUMENTS, merged
 from sb3_softac.common.batch import Batch
+from sb3_softac.common.checks import BOOLEAN, Argument, one_of
 from sb3_softac.common.continuous import ContinuousOffPolicyAlgorithm
 from sb3_softac.common.policies import NetworkOfPolicy
-from sb3_softac.common.temperature import NoTemperature, Temperature
+from sb3_softac.common.temperature import Bounds, NoTemperature, Temperature, check_ent_coef
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target
 from sb3_softac.equations.softac_v1 import likelihood_ratio_loss, policy_loss, soft_value_target, value_loss
-from sb3_softac.softac_v1.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, SoftACPolicy
+from sb3_softac.softac_v1.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, SoftACPolicy, check_distribution_kwargs
+
+
+def _is_zero(ent_coef: Any) -> bool:
+    return isinstance(ent_coef, int | float | str) and ent_coef is not False and ent_coef in (0, "0", "0.0")
 
 
 class SoftAC_v1(ContinuousOffPolicyAlgorithm):
@@ -76,7 +82,7 @@ class SoftAC_v1(ContinuousOffPolicyAlgorithm):
     :param random_steps: Environment steps with uniform actions at the start; None for ``learning_starts``.
     :param actor_q: Q-value in the policy loss: ``"min"`` over the critics (paper) or that of the ``"first"`` (authors' code).
     :param n_critics: Number of soft Q-functions, at least 1; may also be given in ``policy_kwargs``, as in SB3.
-    :param ent_coef_bounds: Smallest and largest value of a learned temperature; None for no bounds.
+    :param ent_coef_bounds: Smallest and largest value of a learned temperature, each may be None; None for no bounds.
     :param cuda_graphs: Whether to run gradient steps as CUDA graphs, on a GPU: the same results in less time.
     :param reparameterize: Whether to differentiate the policy loss through the sampled actions (ICML version); if not, the
         likelihood ratio is used, with V as a baseline (first version, arXiv:1801.01290v1).
@@ -91,6 +97,14 @@ class SoftAC_v1(ContinuousOffPolicyAlgorithm):
         "MultiInputPolicy": MultiInputPolicy,
     }
     policy_base = SoftACPolicy
+    arguments: ClassVar[dict[str, Argument]] = {
+        **ContinuousOffPolicyAlgorithm.arguments,
+        "actor_q": one_of("min", "first", expected="'min' (the paper) or 'first' (the authors' code)"),
+        "reparameterize": BOOLEAN,
+        "ent_coef": Argument(
+            ARGUMENTS["ent_coef"].expected, lambda value: value if _is_zero(value) else ARGUMENTS["ent_coef"].read(value)
+        ),
+    }
     trains: ClassVar[dict[str, str]] = {"actor_loss": "actor", "critic_loss": "critic", "value_loss": "value_net"}
     targets: ClassVar[dict[str, str]] = {"value_net": "value_net_target"}
     policy: SoftACPolicy
@@ -131,7 +145,7 @@ class SoftAC_v1(ContinuousOffPolicyAlgorithm):
         random_steps: int | None = None,
         actor_q: str = "min",
         n_critics: int = 2,
-        ent_coef_bounds: tuple[float, float] | None = None,
+        ent_coef_bounds: Bounds | None = None,
         cuda_graphs: bool = False,
         reparameterize: bool = True,
         _init_setup_model: bool = True,
@@ -162,7 +176,7 @@ class SoftAC_v1(ContinuousOffPolicyAlgorithm):
             use_sde_at_warmup=use_sde_at_warmup,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
-            policy_kwargs={"n_critics": n_critics, **(policy_kwargs or {})},
+            policy_kwargs=merged({"n_critics": n_critics}, policy_kwargs),
             verbose=verbose,
             seed=seed,
             device=device,
@@ -212,7 +226,7 @@ class SoftAC_v1(ContinuousOffPolicyAlgorithm):
 
     def _make_temperature(self) -> Temperature:
         given = self.ent_coef
-        none = given in (0, "0", "0.0")
+        none = _is_zero(given)
         if none is not (self.policy.distribution == "deterministic"):
             raise ValueError(
                 f"ent_coef={given!r} and the policy's distribution={self.policy.distribution!r} do not go together. A "
@@ -220,6 +234,10 @@ class SoftAC_v1(ContinuousOffPolicyAlgorithm):
                 "policy_kwargs=dict(distribution='deterministic')"
             )
         return NoTemperature(self.device) if none and self.ent_coef_bounds is None else super()._make_temperature()
+
+    def _check_ent_coef(self) -> None:
+        if not _is_zero(self.ent_coef) or self.ent_coef_bounds is not None:  # 0 is for deterministic policies
+            check_ent_coef(self.ent_coef, self.ent_coef_bounds)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         if self.policy.distribution == "deterministic" and self.action_noise is None:
@@ -231,7 +249,6 @@ class SoftAC_v1(ContinuousOffPolicyAlgorithm):
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
-        if self.actor_q not in ("min", "first"):
-            raise ValueError(f"actor_q must be 'min' (the paper) or 'first' (the authors' code), got {self.actor_q!r}")
+        check_distribution_kwargs(self.policy_kwargs, self.use_sde)
         if not self.reparameterize and self.policy_kwargs.get("distribution") == "deterministic":
             raise ValueError("A deterministic policy has no likelihood ratio: leave out reparameterize=False")

@@ -1,6 +1,6 @@
 """Policies of SQL: stacked soft Q-functions, their target, and the sampler."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch as th
 from gymnasium import spaces
@@ -13,6 +13,8 @@ from stable_baselines3.common.torch_layers import (
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
+from sb3_softac.common.arguments import POLICY_ARGUMENTS
+from sb3_softac.common.checks import Argument, integer
 from sb3_softac.common.policies import SoftPolicy
 from sb3_softac.nets.critics import StackedContinuousCritic
 from sb3_softac.sql.sampler import ActionSampler, smallest_q
@@ -41,6 +43,7 @@ class SQLPolicy(SoftPolicy):
         rule). By default each network has its own.
     """
 
+    arguments: ClassVar[dict[str, Argument]] = {**POLICY_ARGUMENTS, "n_candidates": integer(1, " action")}
     actor: ActionSampler
     critic: StackedContinuousCritic
     critic_target: StackedContinuousCritic

@@ -20,7 +20,9 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 
 from sb3_softac.common.batch import Batch
+from sb3_softac.common.checks import Argument, integer, one_of
 from sb3_softac.common.policies import NetworkOfPolicy
+from sb3_softac.common.temperature import Bounds
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target
 from sb3_softac.equations.soft_q import (
     effective_sample_size,
@@ -79,7 +81,7 @@ class SQL(Composable):
     :param seed: Seed of all random number generators.
     :param device: Device of the networks.
     :param random_steps: Environment steps with uniform actions at the start; None for ``learning_starts``.
-    :param ent_coef_bounds: Smallest and largest value of a learned temperature; None for no bounds.
+    :param ent_coef_bounds: Smallest and largest value of a learned temperature, each may be None; None for no bounds.
     :param cuda_graphs: Whether to run gradient steps as CUDA graphs, on a GPU: the same results in less time.
     :param _init_setup_model: Whether to build the networks at once.
     :raises ValueError: if an argument is out of its range.
@@ -92,6 +94,12 @@ class SQL(Composable):
         "MultiInputPolicy": MultiInputPolicy,
     }
     policy_base = SQLPolicy
+    arguments: ClassVar[dict[str, Argument]] = {
+        **Composable.arguments,
+        "kernel_particles": integer(4, ", half of them for the bandwidth"),
+        "value_particles": integer(2),
+        "proposal": one_of("mixture", "uniform", expected="'mixture' or 'uniform' (the paper)"),
+    }
     trains: ClassVar[dict[str, str]] = {"actor_loss": "actor", "critic_loss": "critic"}
     targets: ClassVar[dict[str, str]] = {"critic": "critic_target"}
     critic_target = NetworkOfPolicy()
@@ -126,7 +134,7 @@ class SQL(Composable):
         seed: int | None = None,
         device: th.device | str = "auto",
         random_steps: int | None = None,
-        ent_coef_bounds: tuple[float, float] | None = None,
+        ent_coef_bounds: Bounds | None = None,
         cuda_graphs: bool = False,
         _init_setup_model: bool = True,
     ):
@@ -226,14 +234,3 @@ class SQL(Composable):
         (q_gradient,) = th.autograd.grad(q.sum(), actions)
         direction = svgd_direction(fixed, updated, unsquashed_score(q_gradient, fixed, alpha))
         return sampler_loss(updated, direction), actions.detach().std(dim=1).mean()
-
-    def _check_arguments(self) -> None:
-        super()._check_arguments()
-        if self.kernel_particles < 4:
-            raise ValueError(
-                f"kernel_particles must be at least 4, half of them for the bandwidth, got {self.kernel_particles}"
-            )
-        if self.value_particles < 2:
-            raise ValueError(f"value_particles must be at least 2, got {self.value_particles}")
-        if self.proposal not in ("mixture", "uniform"):
-            raise ValueError(f"proposal must be 'mixture' or 'uniform' (the paper), got {self.proposal!r}")

@@ -439,13 +439,13 @@ def test_loading_and_continuing_equals_not_stopping(schedule, tmp_path):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        (dict(critic_ent_coef_scale=1.5), r"critic_ent_coef_scale must be in \[0, 1\].*1\.5"),
+        (dict(critic_ent_coef_scale=1.5), r"critic_ent_coef_scale must be a number in \[0, 1\].*1\.5"),
         (dict(critic_ent_coef_scale=-0.1), "critic_ent_coef_scale must be"),
         (dict(q_aggregation="max"), "q_aggregation must be 'min' .* or 'mean', got 'max'"),
         (dict(stable_kwargs=dict(q_clp=0.5)), "unknown option 'q_clp'"),
-        (dict(stable_kwargs=dict(q_clip=0.0)), "q_clip must be greater than 0"),
-        (dict(stable_kwargs=dict(entropy_penalty=float("nan"))), "entropy_penalty must be greater than 0"),
-        (dict(ent_coef=-0.1), "greater than 0, got -0.1"),
+        (dict(stable_kwargs=dict(q_clip=0.0)), "q_clip must be a finite number greater than 0"),
+        (dict(stable_kwargs=dict(entropy_penalty=float("nan"))), "entropy_penalty must be a finite number greater than 0"),
+        (dict(ent_coef=-0.1), r"greater than 0 .*got -0.1"),
         (dict(ent_coef="auto_-1"), "greater than 0"),
         (dict(ent_coef="automatic"), "not valid"),
         (dict(target_entropy="ratio_1.2"), r"ratio of log\|A\| in \[0, 1\].*1\.2"),
@@ -457,8 +457,8 @@ def test_loading_and_continuing_equals_not_stopping(schedule, tmp_path):
         (dict(ent_coef=0.2, ent_coef_bounds=(0.1, 1.0)), "leave one of them out"),
         (dict(ent_coef="auto", ent_coef_bounds=(0.1, 0.5)), "starts at 1.0, outside"),
         (dict(ent_coef="auto", ent_coef_bounds=(0.0, 1.0)), "greater than 0"),
-        (dict(tau=-0.1), r"tau must be in \[0, 1\]"),
-        (dict(target_update_interval=0), "target_update_interval must be at least 1"),
+        (dict(tau=-0.1), r"tau must be a number in \[0, 1\]"),
+        (dict(target_update_interval=0), "target_update_interval must be an integer, at least 1"),
         (dict(random_steps=-1), "random_steps must be"),
     ],
 )

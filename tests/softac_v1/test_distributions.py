@@ -151,7 +151,7 @@ def test_deterministic_variant_is_saved(tmp_path):
         (dict(policy_kwargs=with_distribution("mixture", n_couplings=2)), "accepts .*n_components"),
         (dict(policy_kwargs=with_distribution("gaussian", n_components=2)), "accepts none"),
         (dict(policy_kwargs=with_distribution("mixture", n_components=0)), "at least 1"),
-        (dict(policy_kwargs=with_distribution("mixture", separation=-1.0)), "separation must be at least 0"),
+        (dict(policy_kwargs=with_distribution("mixture", separation=-1.0)), "separation must be a number, at least 0"),
         (dict(policy_kwargs=with_distribution("mixture"), use_sde=True), "use_sde=True needs a Gaussian"),
         (dict(policy_kwargs=with_distribution("flow"), use_sde=True), "use_sde=True needs a Gaussian"),
     ],

@@ -113,12 +113,12 @@ def test_density_of_the_proposal_integrates_to_one(proposal):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        (dict(kernel_particles=3), "kernel_particles must be at least 4"),
-        (dict(value_particles=1), "value_particles must be at least 2"),
+        (dict(kernel_particles=3), "kernel_particles must be an integer, at least 4"),
+        (dict(value_particles=1), "value_particles must be an integer, at least 2"),
         (dict(proposal="gaussian"), "proposal must be 'mixture' or 'uniform'"),
         (dict(ent_coef=-1.0), "greater than 0"),
         (dict(target_entropy="low"), "number of nats or 'auto'"),
-        (dict(tau=-0.1), "tau must be in"),
+        (dict(tau=-0.1), "tau must be a number in"),
     ],
 )
 def test_bad_arguments(kwargs, message):
