@@ -99,7 +99,9 @@ ARGUMENTS: dict[str, Argument] = {
     "policy_kwargs": optional(KEYWORD_ARGUMENTS),
     "stats_window_size": integer(1, " episode"),
     "tensorboard_log": optional(instance("the path of a folder", str, os.PathLike)),
-    "verbose": Argument("0, 1 or 2", lambda value: integer(0).read(int(value) if isinstance(value, bool) else value)),
+    "verbose": Argument(
+        "0, 1 or 2", lambda value: integer(0).read(int(value) if isinstance(value, bool | np.bool_) else value)
+    ),
     "device": Argument("'auto', 'cpu', 'cuda', another name of a device, or a torch.device", _device),
     "seed": optional(integer(0, " and less than 2**32", 2**32 - 1)),
     "use_sde": BOOLEAN,
@@ -134,6 +136,8 @@ def _extractor(value: Any) -> Any:
         raise TypeError
     if isinstance(value, type) and not issubclass(value, th.nn.Module):
         raise TypeError
+    if not isinstance(value, type):
+        inspect.signature(value).bind_partial(None)  # takes an observation space
     return value
 
 

@@ -60,7 +60,7 @@ def read(name: str, value: Any, argument: Argument) -> Any:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """:return: ``, did you mean 'x'?`` if a known name is similar, else nothing."""
-    similar = difflib.get_close_matches(str(name), list(known), n=1)
+    similar = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.75)
     return f", did you mean {similar[0]!r}?" if similar else ""
 
 
@@ -95,10 +95,13 @@ def number(expected: str, holds: Callable[[float], bool] = lambda value: True) -
     def read_number(value: Any) -> float:
         if not is_number(value):
             raise TypeError
-        result = value if isinstance(value, int | float) else float(value)
+        try:
+            result = float(value)
+        except OverflowError:
+            raise ValueError from None
         if not (math.isfinite(result) and holds(result)):
             raise ValueError
-        return result
+        return value if isinstance(value, int | float) else result
 
     return Argument(expected, read_number)
 

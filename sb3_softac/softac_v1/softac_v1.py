@@ -225,15 +225,18 @@ class SoftAC_v1(ContinuousOffPolicyAlgorithm):
         self.policy.follow_schedules(progress_remaining)
 
     def _make_temperature(self) -> Temperature:
-        given = self.ent_coef
-        none = _is_zero(given)
-        if none is not (self.policy.distribution == "deterministic"):
+        self._check_temperature_of(self.policy.distribution)
+        none = _is_zero(self.ent_coef) and self.ent_coef_bounds is None
+        return NoTemperature(self.device) if none else super()._make_temperature()
+
+    def _check_temperature_of(self, distribution: str) -> None:
+        """:raises ValueError: if a policy of this distribution cannot have this temperature."""
+        if _is_zero(self.ent_coef) is not (distribution == "deterministic"):
             raise ValueError(
-                f"ent_coef={given!r} and the policy's distribution={self.policy.distribution!r} do not go together. A "
-                "stochastic policy needs a temperature greater than 0; the deterministic variant needs both ent_coef=0 and "
+                f"ent_coef={self.ent_coef!r} and the policy's distribution={distribution!r} do not go together. A stochastic "
+                "policy needs a temperature greater than 0; the deterministic variant needs both ent_coef=0 and "
                 "policy_kwargs=dict(distribution='deterministic')"
             )
-        return NoTemperature(self.device) if none and self.ent_coef_bounds is None else super()._make_temperature()
 
     def _check_ent_coef(self) -> None:
         if not _is_zero(self.ent_coef) or self.ent_coef_bounds is not None:  # 0 is for deterministic policies
@@ -250,5 +253,7 @@ class SoftAC_v1(ContinuousOffPolicyAlgorithm):
     def _check_arguments(self) -> None:
         super()._check_arguments()
         check_distribution_kwargs(self.policy_kwargs, self.use_sde)
+        if self.policy_class.__init__ is SoftACPolicy.__init__:  # else it may have another default
+            self._check_temperature_of(self.policy_kwargs.get("distribution", "gaussian"))
         if not self.reparameterize and self.policy_kwargs.get("distribution") == "deterministic":
             raise ValueError("A deterministic policy has no likelihood ratio: leave out reparameterize=False")
