@@ -19,6 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
+from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.goal_selection_strategy import KEY_TO_GOAL_STRATEGY, GoalSelectionStrategy
 
@@ -61,6 +62,8 @@ def check_learning_rate(schedule: Callable[[float], Any], progress_remaining: fl
     :return: The learning rate.
     :raises ValueError: if it is not a finite number, or negative.
     """
+    # SB3 wraps the user's schedule in a conversion to float, whose errors do not say what was converted
+    schedule = schedule.value_schedule if isinstance(schedule, FloatSchedule) else schedule
     return evaluate("learning_rate", schedule, progress_remaining, RATE)
 
 

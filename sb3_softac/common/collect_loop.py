@@ -176,7 +176,7 @@ class CollectLoop(OffPolicyAlgorithm):
         :raises ValueError: if they are not finite, and the policy's features extractor does not correct this.
         """
         normalization = self._vec_normalize_env
-        for each in [obs] if normalization is None or env_index is not None else [obs, normalization.get_original_obs()]:
+        for each in [obs] if normalization is None or env_index is not None else [normalization.get_original_obs(), obs]:
             if not (faults := _not_finite(each, env_index)):
                 continue
             try:
@@ -213,7 +213,7 @@ class CollectLoop(OffPolicyAlgorithm):
         self._check_observations(new_obs, f"step {self.num_timesteps}")
         for i in np.flatnonzero(dones).tolist():
             if (terminal := infos[i].get("terminal_observation")) is not None:
-                self._check_observations(terminal, f"step {self.num_timesteps}, the last of an episode", i)
+                self._check_observations(terminal, f"step {self.num_timesteps}, the last of an episode,", i)
         if not np.isfinite(buffer_action).all():
             raise ValueError(
                 f"The actions {buffer_action.tolist()} at step {self.num_timesteps} are not finite. Training stopped before "

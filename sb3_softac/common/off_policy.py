@@ -182,7 +182,7 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
         if all(map(is_, self._watched(), self._watched_before)):
             return
         before = dict(zip(self.arguments, self._watched_before, strict=False))
-        self._check_arguments()
+        self._read_arguments(vars(self))
         changed = {name for name, value in before.items() if differs(vars(self).get(name), value)}
         for name in sorted(changed.intersection(ONLY_AT_CONSTRUCTION)):
             raise Refused(
@@ -191,8 +191,11 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
             )
         if "learning_rate" in changed:
             self._setup_lr_schedule()
-        if "ent_coef_bounds" in changed and isinstance(self.temperature, AutoTemperature):
-            self.temperature.set_bounds(self.ent_coef_bounds)
+        if "ent_coef_bounds" in changed:
+            if isinstance(self.temperature, AutoTemperature):
+                self.temperature.set_bounds(self.ent_coef_bounds)
+            else:
+                self._check_ent_coef()  # only a learned temperature has bounds
         self._follow_targets(changed)
         self._watched_before = self._watched()
 
