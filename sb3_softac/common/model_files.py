@@ -18,6 +18,7 @@ from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_softac import files
+from sb3_softac.common.checks import did_you_mean
 from sb3_softac.common.entropy_options import EntropyOptions
 from sb3_softac.common.plain_files import open_plain, safe_load_is_on
 from sb3_softac.common.plain_json import LEFT_OUT, NotPlain, declared_size, from_plain, spaces_in, to_plain
@@ -36,6 +37,8 @@ ROOM, SLACK, SLACK_TENSORS = 16, 2**20, 1_000
 class ModelFiles(EntropyOptions):
     """SB3's ``save`` and ``load``, safe against crashes and, with ``safe=True``, against malicious files."""
 
+    policy_base: ClassVar[type[BasePolicy]]
+    """Base class of the policies that the algorithm can use."""
     own_policies: ClassVar[dict[str, type[BasePolicy]]] = {}
     """Policies that users cannot select by name, but that are saved by name."""
 
@@ -104,22 +107,43 @@ class ModelFiles(EntropyOptions):
             variable ``SB3_SOFTAC_SAFE_LOAD`` is 1, which is meant for programs that you do not change, such as RL Zoo's.
         :param kwargs: Arguments of the constructor to change.
         :return: The model.
-        :raises ValueError: if another algorithm saved the file, or if ``safe`` is set and something would have to be
-            unpickled.
+        :raises ValueError: if another algorithm saved the file, if an argument is unknown, or if ``safe`` is set and something
+            would have to be unpickled.
         """
+        changes = cls._load_arguments(kwargs)
         if safe or (safe is None and safe_load_is_on()):
             content, custom_objects, sizes = cls._without_pickles(path, custom_objects or {})
             with networks_that_fit(sizes, path):
-                model = super().load(content, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+                model = super().load(content, env, device, custom_objects, print_system_info, force_reset, **changes)
         else:
             try:
-                model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+                model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **changes)
             except UnpicklingError as error:  # PyTorch reads nothing but tensors
                 raise ValueError(f"Refused: the tensor file in {path} contains more than tensors") from error
+        if kwargs.get("n_critics", model.policy_kwargs.get("n_critics")) != model.policy_kwargs.get("n_critics"):
+            raise ValueError(
+                f"n_critics={kwargs['n_critics']} cannot be loaded: the saved networks have n_critics="
+                f"{model.policy_kwargs.get('n_critics')}"
+            )
         if "ent_coef" in model._said_anew:
             model.temperature = model._make_temperature()
         model._said_anew = set()
         return model
+
+    @classmethod
+    def _load_arguments(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """
+        :param given: Arguments of the constructor to change.
+        :return: Attributes of the model by name.
+        :raises ValueError: if there is no such argument; SB3 would set an attribute that nobody reads.
+        """
+        changes = {"_stats_window_size" if name == "stats_window_size" else name: value for name, value in given.items()}
+        changes.pop("n_critics", None)  # part of the policy's arguments, which are those of the file
+        known = vars(cls(policy=cls.policy_base, env=None, _init_setup_model=False))  # type: ignore[call-arg,arg-type]
+        for name in changes:
+            if name not in known:
+                raise ValueError(f"load() got an unknown argument {name!r}{did_you_mean(name, known)}")
+        return changes
 
     @classmethod
     def _without_pickles(

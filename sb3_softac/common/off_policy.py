@@ -58,8 +58,6 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
     :param off_policy_kwargs: Further arguments of SB3's ``OffPolicyAlgorithm``.
     """
 
-    policy_base: ClassVar[type[BasePolicy]]
-    """Base class of the policies that the algorithm can use."""
     arguments: ClassVar[dict[str, Argument]] = ARGUMENTS
     """What the arguments of the constructor must be, by name. A subclass may add its own."""
     _watched_before: list[Any]

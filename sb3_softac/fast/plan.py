@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
@@ -96,7 +97,8 @@ class Plan(ABC):
         require(isinstance(model, self.algorithm), f"{kind.__name__} is not supported in C")
         own = all(getattr(kind, name) is getattr(self.algorithm, name) and name not in vars(model) for name in self.methods)
         require(own, f"{kind.__name__} overrides the gradient steps")
-        require(type(model.policy) in self.policies, f"{type(model.policy).__name__} is not a policy of this package")
+        require(not isinstance(model.observation_space, spaces.Dict), "Dict observations are not supported in C")
+        require(type(model.policy) in self.policies, f"{type(model.policy).__name__} is not supported in C")
         for name, network_class in self.networks.items():
             network = getattr(model.policy, name)
             require(type(network) is network_class, f"{name} is a {type(network).__name__}, which is not supported in C")

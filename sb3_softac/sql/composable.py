@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -12,6 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs
 
+from sb3_softac.common.checks import integer, is_number, read, shown
 from sb3_softac.common.continuous import ContinuousOffPolicyAlgorithm
 from sb3_softac.common.policies import NetworkOfPolicy
 from sb3_softac.sql.composition import ComposedPolicy
@@ -61,9 +61,9 @@ class Composable(ContinuousOffPolicyAlgorithm):
         """
         check_skills(models, cls)
         first, numbers = models[0], read_weights(len(models), weights)
-        if not isinstance(ent_coef, Real | None):
+        if ent_coef is not None and not is_number(ent_coef):
             raise ValueError(
-                f"ent_coef of a composed model must be a number, got {ent_coef!r}: its temperature is not learned"
+                f"ent_coef of a composed model must be a number, got {shown(ent_coef)}: its temperature is not learned"
             )
         temperature = float(first.temperature.alpha) if ent_coef is None else ent_coef
         members = [model.policy._get_constructor_parameters() for model in models]
@@ -108,9 +108,8 @@ class Composable(ContinuousOffPolicyAlgorithm):
         policy = self.policy
         if not isinstance(policy, ComposedPolicy):
             raise ValueError("distil() trains the sampler of a composed model: create one with SQL.compose()")
-        for name, value in (("gradient_steps", gradient_steps), ("batch_size", batch_size)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        gradient_steps = read("gradient_steps", gradient_steps, integer(1))
+        batch_size = read("batch_size", batch_size, integer(1))
         sizes = transitions_of(replay_buffers, self.observation_space)
         policy.set_training_mode(True)
         self._finite.fill_(1.0)

@@ -11,6 +11,7 @@ processes, see :mod:`sb3_softac.zoo.ranks`.
 import runpy
 import sys
 
+from sb3_softac.common.checks import did_you_mean
 from sb3_softac.zoo import register
 from sb3_softac.zoo.programs import absolute_output, find_programs
 from sb3_softac.zoo.ranks import join
@@ -29,20 +30,34 @@ SCRIPTS = {
 CALLERS = ("benchmark", "record_training", "push_to_hub")
 """The scripts that call other programs."""
 
+USAGE = (
+    f"usage: python -m sb3_softac.zoo SCRIPT ..., where SCRIPT is one of {', '.join(SCRIPTS)}\n"
+    "       python -m sb3_softac.zoo resume RUN_FOLDER ..."
+)
+
 PLOTS = ("matplotlib", "seaborn", "rliable")
 """What the extra ``plots`` installs and RL Zoo's plots import."""
+
+
+def complaint(arguments: list[str]) -> str:
+    """
+    :param arguments: Arguments of the command line that do not begin with the name of a script.
+    :return: What is wrong with them.
+    """
+    if not arguments:
+        return "a SCRIPT is missing"
+    return f"there is no script {arguments[0]!r}{did_you_mean(arguments[0], SCRIPTS)}"
 
 
 def main() -> None:
     """Run the script named by the first argument with the remaining ones."""
     if sys.argv[1:2] == ["resume"]:
         sys.argv[1:] = ["train", *repeat_command(sys.argv[2:])]
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(f"{USAGE}\n\n`python -m sb3_softac.zoo SCRIPT --help` lists the options of a script.")
+        return
     if len(sys.argv) < 2 or sys.argv[1] not in SCRIPTS:
-        given = sys.argv[1] if len(sys.argv) > 1 else "nothing"
-        sys.exit(
-            f"usage: python -m sb3_softac.zoo SCRIPT ..., where SCRIPT is one of {', '.join(SCRIPTS)}, or resume RUN_FOLDER; "
-            f"got {given}"
-        )
+        sys.exit(f"{USAGE}\nerror: {complaint(sys.argv[1:])}")
     register()
     if sys.argv[1] == "train":
         join()

@@ -82,7 +82,7 @@ ARGUMENTS = {
     "own extractor": (SoftAC_v1, net(features_extractor_class=OwnExtractor), "OwnExtractor is not supported"),
     "own update": (OwnUpdate, {}, "OwnUpdate overrides the gradient steps"),
     "own targets": (OwnTargets, {}, "OwnTargets overrides the gradient steps"),
-    "own policy": (SoftAC_v1, dict(policy=OwnPolicy), "OwnPolicy is not a policy of this package"),
+    "own policy": (SoftAC_v1, dict(policy=OwnPolicy), "OwnPolicy is not supported in C"),
     "pictures": (
         DiscreteSAC,
         dict(policy="CnnPolicy", obs=OBSERVATIONS["image"], **net(features_extractor_kwargs=dict(features_dim=4))),

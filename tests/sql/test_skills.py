@@ -101,8 +101,8 @@ def test_buffers_count_by_their_transitions(monkeypatch):
         ([], {}, "contain no transitions to distil from"),
         ([filled(1, 0, 0.0)], {}, r"contain no transitions .* load_replay_buffer\(\)"),
         ([filled(1, 3, 0.0, spaces.Box(-1, 1, (2,)))], {}, "Replay buffer 0 contains observations of Box"),
-        ([filled(1, 3, 0.0)], dict(gradient_steps=0), "gradient_steps must be at least 1, got 0"),
-        ([filled(1, 3, 0.0)], dict(batch_size=0), "batch_size must be at least 1, got 0"),
+        ([filled(1, 3, 0.0)], dict(gradient_steps=0), "gradient_steps must be an integer, at least 1, got 0"),
+        ([filled(1, 3, 0.0)], dict(batch_size=0), "batch_size must be an integer, at least 1, got 0"),
         ([filled(1, 3, np.nan)], {}, "A loss was not finite while distilling"),
     ],
 )
