@@ -54,7 +54,6 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
     _masks: np.ndarray | None = None
     """Masks of the actions taken last, if the environment has masks ``[n_envs, n]``."""
     _warnings_given: frozenset[str] = frozenset()
-    _infos_to_look_at = 0
 
     @staticmethod
     def _check_action_space(action_space: spaces.Space) -> None:
@@ -100,7 +99,6 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
                 "contain them: start with an empty replay buffer, or leave the penalty out"
             )
         mask_evaluations(result[1], self)
-        self._infos_to_look_at = 0 if self._env_has_masks else N_INFOS
         if not self._env_has_masks:
             self._warn_about_masks(unread_masks(self._env()))
         return result
@@ -108,11 +106,11 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
     def _warn_about_masks(self, found: str | None) -> None:
         """:param found: What looks like masks that nobody reads; None if there is nothing."""
         if found is not None:
-            self._infos_to_look_at = 0
             self._warn_once(
                 f"The environment has {found}, but no method action_masks(). DiscreteSAC reads masks from that method only, "
                 "so it may choose invalid actions. If this is a mask, wrap each environment in sb3-contrib's ActionMasker, "
-                "ActionMasker(env, function), with a function that returns the mask of the current state"
+                "ActionMasker(env, function), with a function that returns the mask of the current state",
+                about="unread masks",
             )
 
     @th.inference_mode()
@@ -144,8 +142,7 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        if self._infos_to_look_at > 0:
-            self._infos_to_look_at -= 1
+        if not self._env_has_masks and self.num_timesteps - self._num_timesteps_at_start <= N_INFOS * self.n_envs:
             self._warn_about_masks(unread_masks_of_infos(infos))
         ended = dead_ends(infos, dones, self.branches) if self._masks is not None else []
         if ended:
@@ -182,10 +179,10 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         assert self.env is not None
         return self.env
 
-    def _warn_once(self, message: str) -> None:
-        """Warn, unless this model has given the warning already."""
-        if message not in self._warnings_given:
-            self._warnings_given = self._warnings_given | {message}
+    def _warn_once(self, message: str, about: str = "") -> None:
+        """Warn, unless this model has warned about the same already; by default, with the same message."""
+        if (about or message) not in self._warnings_given:
+            self._warnings_given = self._warnings_given | {about or message}
             warnings.warn(message, stacklevel=2)
 
     def predict(  # type: ignore[override]

@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from torch import distributed
 
@@ -194,3 +195,32 @@ def test_episodes_are_refused():
 
 def test_alone():
     assert not ranks.several() and ranks.own_rank() == 0
+
+
+class StopAt(BaseCallback):
+    """Stops one process at its n-th step."""
+
+    def __init__(self, rank, n):
+        super().__init__()
+        self.stops = ranks.own_rank() == rank
+        self.n = n
+
+    def _on_step(self):
+        return not (self.stops and self.n_calls == self.n)
+
+
+def stopped(rank, stopping, n, train_freq):
+    model = make(SoftAC_v1, seed=rank, train_freq=train_freq)
+    model.learn(60, callback=StopAt(stopping, n))
+    return model.num_timesteps, model.replay_buffer.size(), model._n_updates, everything(model)
+
+
+@pytest.mark.parametrize(("n", "train_freq"), [(5, 1), (22, 4)])
+@pytest.mark.parametrize("stopping", range(N))
+def test_one_that_stops_stops_all(stopping, n, train_freq):
+    """With what it has stored until then; before the first gradient step, too."""
+    results = on_all(stopped, stopping, n, train_freq)
+    for rank, (steps, stored, n_updates, networks) in enumerate(results):
+        assert steps == stored == (n if rank == stopping else -(-n // train_freq) * train_freq)
+        assert n_updates == (0 if n < 10 else 3)
+        assert all(np.array_equal(networks[name], results[0][3][name]) for name in networks)

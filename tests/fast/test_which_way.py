@@ -86,9 +86,13 @@ ARGUMENTS = {
     "pictures": (
         DiscreteSAC,
         dict(policy="CnnPolicy", obs=OBSERVATIONS["image"], **net(features_extractor_kwargs=dict(features_dim=4))),
-        "CnnPolicy is not a policy",
+        "CnnPolicy is not supported in C",
     ),
-    "dictionaries": (SoftAC_v1, dict(policy="MultiInputPolicy", obs=OBSERVATIONS["dict"]), "MultiInputPolicy is not a policy"),
+    "dictionaries": (
+        SoftAC_v1,
+        dict(policy="MultiInputPolicy", obs=OBSERVATIONS["dict"]),
+        "Dict observations are not supported in C",
+    ),
     "mixture": (SoftAC_v1, net(distribution="mixture"), "actor is a SquashedMixtureActor"),
     "flow": (SoftAC_v1, net(distribution="flow"), "actor is a SquashedFlowActor"),
     "deterministic": (
