@@ -24,7 +24,7 @@ OF_EVALUATION = ("every", "episodes", "modes")
 OF_ROBUSTNESS = ("perturbations", "episodes")
 MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 MOST_RUNS = 100_000
-MOST_VALUES = 1_000_000
+MOST_VALUES = 100_000
 MOST_THREADS = 1024
 LARGEST = 2**63 - 1
 LARGEST_SEED = 2**32 - 1
@@ -105,9 +105,7 @@ def read_study(path: str | Path) -> Study:
         content = _parsed(text)
         _check_plain(content, (), frozenset(), itertools.count())
         content = _table(content, "the file", TOP)
-        runs = tuple(itertools.islice(_runs(content), MOST_RUNS + 1))
-        if len(runs) > MOST_RUNS:
-            raise StudyError(f"seeds, grid, algorithms and environments make more than {MOST_RUNS} runs: split the study")
+        runs = tuple(_runs(content))
         robustness = dict(_robustness(content))
         checkpoint_every = _number(content.get("checkpoint_every", 10_000), "checkpoint_every")
         packages = _packages(content.get("gym_packages", []))
@@ -189,12 +187,12 @@ def _not_storable(value: Any) -> str | None:
 def _runs(content: dict[str, Any]) -> Iterator[Run]:
     algorithms = _named(content, "algorithms", OF_ALGORITHM)
     environments = _named(content, "environments", OF_ENVIRONMENT)
-    grid = _table(content.get("grid"), "grid")
-    for key, values in grid.items():
-        if not isinstance(values, list) or not values:
-            raise StudyError(f"grid: {key} needs a list of values, got {values!r}")
+    grid = _grid(content)
     common = _table(content.get("hyperparams"), "hyperparams")
     threads = _number(content.get("threads", 1), "threads", MOST_THREADS)
+    seeds = {name: _seeds(of_algorithm.get("seeds", content.get("seeds"))) for name, of_algorithm in algorithms.items()}
+    if sum(map(len, seeds.values())) * len(environments) * math.prod(map(len, grid.values())) > MOST_RUNS:
+        raise StudyError(f"seeds, grid, algorithms and environments make more than {MOST_RUNS} runs: split the study")
     for env, of_env in environments.items():
         _check_environment(env)
         evaluation = {**_evaluation(content, "evaluation"), **_evaluation(of_env, f"evaluation of {env}")}
@@ -219,7 +217,7 @@ def _runs(content: dict[str, Any]) -> Iterator[Run]:
             config = of_algorithm.get("config")
             for values in itertools.product(*grid.values()):
                 varied = dict(zip(grid, values, strict=True))
-                for seed in _seeds(of_algorithm.get("seeds", content.get("seeds"))):
+                for seed in seeds[name]:
                     yield Run(
                         algorithm=name,
                         algo=_text(of_algorithm.get("algo", name), f"algo of {name}"),
@@ -235,6 +233,14 @@ def _runs(content: dict[str, Any]) -> Iterator[Run]:
                         evaluation_modes=tuple(evaluation.get("modes", ("deterministic",))),
                         threads=threads,
                     )
+
+
+def _grid(content: dict[str, Any]) -> dict[str, list[Any]]:
+    grid = _table(content.get("grid"), "grid")
+    for key, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise StudyError(f"grid: {key} needs a list of values, got {values!r}")
+    return grid
 
 
 def _robustness(content: dict[str, Any]) -> Iterator[tuple[str, Robustness]]:

@@ -6,7 +6,9 @@ import sys
 import pytest
 
 from sb3_softac.study import read_study
-from sb3_softac.study.worker import work
+from sb3_softac.study.cluster import _failure
+from sb3_softac.study.results import read_results
+from sb3_softac.study.worker import work, write_failure
 from tests.study.test_run import ENVIRONMENT, assert_same_results, declare, few
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'sb3_softac[cluster]'")
@@ -49,6 +51,32 @@ assert killed, "no node was killed"
 print("exit code", code)
 sys.exit(code)
 """
+
+
+def test_why_a_run_failed(tmp_path):
+    """What it wrote itself; of a process that died, what Ray says."""
+    study = read_study(declare(tmp_path, few(a=("seeds: 1", "seeds: 2"))))
+    own, died = study.runs
+    write_failure(study, own, "ValueError: out of luck\n\nTraceback ...")
+    assert _failure(study, own, "RayTaskError").startswith("ValueError: out of luck (see ")
+    said = "The worker died unexpectedly while executing this task.\n\tworker_id: 1"
+    assert _failure(study, died, said).startswith("The worker died unexpectedly while executing this task. worker_id: 1 (see ")
+    assert said in study.failure_of(died).read_text()
+    assert [one.why.partition(".")[0] for one in read_results(study)[2]] == [
+        "failed: ValueError: out of luck",
+        "failed: The worker died unexpectedly while executing this task",
+    ]
+
+
+@pytest.mark.slow
+def test_a_run_that_fails(tmp_path):
+    """With its traceback, although Ray shows no log."""
+    path = declare(tmp_path, few(a=("tests.interrupt.Interrupt", "tests.study.test_run.Broken")))
+    command = [sys.executable, "-m", "sb3_softac.study", "run", str(path), "--engine", "ray"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 1 and "failed: softac_v1/Pendulum-v1/0: RuntimeError: an accident (" in done.stderr
+    study = read_study(path)
+    assert "Traceback" in study.failure_of(study.runs[0]).read_text()
 
 
 @pytest.mark.slow

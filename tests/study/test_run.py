@@ -2,7 +2,9 @@
 
 import json
 import os
+import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_softac.study import StudyError, local, read_study
+from sb3_softac.study import StudyError, local, progress, read_study
 from sb3_softac.study.__main__ import main, parse
 from sb3_softac.study.progress import steps_of
 from sb3_softac.study.report import write_report
-from sb3_softac.study.results import read_results
-from sb3_softac.study.worker import work
+from sb3_softac.study.results import failure_reason, read_results
+from sb3_softac.study.worker import work, write_failure
 from tests import interrupt
 
 FILE = """
@@ -244,6 +247,150 @@ def test_shards_are_the_whole(tmp_path, monkeypatch):
         assert main(["run", str(path), "--shard", f"{part}/3"]) == 0
     assert sorted(map(len, taken)) == [2, 3, 3]
     assert sorted(run.id for runs in taken for run in runs) == sorted(run.id for run in read_study(path).runs)
+
+
+def fake_work(monkeypatch, code):
+    """Processes that run some code in the place of the training."""
+
+    def popen(command, **kwargs):
+        assert command[1:] == ["-m", "sb3_softac.study", "work"]
+        return subprocess_popen([sys.executable, "-S", "-c", code], **kwargs)
+
+    subprocess_popen = subprocess.Popen
+    monkeypatch.setattr(local.subprocess, "Popen", popen)
+
+
+ENDS = {
+    "the last line": ("import sys; print('what'); print('why'); sys.exit(3)", "why (exit code 3", "why"),
+    "nothing said": ("import os; os._exit(4)", "no output (exit code 4", "no output"),
+    "killed": (
+        "import os; print('training', flush=True); os.kill(os.getpid(), 9)",
+        "killed by signal 9 (SIGKILL), perhaps because memory ran out (exit code -9",
+        "killed by signal 9 (SIGKILL), perhaps because memory ran out",
+    ),
+    "a segmentation fault": (
+        "import os; print('training', flush=True); os.kill(os.getpid(), 11)",
+        "killed by signal 11 (SIGSEGV) (exit code -11",
+        "killed by signal 11 (SIGSEGV)",
+    ),
+    "interrupted": ("import sys; print('saved'); sys.exit(143)", "interrupted by SIGTERM; the same command continues", None),
+}
+
+
+@pytest.mark.parametrize("what", ENDS)
+def test_how_a_process_ended(tmp_path, monkeypatch, what):
+    code, said, listed = ENDS[what]
+    study = read_study(declare(tmp_path, few()))
+    fake_work(monkeypatch, code)
+    write_failure(study, study.runs[0], "of an earlier start")
+    reason = local.Processes(study).run(study.runs[0])
+    assert reason.startswith(said) and "log.txt" in reason
+    assert failure_reason(study, study.runs[0]) == listed
+    assert read_results(study)[2][0].why == ("not started" if listed is None else f"failed: {listed}")
+
+
+def test_the_bar_of_a_failed_run_stays_where_it_was(tmp_path, monkeypatch):
+    study = read_study(declare(tmp_path, few(a=("seeds: 1", "seeds: 2"))))
+    done, failed = study.runs
+    for run, step in ((done, 300), (failed, 120)):
+        study.folder_of(run).mkdir(parents=True)
+        study.progress_of(run).write_text(str(step))
+    shown = []
+    monkeypatch.setattr(progress.Progress, "update", lambda self, task, **changes: shown.append((task, changes)))
+    progress.watch(study, list(study.runs), lambda: {done.id: None, failed.id: "out of luck"})
+    assert shown[-1] == (0, {"completed": 420, "description": "small, steps (1 of 2 runs failed)"})
+
+
+class Broken(BaseCallback):
+    """Ends a training as an accident or an interruption would."""
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps == 150:
+            raise KeyboardInterrupt if os.environ.get("BROKEN") == "interrupt" else RuntimeError("an\n accident")
+        return True
+
+
+BROKEN = ("tests.interrupt.Interrupt", "tests.study.test_run.Broken")
+
+
+def test_a_run_that_fails_leaves_its_reason(tmp_path):
+    study = read_study(declare(tmp_path, few(a=BROKEN)))
+    (run,) = study.runs
+    with pytest.raises(RuntimeError, match="accident"):
+        work(study, run)
+    assert re.fullmatch(r"RuntimeError: an accident \(.*test_run\.py, line \d+\)", failure_reason(study, run))
+    assert "Traceback" in study.failure_of(run).read_text() and not study.result_of(run).exists()
+    (cut,), (missing,) = read_results(study)[1:]
+    assert cut.timesteps.tolist() == [100] and missing.why.startswith("failed: RuntimeError: an accident")
+
+
+def test_an_interrupted_run_is_not_finished(tmp_path, monkeypatch):
+    """RL Zoo saves the model of an interrupted training as if it were the last one."""
+    study = read_study(declare(tmp_path, few(a=BROKEN)))
+    monkeypatch.setenv("BROKEN", "interrupt")
+    with pytest.raises(KeyboardInterrupt):
+        work(study, study.runs[0])
+    assert not study.result_of(study.runs[0]).exists() and failure_reason(study, study.runs[0]) is None
+
+
+def test_a_damaged_result_is_made_again(tmp_path):
+    study = read_study(declare(tmp_path, few(a=("n_timesteps: 300", "n_timesteps: 100"))))
+    (run,) = study.runs
+    work(study, run)
+    whole, before = study.result_of(run), numbers(study, run)
+    whole.write_bytes(whole.read_bytes()[:-100])
+    write_failure(study, run, "of an earlier start")
+    with pytest.warns(UserWarning, match=r"0\.npz cannot be read .* counts as not finished"):
+        work(study, run)
+    assert numbers(study, run) == before and failure_reason(study, run) is None
+
+
+def test_a_result_is_on_disk_before_the_checkpoints_are_gone(tmp_path, monkeypatch):
+    study = read_study(declare(tmp_path, few(a=("n_timesteps: 300", "n_timesteps: 100"))))
+    (run,) = study.runs
+    order = []
+
+    def note(module, name):
+        original = getattr(module, name)
+
+        def noted(*args, **kwargs):
+            place = os.readlink(f"/proc/self/fd/{args[0]}") if name == "fsync" else str(args[-1])
+            order.append((name, Path(place)))
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, noted)
+
+    for module, name in ((os, "fsync"), (os, "replace"), (shutil, "rmtree")):
+        note(module, name)
+    work(study, run)
+    result, zoo = study.result_of(run), study.folder_of(run) / "zoo"
+    at = order.index(("replace", result))
+    assert order[at - 1] == ("fsync", result.with_name(f".0.npz.{os.getpid()}")) and order[at + 1] == ("fsync", result.parent)
+    for path in (zoo, zoo / "Pendulum-v1.zip", zoo / "0.monitor.csv"):
+        assert ("fsync", path) in order[:at]
+    gone = order.index(("rmtree", study.folder_of(run) / "checkpoints"))
+    assert at + 1 < gone
+    declared = order.index(("replace", study.declaration_of(run)))
+    assert order[declared - 1][0] == "fsync" and order[declared + 1] == ("fsync", study.folder_of(run))
+
+
+def test_a_file_that_changes_while_the_study_runs(tmp_path, monkeypatch):
+    """Processes get the declaration as it was when the study started."""
+    path = declare(tmp_path, few())
+    study = read_study(path)
+    path.write_text("nothing")
+    taken = tmp_path / "taken"
+    fake_work(monkeypatch, f"import sys; open({str(taken)!r}, 'wb').write(sys.stdin.buffer.read())")
+    assert local.Processes(study).run(study.runs[0]) is None
+    assert pickle.loads(taken.read_bytes()) == (study, study.runs[0])
+
+
+@pytest.mark.parametrize("key", ["output", "results"])
+def test_a_folder_that_cannot_be_written(tmp_path, capsys, key):
+    path = declare(tmp_path, few() + f"{key}: file/x\n")
+    (tmp_path / "file").write_text("")
+    assert main(["run", str(path)]) == 2
+    assert f"{key}: nothing can be written to {tmp_path}/file/x" in capsys.readouterr().err
 
 
 @pytest.mark.slow
