@@ -8,7 +8,9 @@ needs nothing more. Any other environment needs the two methods of :class:`Resum
 
 import json
 import multiprocessing
+import os
 import signal
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,8 @@ def _generators(env: Any) -> dict[str, Any]:
 
 def _read_episodes(reader: Reader, content: str, live: Any, path: str, in_place: bool) -> Any:
     """Restore the content of Monitor's CSV file, which is new or has become longer."""
-    if isinstance(live, ResultsWriter):
+    # In a trial it is not a file but the null device
+    if isinstance(live, ResultsWriter) and stat.S_ISREG(os.fstat(live.file_handler.fileno()).st_mode):
         live.file_handler.seek(0)
         live.file_handler.truncate()
         live.file_handler.write(content)

@@ -10,8 +10,8 @@ import gymnasium as gym
 
 from sb3_softac.study.archive import read_arrays
 from sb3_softac.study.declaration import Line, Run, Study, StudyError, suggest
-from sb3_softac.study.perturbed import all_lines, check_lines
-from sb3_softac.study.user_code import import_user_code, reason_of, with_defaults
+from sb3_softac.study.perturbed import all_lines, check_lines, make
+from sb3_softac.study.user_code import import_user_code, with_defaults
 
 # What an entry of RL Zoo's files may have beside the arguments of the algorithm.
 OF_ZOO = {
@@ -50,7 +50,7 @@ def check_names(study: Study) -> None:
             _check_defaults(with_defaults(study, run), known)
     for env, env_kwargs in {run.env: run.env_kwargs for run in study.runs}.items():
         if env_kwargs or env in study.robustness:
-            _check_env_kwargs(env, env_kwargs)
+            make(env, env_kwargs).close()
         if env in study.robustness:
             check_lines(lines_of(study, env), env, env_kwargs)
 
@@ -67,13 +67,6 @@ def _check_defaults(run: Run, known: Set[str]) -> None:
     for name in run.defaults or {}:
         if run.config is not None and name not in {*known, "n_timesteps", "env_kwargs"}:
             raise StudyError(f"{run.config}: {run.algo} has no hyperparameter {name!r}, {suggest(name, known)}")
-
-
-def _check_env_kwargs(env: str, env_kwargs: dict[str, Any]) -> None:
-    try:
-        gym.make(env, **env_kwargs).close()
-    except Exception as error:
-        raise StudyError(f"{env} cannot be made with env_kwargs {env_kwargs}: {reason_of(error)}") from error
 
 
 def lines_of(study: Study, env: str) -> tuple[Line, ...]:

@@ -72,7 +72,10 @@ class RunManager(ExperimentManager):
 
     def __init__(self, study: Study, run: Run):
         folder = study.folder_of(run)
-        arguments = argparse.Namespace(algo=run.algo, env=run.env_id, seed=run.seed, n_timesteps=run.n_timesteps)
+        packages = [*study.gym_packages, *filter(None, [run.env.rpartition(":")[0]])]
+        arguments = argparse.Namespace(
+            algo=run.algo, env=run.env_id, seed=run.seed, n_timesteps=run.n_timesteps, gym_packages=packages
+        )
         super().__init__(
             arguments,
             run.algo,
