@@ -1,5 +1,6 @@
 """The callback that makes training resumable."""
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -9,25 +10,36 @@ from typing import Any, NamedTuple
 import numpy as np
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, ProgressBarCallback
+from stable_baselines3.her import HerReplayBuffer
 
 from sb3_softac.common import ranks
 from sb3_softac.resume.checkpoint import Checkpoint, Segment
 from sb3_softac.resume.lock import FolderLock
 from sb3_softac.resume.logs import iteration_of, read_logs, set_iteration, write_logs
-from sb3_softac.resume.replay import all_rows, is_segmented, read_rows, restore_rows, rows_since
+from sb3_softac.resume.replay import (
+    Block,
+    blocks,
+    forget_episodes,
+    is_segmented,
+    missing_rows,
+    position,
+    read_rows,
+    restore_rows,
+)
 from sb3_softac.resume.settings import Start
 from sb3_softac.resume.signals import SignalWatch
 from sb3_softac.resume.snapshot import capture, check_start, note_start, restore
 from sb3_softac.resume.store import Store
 
 
-class Saved(NamedTuple):
-    """Contents of the newest checkpoint."""
+class OnDisk(NamedTuple):
+    """A block of rows in the newest checkpoint."""
 
-    steps: int = 0
-    pos: int | None = None
-    """Write position of the replay buffer; None before the first checkpoint."""
-    segments: list[Segment] = []  # noqa: RUF012  (never changed)
+    segment: Segment
+    mark: tuple[int, ...]
+    """That of the block when it was written."""
+    stamp: tuple[int, int]
+    """Size and time of the file then."""
 
 
 class ExactCheckpoint(BaseCallback):
@@ -53,7 +65,10 @@ class ExactCheckpoint(BaseCallback):
     :raises ResumeError: by ``learn``, if the folder is in use, all checkpoints are damaged, or they belong to something else.
     """
 
-    not_resumed = ("_store", "_lock", "_is_training", "_saved", "_resumed", "_warned", "_signals", "_start")
+    not_resumed = (
+        *("_store", "_lock", "_is_training", "_signals", "_start"),
+        *("_steps", "_on_disk", "_missing", "_resumed", "_warned"),
+    )
 
     def __init__(self, path: str | Path, every: int = 10_000, keep: int = 3, verbose: int = 0):
         super().__init__(verbose)
@@ -63,7 +78,9 @@ class ExactCheckpoint(BaseCallback):
         self._store = Store(path, keep)
         self._lock = FolderLock(self._store.path)
         self._is_training = False
-        self._saved = Saved()
+        self._steps = 0
+        self._on_disk: dict[int, OnDisk] = {}
+        self._missing = np.zeros(0, int)
         self._resumed: Checkpoint | None = None
         self._warned: set[str] = set()
         self._start: Start | None = None
@@ -81,7 +98,7 @@ class ExactCheckpoint(BaseCallback):
 
     def _resume(self) -> None:
         """Continue from the newest checkpoint, if there is one."""
-        self._saved = Saved()
+        self._steps, self._on_disk, self._missing = 0, {}, np.zeros(0, int)
         # Processes that train one agent go on together, from where all of them have been
         together = ranks.common([path.name for path in self._store.checkpoints()]) if ranks.several() else None
         self._resumed = self._store.newest(together)
@@ -100,14 +117,29 @@ class ExactCheckpoint(BaseCallback):
                     stacklevel=2,
                 )
             if is_segmented(buffer):
-                restore_rows(buffer, [(segment.first, segment.read()) for segment in checkpoint.segments])
+                self._restore_rows(buffer, checkpoint)
             self._restore(checkpoint)
             # Not those of this program, which are not in use
             for name in ("arguments", "environment"):
                 setattr(self._start, name, checkpoint.tree["settings"][name])
-            self._saved = Saved(self.model.num_timesteps, getattr(buffer, "pos", 0), checkpoint.segments)
+            self._steps = self.model.num_timesteps
             if self.verbose:
                 print(f"Resuming from {checkpoint.path}")
+
+    def _restore_rows(self, buffer: ReplayBuffer, checkpoint: Checkpoint) -> None:
+        there, segments = checkpoint.manifest["replay"], checkpoint.segments
+        self._missing = missing_rows(there, buffer.buffer_size, segments)
+        restore_rows(buffer, there, segments)
+        if len(self._missing) == 0:
+            self._on_disk = _on_disk(segments, blocks(buffer))
+            return
+        in_use = buffer.buffer_size if there["full"] else there["pos"]
+        warnings.warn(
+            f"{len(self._missing) * buffer.n_envs} of {in_use * buffer.n_envs} transitions in the replay buffer are lost, "
+            f"because these files are damaged: {', '.join(map(str, checkpoint.damaged))}. Training resumes at step "
+            f"{checkpoint.manifest['step']} without them, so its results are no longer those of an uninterrupted training",
+            stacklevel=2,
+        )
 
     def _on_rollout_start(self) -> None:
         if self._resumed is not None:
@@ -115,7 +147,7 @@ class ExactCheckpoint(BaseCallback):
             if self._resumed.tree["in_learn"]:
                 self._restore(self._resumed)
             self._resumed = None
-        if self._signals.caught is not None or self.model.num_timesteps - self._saved.steps >= self.every:
+        if self._signals.caught is not None or self.model.num_timesteps - self._steps >= self.every:
             self._save(in_learn=True)
         if self._signals.caught is not None:
             self._end()
@@ -153,6 +185,8 @@ class ExactCheckpoint(BaseCallback):
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         anew = restore(self.model, self._callbacks, checkpoint.tree, checkpoint.tensors, self._start)
+        if isinstance(self._buffer, HerReplayBuffer) and len(self._missing):
+            forget_episodes(self._buffer, self._missing)
         set_iteration(self.model, checkpoint.tree["iteration"])
         self.model._num_timesteps_at_start = self.model.num_timesteps  # for the steps per second in the log
         self._warn("The state of these environments cannot be restored, so their episodes start over", anew)
@@ -165,7 +199,7 @@ class ExactCheckpoint(BaseCallback):
 
     def _save(self, in_learn: bool) -> None:
         steps, buffer = self.model.num_timesteps, self._buffer
-        if steps == self._saved.steps:
+        if steps == self._steps:
             return
         snapshot = capture(self.model, self._callbacks, self._start)
         self._warn(
@@ -180,26 +214,31 @@ class ExactCheckpoint(BaseCallback):
         logs, contents = write_logs(self.model)
         tree = snapshot.tree | {"in_learn": in_learn, "logs": logs, "iteration": iteration_of(self.model)}
         tensors = snapshot.tensors | contents
-        segments, rows = self._new_rows()
-        segments = self._store.save(steps, tree, tensors, segments, rows, self._score())
-        self._saved = Saved(steps, getattr(buffer, "pos", 0), segments)
+        if is_segmented(buffer):
+            # Most blocks are on disk already. The rest is new, or its rows were changed, or its file was
+            present = blocks(buffer)
+            kept = [self._on_disk[block.first].segment for block in present if self._is_on_disk(block)]
+            there = {segment.first for segment in kept}
+            rows = (
+                (block.first, read_rows(buffer, block.first + np.arange(block.rows)))
+                for block in present
+                if block.first not in there
+            )
+            segments = self._store.save(steps, tree, tensors, kept, rows, position(buffer), self._score())
+            self._on_disk = _on_disk(segments, present)
+        else:
+            self._store.save(steps, tree, tensors, score=self._score())
+        self._steps = steps
         if self.verbose:
             print(f"Saved the checkpoint of step {steps} in {self._store.path}")
 
-    def _new_rows(self) -> tuple[list[Segment], tuple[int, dict[str, np.ndarray]] | None]:
-        """:return: Rows of the replay buffer that are already on disk, and those that are not."""
-        buffer, saved = self._buffer, self._saved
-        if not is_segmented(buffer):
-            return [], None
-        segments, rows = saved.segments, None
-        if saved.pos is not None:
-            rows = rows_since(buffer, saved.pos, (self.model.num_timesteps - saved.steps) // self.model.n_envs)
-        if rows is None or not all(segment.file.exists() for segment in segments):
-            rows, segments = all_rows(buffer), []
-        # The oldest segments are of no use once all of their rows have been written over
-        while segments and sum(segment.rows for segment in segments[1:]) + len(rows) >= buffer.size():
-            segments = segments[1:]
-        return segments, (int(rows[0]), read_rows(buffer, rows)) if len(rows) else None
+    def _is_on_disk(self, block: Block) -> bool:
+        written = self._on_disk.get(block.first)
+        return (
+            written is not None
+            and (written.segment.rows, written.mark) == (block.rows, block.mark)
+            and written.stamp == _stamp(written.segment)
+        )
 
     def _score(self) -> float | None:
         """:return: Mean reward of the last evaluation, or else of the last episodes; None before the first one."""
@@ -220,3 +259,17 @@ def evaluations(callback: Any) -> Iterator[EvalCallback]:
     for inner in [*getattr(callback, "callbacks", []), getattr(callback, "callback", None)]:
         if isinstance(inner, BaseCallback):
             yield from evaluations(inner)
+
+
+def _on_disk(segments: list[Segment], present: list[Block]) -> dict[int, OnDisk]:
+    marks = {block.first: block.mark for block in present}
+    return {segment.first: OnDisk(segment, marks[segment.first], _stamp(segment)) for segment in segments}
+
+
+def _stamp(segment: Segment) -> tuple[int, int]:
+    """:return: Size and time of change of its file; zeros if there is none."""
+    try:
+        status = os.lstat(segment.file)
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns

@@ -5,7 +5,7 @@ Checkpoints on disk. One checkpoint is one folder:
 manifest.json            format, versions of the libraries, step, score, and SHA-256 of all other files
 state.json               everything but tensors and the rows of the replay buffer
 state.safetensors        tensors
-rows-....safetensors     rows of the replay buffer; checkpoints share these files (hard links)
+rows-....safetensors     rows of the replay buffer in blocks; checkpoints share these files (hard links)
 =======================  ==============================================================================
 
 A folder gets its final name when all its contents are on disk, and its files are not changed afterwards.
@@ -43,11 +43,11 @@ def digest(path: Path) -> str:
 
 
 class Segment(NamedTuple):
-    """Consecutive rows of a replay buffer."""
+    """Neighbouring rows of a replay buffer in a file."""
 
     file: Path
     first: int
-    """Position of the first row in the replay buffer."""
+    """Number of the first row in the replay buffer."""
     rows: int
     sha256: str
 
@@ -66,14 +66,16 @@ class Checkpoint(NamedTuple):
     tensors: dict[str, th.Tensor]
     """Tensors of the state."""
     segments: list[Segment]
-    """Rows of the replay buffer, the oldest first."""
+    """Rows of the replay buffer."""
+    damaged: list[Path]
+    """Files with other rows of the replay buffer, which are missing or damaged."""
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """
     :param path: Folder of a checkpoint.
-    :return: The checkpoint.
-    :raises ResumeError: if a file is missing, changed, or of an unknown format.
+    :return: The checkpoint. If only rows of the replay buffer are damaged, it is read without them.
+    :raises ResumeError: if another file is missing, changed, or of an unknown format.
     """
     try:
         text = read_plain_json(path / MANIFEST)
@@ -82,15 +84,33 @@ def read_checkpoint(path: Path) -> Checkpoint:
             raise ResumeError(f"{path} has format {manifest['format']}; this version of the package reads format {FORMAT}")
         if text != manifest_text(manifest):
             raise ResumeError(f"{path / MANIFEST} is damaged or was changed")
-        segments = [
-            Segment(path / s["file"], s["first"], s["rows"], manifest["files"][s["file"]]) for s in manifest["segments"]
-        ]
-        for name, expected in manifest["files"].items():
-            if Path(name).name != name or digest(path / name) != expected:
+        for name in manifest["files"]:
+            if Path(name).name != name:
+                raise ResumeError(f"{path / name} is not a file of this checkpoint")
+        for name in (STATE, TENSORS):
+            if not _is_intact(path / name, manifest["files"][name]):
                 raise ResumeError(f"{path / name} is damaged or was changed")
-        return Checkpoint(path, manifest, json.loads(read_plain_json(path / STATE)), load_file(path / TENSORS), segments)
+        segments, damaged = [], []
+        for part in manifest["segments"]:
+            name, sha256 = part["file"], manifest["files"][part["file"]]
+            # Without hard links, other checkpoints have copies of their own
+            copies = [path / name, *(other / name for other in sorted(path.parent.glob("checkpoint-*")) if other != path)]
+            file = next((copy for copy in copies if _is_intact(copy, sha256)), None)
+            if file is None:
+                damaged.append(path / name)
+            else:
+                segments.append(Segment(file, int(part["first"]), int(part["rows"]), sha256))
+        tree, tensors = json.loads(read_plain_json(path / STATE)), load_file(path / TENSORS)
+        return Checkpoint(path, manifest, tree, tensors, segments, damaged)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise ResumeError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _is_intact(path: Path, sha256: str) -> bool:
+    try:
+        return digest(path) == sha256
+    except OSError:
+        return False
 
 
 def manifest_text(manifest: dict[str, Any]) -> str:

@@ -1,8 +1,10 @@
-"""Rows of a replay buffer, in segments that are written once."""
+"""Rows of a replay buffer, in blocks that are written again when something in them has changed."""
 
+import itertools
 import warnings
-from collections.abc import Iterable
-from typing import Any, TypeGuard
+import zlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
@@ -10,17 +12,21 @@ from stable_baselines3.her import HerReplayBuffer
 
 from sb3_softac.common.buffers import SoftReplayBuffer
 from sb3_softac.common.collect_loop import end_episodes
+from sb3_softac.resume.checkpoint import Segment
+from sb3_softac.resume.plain import ResumeError
 
-# Buffers whose rows stay as they are once they are written. Of any other, everything is saved each time.
+# Buffers whose layout is known. Of any other, everything is saved each time.
 SEGMENTED = (ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer, SoftReplayBuffer)
 COLUMNS = ("actions", "rewards", "dones", "timeouts")
-OBSERVATIONS = ("observations", "next_observations")
+POSITION = ("pos", "full", "n_added")
+# Into how many blocks a large buffer is divided, and how many transitions a block has at least.
+N_BLOCKS, SMALLEST = 256, 256
 
 
 def is_segmented(buffer: ReplayBuffer | None) -> TypeGuard[ReplayBuffer]:
     """
     :param buffer: Replay buffer.
-    :return: Whether it is saved row by row.
+    :return: Whether it is saved block by block.
     """
     return type(buffer) in SEGMENTED and not getattr(buffer, "copy_info_dict", False)
 
@@ -30,56 +36,70 @@ def other_attributes(buffer: ReplayBuffer) -> dict[str, Any]:
     :param buffer: Replay buffer.
     :return: The saved attributes other than its rows.
     """
-    rows = {*COLUMNS, *OBSERVATIONS, "stores", "extras"} if is_segmented(buffer) else set()
+    rows = {*COLUMNS, *POSITION, "observations", "next_observations", "stores", "extras"} if is_segmented(buffer) else set()
     if isinstance(buffer, HerReplayBuffer) and not buffer.copy_info_dict:
         rows.add("infos")  # not in use
     return {name: part for name, part in vars(buffer).items() if name not in {*rows, "env"}}
 
 
-def rows_since(buffer: ReplayBuffer, pos: int, added: int) -> np.ndarray | None:
+class Block(NamedTuple):
+    """Neighbouring rows of a replay buffer that are in use."""
+
+    first: int
+    rows: int
+    mark: tuple[int, ...]
+    """Differs if anything in the rows differs."""
+
+
+def blocks(buffer: ReplayBuffer) -> list[Block]:
     """
     :param buffer: Replay buffer.
-    :param pos: An earlier write position.
-    :param added: Number of rows added since.
-    :return: The new rows, the oldest first; None if they cannot be determined from these numbers.
+    :return: Its rows in use.
     """
-    size = buffer.buffer_size
-    if (pos + added) % size != buffer.pos:
-        return None
-    return (buffer.pos - min(added, size) + np.arange(min(added, size))) % size
+    length = max(-(-buffer.buffer_size // N_BLOCKS), -(-SMALLEST // buffer.n_envs))
+    ends = [min(first + length, buffer.size()) for first in range(0, buffer.size(), length)]
+    starts = range(0, buffer.size(), length)
+    return [Block(first, end - first, _mark(buffer, first, end)) for first, end in zip(starts, ends, strict=True)]
 
 
-def all_rows(buffer: ReplayBuffer) -> np.ndarray:
-    """
-    :param buffer: Replay buffer.
-    :return: All rows in use, the oldest first.
-    """
-    return (buffer.pos - buffer.size() + np.arange(buffer.size())) % buffer.buffer_size
+def _mark(buffer: ReplayBuffer, first: int, end: int) -> tuple[int, ...]:
+    checksum = 0
+    for holder, name in _arrays(buffer).values():
+        checksum = zlib.crc32(np.ascontiguousarray(holder[name][first:end]).data, checksum)
+    if isinstance(buffer, SoftReplayBuffer):
+        # Its observations cannot be changed, only replaced with the whole row: when each row was added is enough
+        newest = (buffer.pos - 1 - np.arange(first, end)) % buffer.buffer_size
+        return checksum, buffer.n_added - int(newest[0]), buffer.n_added - int(newest[-1])
+    if buffer.optimize_memory_usage:
+        checksum = zlib.crc32(buffer.observations[end % buffer.buffer_size].tobytes(), checksum)
+    return (checksum,)
 
 
-def _columns(buffer: ReplayBuffer) -> dict[str, np.ndarray]:
-    extras = buffer.extras if isinstance(buffer, SoftReplayBuffer) else {}
-    return {name: getattr(buffer, name) for name in COLUMNS} | {f"extras.{name}": part for name, part in extras.items()}
+def _arrays(buffer: ReplayBuffer) -> dict[str, tuple[dict[str, Any], str]]:
+    """:return: By name: where each array is that a user can change, as a dictionary and a key."""
+    arrays = {name: (vars(buffer), name) for name in COLUMNS}
+    if isinstance(buffer, SoftReplayBuffer):
+        return arrays | {f"extras.{name}": (buffer.extras, name) for name in buffer.extras}
+    kinds = ("observations",) if buffer.optimize_memory_usage else ("observations", "next_observations")
+    for kind in kinds:
+        part = getattr(buffer, kind)
+        keys = {f"{kind}.{key}": (part, key) for key in part} if isinstance(part, dict) else {f"{kind}.": (vars(buffer), kind)}
+        arrays |= keys
+    return arrays
 
 
-def _parts(observations: Any) -> dict[str, Any]:
-    return observations if isinstance(observations, dict) else {"": observations}
+def _is_observation(name: str) -> bool:
+    return name.startswith(("observations.", "next_observations."))
 
 
 def _observations(buffer: ReplayBuffer, rows: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """:return: By key: observations and next observations ``[n_rows, n_envs, ...]``."""
-    if isinstance(buffer, SoftReplayBuffer):
-        where = np.repeat(rows, buffer.n_envs), np.tile(np.arange(buffer.n_envs), len(rows))
-        shape = len(rows), buffer.n_envs
-        both = {key: [store.get(which, where) for which in (False, True)] for key, store in buffer.stores.items()}
-        return {
-            key: (first.reshape(*shape, *first.shape[1:]), second.reshape(*shape, *second.shape[1:]))
-            for key, (first, second) in both.items()
-        }
     if buffer.optimize_memory_usage:
         return {"": (buffer.observations[rows], buffer.observations[(rows + 1) % buffer.buffer_size])}
-    observations, following = _parts(buffer.observations), _parts(buffer.next_observations)
-    return {key: (part[rows], following[key][rows]) for key, part in observations.items()}
+    first, second = (
+        part if isinstance(part, dict) else {"": part} for part in (buffer.observations, buffer.next_observations)
+    )
+    return {key: (first[key][rows], second[key][rows]) for key in first}
 
 
 def read_rows(buffer: ReplayBuffer, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -88,7 +108,7 @@ def read_rows(buffer: ReplayBuffer, rows: np.ndarray) -> dict[str, np.ndarray]:
     :param rows: Consecutive rows.
     :return: Their contents by name. Next observations are included where they differ from the observations of the next row.
     """
-    contents = {name: column[rows] for name, column in _columns(buffer).items()}
+    contents = {name: holder[key][rows] for name, (holder, key) in _arrays(buffer).items() if not _is_observation(name)}
     for key, (first, second) in _observations(buffer, rows).items():
         bytes_of = [
             np.ascontiguousarray(part).reshape(len(rows), buffer.n_envs, -1).view(np.uint8) for part in (first, second)
@@ -99,41 +119,132 @@ def read_rows(buffer: ReplayBuffer, rows: np.ndarray) -> dict[str, np.ndarray]:
     return contents
 
 
-def write_rows(buffer: ReplayBuffer, rows: np.ndarray, contents: dict[str, np.ndarray]) -> None:
-    """
-    :param buffer: Replay buffer.
-    :param rows: Rows.
-    :param contents: What :func:`read_rows` returned.
-    """
-    for name, column in _columns(buffer).items():
-        column[rows] = contents[name]
+def _write_rows(buffer: ReplayBuffer, rows: np.ndarray, contents: dict[str, np.ndarray], part: slice) -> None:
+    """Write a part of what :func:`read_rows` returned into some rows."""
+
+    def write(name: str, values: np.ndarray) -> None:
+        holder, key = arrays[name]
+        if values.shape != (len(rows), *holder[key].shape[1:]):
+            raise ValueError(f"{name.strip('.')} has the shape {values.shape}")
+        if holder[key].dtype != values.dtype:  # the user has replaced the array
+            holder[key] = holder[key].astype(values.dtype)
+        holder[key][rows] = values
+
+    arrays = _arrays(buffer)
+    for name in arrays:
+        if not _is_observation(name):
+            write(name, contents[name][part])
     for key in [name.removeprefix("observations.") for name in contents if name.startswith("observations.")]:
         first = contents[f"observations.{key}"]
         second = np.concatenate([first[1:], first[:1]])
         second[contents[f"differs.{key}"]] = contents[f"next.{key}"]
+        first, second = first[part], second[part]
         if isinstance(buffer, SoftReplayBuffer):
             store = buffer.stores[key]
-            for row, *pair in zip(
-                rows.tolist(), *(part.astype(store.space.dtype, copy=False) for part in (first, second)), strict=True
-            ):
-                store.add(row, *pair)
-        elif buffer.optimize_memory_usage:
-            buffer.observations[rows] = first
+            for row, *pair in zip(rows.tolist(), first, second, strict=True):
+                store.add(row, *store.fit(*pair))
+            continue
+        write(f"observations.{key}", first)
+        if buffer.optimize_memory_usage:
             buffer.observations[(rows[-1] + 1) % buffer.buffer_size] = second[-1]
         else:
-            _parts(buffer.observations)[key][rows] = first
-            _parts(buffer.next_observations)[key][rows] = second
+            write(f"next_observations.{key}", second)
 
 
-def restore_rows(buffer: ReplayBuffer, segments: Iterable[tuple[int, dict[str, np.ndarray]]]) -> None:
+def position(buffer: ReplayBuffer) -> dict[str, Any]:
     """
+    :param buffer: Replay buffer.
+    :return: How its rows are to be read, as JSON.
+    """
+    return {name: getattr(buffer, name) for name in POSITION if hasattr(buffer, name)}
+
+
+def restore_rows(buffer: ReplayBuffer, there: dict[str, Any], segments: list[Segment]) -> None:
+    """
+    Write back the rows of a checkpoint. If some are missing, the others move together, and n-step targets end at the gaps.
+    Only the rows of ``HerReplayBuffer``, which refers to them by their numbers, stay in place: see :func:`forget_episodes`.
+
     :param buffer: Replay buffer; its contents are discarded.
-    :param segments: Position of the first row of each segment, and its contents; the oldest first.
+    :param there: What :func:`position` returned.
+    :param segments: Its blocks on disk.
+    :raises ResumeError: if they do not fit the buffer.
     """
+    size = buffer.buffer_size
+    n_missing = len(missing_rows(there, size, segments))
     buffer.reset()
-    for first, contents in segments:
-        rows = (first + np.arange(len(contents["rewards"]))) % buffer.buffer_size
-        write_rows(buffer, rows, contents)
+    moves = n_missing > 0 and not isinstance(buffer, HerReplayBuffer)
+    pos, oldest = there["pos"], there["pos"] if there["full"] else 0
+    written, expected = 0, oldest
+    # In the oldest row of this buffer is the newest next observation; where rows move, it would be taken for its own
+    useless = oldest if moves and there["full"] and buffer.optimize_memory_usage else None
+    for segment, start, end in _by_age(segments, oldest):
+        if start == useless:
+            start = expected = start + 1
+            if start == end:
+                continue
+        if start != expected and written > 0:
+            _end_targets(buffer, written - 1)
+        rows = (written if moves else start) + np.arange(end - start)
+        part = slice(start - segment.first, end - segment.first)
+        try:
+            _write_rows(buffer, rows, segment.read(), part)
+        except (ValueError, IndexError, KeyError, TypeError) as error:
+            raise ResumeError(f"{segment.file} does not fit the replay buffer: {type(error).__name__}: {error}") from error
+        written, expected = written + end - start, end % size
+    if moves and expected != pos and written > 0:
+        _end_targets(buffer, written - 1)
+    vars(buffer).update({name: there[name] for name in POSITION if name in there})
+    if moves:
+        buffer.pos, buffer.full = written, False
+
+
+def missing_rows(there: dict[str, Any], size: int, segments: list[Segment]) -> np.ndarray:
+    """
+    :param there: What :func:`position` returned.
+    :param size: Number of rows of the buffer.
+    :param segments: Its blocks on disk.
+    :return: The rows in use that are in none of them.
+    :raises ResumeError: if they are not those of such a buffer.
+    """
+    in_use = size if there["full"] else there["pos"]
+    covered = np.zeros(in_use, int)
+    for segment in segments:
+        covered[segment.first : segment.first + segment.rows] += 1
+    if not 0 <= there["pos"] < size or covered.sum() != sum(segment.rows for segment in segments) or (covered > 1).any():
+        raise ResumeError(f"The rows of the replay buffer in the checkpoint do not fit the present one of {size} rows")
+    return np.flatnonzero(covered == 0)
+
+
+def _by_age(segments: list[Segment], oldest: int) -> Iterator[tuple[Segment, int, int]]:
+    """:return: Parts of blocks, each with its first row and the row after its last one, from the oldest row on."""
+    spans = [(segment, segment.first, segment.first + segment.rows) for segment in sorted(segments, key=lambda s: s.first)]
+    yield from [(segment, max(first, oldest), end) for segment, first, end in spans if end > oldest]
+    yield from [(segment, first, min(end, oldest)) for segment, first, end in spans if first < oldest]
+
+
+def _end_targets(buffer: ReplayBuffer, row: int) -> None:
+    """Let nothing reach beyond a row whose successor is missing."""
+    if isinstance(buffer, SoftReplayBuffer):
+        buffer.timeouts[row] |= ~buffer.dones[row]
+    elif isinstance(buffer, NStepReplayBuffer) and buffer.handle_timeout_termination:
+        running = buffer.dones[row] == 0
+        buffer.dones[row, running] = buffer.timeouts[row, running] = 1.0
+    elif isinstance(buffer, NStepReplayBuffer) or buffer.optimize_memory_usage:
+        buffer.dones[row] = 1.0  # time limits are terminations there
+
+
+def forget_episodes(buffer: HerReplayBuffer, rows: np.ndarray) -> None:
+    """
+    :param buffer: Replay buffer.
+    :param rows: Rows that are missing. Episodes that they belong to will not be sampled.
+    """
+    size = buffer.buffer_size
+    for row, env in itertools.product(rows.tolist(), range(buffer.n_envs)):
+        episode = (buffer.ep_start[row, env] + np.arange(buffer.ep_length[row, env])) % size
+        buffer.ep_length[episode, env] = 0
+    for env, start in enumerate(buffer._current_ep_start.tolist()):
+        if np.isin((start + np.arange((buffer.pos - start) % size)) % size, rows).any():
+            buffer._current_ep_start[env] = buffer.pos
 
 
 def end_all_episodes(buffer: ReplayBuffer | None) -> None:

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,9 @@ class Store:
         step: int,
         tree: dict[str, Any],
         tensors: dict[str, th.Tensor],
-        segments: list[Segment],
-        rows: tuple[int, dict[str, np.ndarray]] | None = None,
+        segments: Iterable[Segment] = (),
+        rows: Iterable[tuple[int, dict[str, np.ndarray]]] = (),
+        replay: dict[str, Any] | None = None,
         score: float | None = None,
     ) -> list[Segment]:
         """
@@ -93,7 +94,8 @@ class Store:
         :param tree: State as JSON.
         :param tensors: Tensors of the state.
         :param segments: Rows of the replay buffer that are already on disk.
-        :param rows: Rows that are not on disk yet: position of the first row in the buffer, and their contents by name.
+        :param rows: Rows that are not on disk yet, in blocks: number of the first row in the buffer, and the contents by name.
+        :param replay: How the rows are to be read, as JSON.
         :param score: How good the policy is, larger is better; None if not known.
         :return: All segments, as they are in the new checkpoint.
         :raises OSError: if it cannot be written. Earlier checkpoints stay intact.
@@ -101,62 +103,69 @@ class Store:
         final, writing = self.path / f"checkpoint-{step:012d}", self.path / f"writing-{step:012d}"
         self.path.mkdir(parents=True, exist_ok=True)
         for path in [*self.path.glob("writing-*"), *self.path.glob("removing-*")]:  # of a process that was killed
-            shutil.rmtree(path)
+            _delete(path)
         writing.mkdir()
         try:
-            segments = self._write(writing, step, tree, tensors, segments, rows, score)
+            manifest: dict[str, Any] = {"format": FORMAT, "step": step, "score": score, "replay": replay}
+            written = self._write(writing, manifest, tree, tensors, segments, rows)
             for path in self.checkpoints():
                 if path >= final:  # damaged, or the training would have gone on from there
-                    path.rename(path.with_name(f"damaged-{path.name}"))
+                    self._put_aside(path)
             writing.rename(final)
         except BaseException:
             shutil.rmtree(writing, ignore_errors=True)
             raise
         sync(self.path)
         self._prune()
-        return [segment._replace(file=final / segment.file.name) for segment in segments]
+        return [segment._replace(file=final / segment.file.name) for segment in written]
 
     def _write(
         self,
         folder: Path,
-        step: int,
+        manifest: dict[str, Any],
         tree: dict[str, Any],
         tensors: dict[str, th.Tensor],
-        segments: list[Segment],
-        rows: tuple[int, dict[str, np.ndarray]] | None,
-        score: float | None,
+        segments: Iterable[Segment],
+        rows: Iterable[tuple[int, dict[str, np.ndarray]]],
     ) -> list[Segment]:
+        written = []
         for segment in segments:
             _link(segment.file, folder / segment.file.name)
+            written.append(segment._replace(file=folder / segment.file.name))
         (folder / STATE).write_text(json.dumps(tree))
         _save(save_file, tensors, folder / TENSORS)
-        if rows is not None:
-            first, contents = rows
-            file = folder / f"rows-{step:012d}.safetensors"
+        new = [folder / STATE, folder / TENSORS]
+        for first, contents in rows:
+            file = folder / f"rows-{manifest['step']:012d}-{first:09d}.safetensors"
             _save(save_arrays, contents, file)
-            segments = [*segments, Segment(file, first, len(contents["rewards"]), digest(file))]
-        new = [STATE, TENSORS, *(segment.file.name for segment in segments[-1:] if rows is not None)]
-        manifest = {
-            "format": FORMAT,
-            "step": step,
-            "score": score,
+            written.append(Segment(file, first, len(contents["rewards"]), digest(file)))
+            new.append(file)
+        manifest |= {
             "libraries": {name: version(name) for name in LIBRARIES},
-            "segments": [{"file": segment.file.name, "first": segment.first, "rows": segment.rows} for segment in segments],
+            "segments": [{"file": segment.file.name, "first": segment.first, "rows": segment.rows} for segment in written],
             "files": {name: digest(folder / name) for name in (STATE, TENSORS)}
-            | {segment.file.name: segment.sha256 for segment in segments},
+            | {segment.file.name: segment.sha256 for segment in written},
         }
         (folder / MANIFEST).write_text(manifest_text(manifest))
-        for name in [*new, MANIFEST]:
-            sync(folder / name)
+        for path in [*new, folder / MANIFEST]:
+            sync(path)
         sync(folder)
-        return segments
+        return written
+
+    def _put_aside(self, path: Path) -> None:
+        """Keep a damaged checkpoint under another name, for its owner to look at."""
+        target = path.with_name(f"damaged-{path.name}")
+        if os.path.lexists(target):  # of an earlier damage at the same step
+            self._remove(target)
+        path.rename(target)
 
     def _prune(self) -> None:
-        """Remove all checkpoints except the newest ones and the best one."""
+        """Remove all checkpoints except the newest ones and the best one, and all damaged ones except the newest ones."""
         checkpoints = self.checkpoints()
         scores = {path: score for path in checkpoints if (score := _score(path)) is not None}
         best = max(scores, key=lambda path: scores[path], default=None)
-        for path in checkpoints[: -self.keep]:
+        damaged = sorted(self.path.glob("damaged-checkpoint-*"), key=lambda path: (os.lstat(path).st_ctime_ns, path.name))
+        for path in [*checkpoints[: -self.keep], *damaged[: -self.keep]]:
             if path != best:
                 self._remove(path)
 
@@ -164,7 +173,14 @@ class Store:
         """Remove a checkpoint so that a partly removed one is never taken for a complete one."""
         removing = path.with_name(f"removing-{path.name}")
         path.rename(removing)
-        shutil.rmtree(removing)
+        _delete(removing)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _save(write: Callable[[Any, Path], None], contents: Any, path: Path) -> None:

@@ -10,7 +10,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_softac.resume import ExactCheckpoint
-from sb3_softac.resume.replay import all_rows, read_rows
+from sb3_softac.resume.replay import read_rows
 
 
 class Cut(BaseCallback):
@@ -38,7 +38,7 @@ def fingerprint(model: BaseAlgorithm) -> dict:
     buffer = getattr(model, "replay_buffer", None)  # PPO has none
     numbers = {f"parameters {name}": part for name, part in flatten(model.get_parameters())}
     if buffer is not None:
-        numbers |= {f"rows {name}": part for name, part in read_rows(buffer, all_rows(buffer)).items()}
+        numbers |= {f"rows {name}": part for name, part in read_rows(buffer, rows_by_age(buffer)).items()}
         numbers |= {"pos": (buffer.pos, buffer.full)}
     numbers |= {
         "counters": [
@@ -55,6 +55,10 @@ def fingerprint(model: BaseAlgorithm) -> dict:
         "environment": list(flatten(model._last_obs)),
     }
     return numbers
+
+
+def rows_by_age(buffer) -> np.ndarray:
+    return (buffer.pos - buffer.size() + np.arange(buffer.size())) % buffer.buffer_size
 
 
 def flatten(value, path=""):
