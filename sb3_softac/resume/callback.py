@@ -262,8 +262,9 @@ def evaluations(callback: Any) -> Iterator[EvalCallback]:
 
 
 def _on_disk(segments: list[Segment], present: list[Block]) -> dict[int, OnDisk]:
-    marks = {block.first: block.mark for block in present}
-    return {segment.first: OnDisk(segment, marks[segment.first], _stamp(segment)) for segment in segments}
+    files = {segment.first: segment for segment in segments}
+    pairs = [(files[block.first], block.mark) for block in present if block.first in files]
+    return {segment.first: OnDisk(segment, mark, _stamp(segment)) for segment, mark in pairs}
 
 
 def _stamp(segment: Segment) -> tuple[int, int]:

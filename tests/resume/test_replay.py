@@ -437,6 +437,10 @@ def test_episodes_with_missing_rows_are_not_sampled(tmp_path):
 
 
 class Vandal(BaseCallback):
+    """Damages all files with rows at one step."""
+
+    not_resumed = ("folder", "step")
+
     def __init__(self, folder, step):
         super().__init__()
         self.folder, self.step = folder, step
