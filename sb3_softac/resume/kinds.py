@@ -75,15 +75,19 @@ def read_attributes(reader: Reader, written: dict[str, Any], live: Any, path: st
     reader.in_environment = outside
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str | bytes)
+
+
 def _may_become(reader: Reader, name: str, now: Any, value: Any, texts: bool, path: str) -> bool:
     """
     :return: Whether an attribute may get a value: not if it says which file is written.
     :raises ResumeError: if it is text and would become something else, or the other way round.
     """
-    is_text = {isinstance(part, str | bytes) for part in (now, value) if part is not None}
+    is_text = {_is_text(part) for part in (now, value) if part is not None}
     if names_files(name, now) or (not texts and True in is_text):
         return False
-    if names_files(name, value) and (isinstance(value, str | bytes) or not reader.in_environment):
+    if names_files(name, value) and (_is_text(value) or not reader.in_environment):
         return False
     if len(is_text) > 1:
         raise ResumeError(f"{path}.{name} is {now!r:.99} now, but {type(value).__name__} was saved")
@@ -221,6 +225,11 @@ def _write_object(writer: Writer, value: Any, path: str) -> Any:
         before = writer.origins.attributes.get(id(value), {})
         if gone := [name for name in before if name not in attributes]:
             content["gone"] = gone
+        writer.unknown.extend(
+            f"{path}.{name} (it has become {type(part).__name__} from {type(before[name]).__name__})"
+            for name, part in attributes.items()
+            if part is not None and before.get(name) is not None and _is_text(part) != _is_text(before[name])
+        )
         texts = {name: part for name, part in attributes.items() if type(part) is str and before.get(name) == part}
         attributes = {name: part for name, part in attributes.items() if name not in texts}
         if texts:
@@ -481,7 +490,10 @@ def _read_items_array(reader: Reader, content: Any, live: Any, path: str, in_pla
 
 
 def _write_tensor(writer: Writer, value: th.Tensor, path: str) -> Any:
-    return writer.memory.add(value, path) | ({"grad": True} if value.requires_grad else {})
+    layout = writer.memory.add(value, path)  # to which the memory adds what it shares
+    if value.requires_grad:
+        layout["grad"] = True
+    return layout
 
 
 def _read_tensor(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> th.Tensor:

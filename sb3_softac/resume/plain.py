@@ -80,8 +80,8 @@ class ResumeError(ValueError):
 
 
 REMEDY = (
-    "Objects are not created from files: create everything as the interrupted program did; an environment that creates objects"
-    " while it runs needs the methods get_state() and set_state(state)"
+    "Objects are not created from files: create everything as the interrupted program did, or use a new"
+    " folder; an environment that creates objects while it runs needs the methods get_state() and set_state(state)"
 )
 
 
@@ -172,6 +172,8 @@ class Writer:
         """:return: Where a function or class was when training started; None if it was here."""
         if self.origins is None or self.recording or not isinstance(value, DEFINITIONS):
             return None
+        if isinstance(value, types.FunctionType):
+            self.needs[path] = "function"
         if self.origins.objects.get(path) is value:
             return None
         origin = self.origins.path_of(value)
@@ -318,7 +320,7 @@ def check_needs(needs: dict[str, str], origins: Origins) -> None:
     """
     for path, name in needs.items():
         live = origins.objects.get(path)
-        if class_name(live) != name:
+        if class_name(live) != name and not (name == "function" and isinstance(live, types.FunctionType)):
             raise ResumeError(f"{path} is {_called(live)} now, but a {name} was saved. {REMEDY}")
 
 

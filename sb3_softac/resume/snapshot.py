@@ -334,11 +334,15 @@ def check_start(callback: BaseCallback, tree: dict[str, Any], start: Start) -> l
             f"The program differs from the one that saved the checkpoint: {'; '.join(found)}. Use the same algorithm, policy, "
             "environments and callbacks as before, or a new folder for another training"
         )
-    for name in ("attributes", "callbacks"):
-        check_needs(tree["needs"][name], start.origins)
     environment = {name: text for name, text in saved["environment"].items() if name in start.environment}
-    return [
+    found = [
         *differences(saved["arguments"], start.arguments),
         *differences(environment, {name: start.environment[name] for name in environment}),
         *_callback_differences(tree["callbacks"], callback, start),
     ]
+    for name in ("attributes", "callbacks"):
+        try:
+            check_needs(tree["needs"][name], start.origins)
+        except ResumeError as error:
+            raise ResumeError(f"{'; '.join(found)}{': ' if found else ''}{error}") from None
+    return found
