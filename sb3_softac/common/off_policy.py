@@ -229,15 +229,14 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
 
     def _check_optimizers(self) -> None:
         """:raises ValueError: if a setting of an optimizer is not finite; it would destroy the parameters in one step."""
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                for name, value in group.items():
-                    if any(
-                        isinstance(n, float) and not math.isfinite(n) for n in (value if type(value) is tuple else (value,))
-                    ):
-                        raise ValueError(
-                            f"The optimizer's {name} is {value}: it must be finite. No parameter has been changed"
-                        )
+        for group in [group for optimizer in self._optimizers for group in optimizer.param_groups]:
+            numbers = [value for value in group.values() if type(value) is float]
+            numbers += [part for value in group.values() if type(value) is tuple for part in value if type(part) is float]
+            if math.isfinite(sum(numbers)):  # one test for all: this runs before each round of gradient steps
+                continue
+            for name, value in group.items():
+                if not all(math.isfinite(n) for n in (value if type(value) is tuple else (value,)) if type(n) is float):
+                    raise ValueError(f"The optimizer's {name} is {value}: it must be finite. No parameter has been changed")
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:

@@ -13,6 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
+from stable_baselines3.common.utils import ConstantSchedule
 from stable_baselines3.her import HerReplayBuffer
 from torch import nn
 
@@ -437,3 +438,36 @@ def test_what_can_no_longer_be_changed(algorithm, name):
     setattr(model, name, dict(net_arch=[5]) if name == "policy_kwargs" else 1)
     with pytest.raises(ValueError, match=f"{name} was changed from .* to .*, which has no effect now: pass it to"):
         model.learn(6)
+
+
+# --- Arguments of load()
+
+
+@algorithms
+def test_arguments_of_load(algorithm, tmp_path):
+    model = trained(algorithm)
+    model.save(tmp_path / "model")
+    for name, value in (("batch_size", 1.5), ("tau", "a"), ("learning_starts", math.inf), ("train_freq", (1, "epoch"))):
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            algorithm.load(tmp_path / "model", **{name: value})
+    with pytest.raises(ValueError, match=r"load\(\) got an unknown argument 'learning_rat', did you mean 'learning_rate'"):
+        algorithm.load(tmp_path / "model", learning_rat=1e-3)
+    with pytest.raises(ValueError, match="n_critics=3 cannot be loaded: the saved networks have n_critics="):
+        algorithm.load(tmp_path / "model", n_critics=3)
+    loaded = algorithm.load(
+        tmp_path / "model", env=model.get_env(), batch_size=np.int64(5), stats_window_size=7, train_freq=[2, "step"]
+    )
+    assert (loaded.batch_size, loaded._stats_window_size) == (5, 7)
+    assert loaded.train_freq == TrainFreq(2, TrainFrequencyUnit.STEP)
+    assert loaded.learn(6)._n_updates > model._n_updates
+
+
+def test_the_zoos_arguments_of_load(tmp_path):
+    """Its ``enjoy`` and ``train -i`` hand over these."""
+    model = trained(SoftAC_v1)
+    model.save(tmp_path / "model")
+    hyperparameters = dict(gradient_steps=2, learning_rate=ConstantSchedule(1e-3), n_critics=2, ent_coef="auto")
+    SoftAC_v1.load(
+        tmp_path / "model", env=model.get_env(), seed=1, verbose=0, tensorboard_log="", device="cpu", **hyperparameters
+    )
+    SoftAC_v1.load(tmp_path / "model", custom_objects={}, buffer_size=1, seed=0, optimize_memory_usage=False)
