@@ -3,6 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 
 import sb3_softac.envs  # noqa: F401  (registers the environments with Gymnasium)
+from sb3_softac.common.functions import remember
 from sb3_softac.discretesac import DiscreteSAC
 from sb3_softac.softac_v1 import SoftAC_v1
 from sb3_softac.sql import SQL
@@ -11,5 +12,7 @@ try:
     __version__ = version("sb3_softac")
 except PackageNotFoundError:  # a checkout on the path that was never installed
     __version__ = "0+unknown"
+
+remember()
 
 __all__ = ["SQL", "DiscreteSAC", "SoftAC_v1", "__version__"]

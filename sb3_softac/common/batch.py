@@ -33,13 +33,19 @@ def make_batch(samples: ReplayBufferSamples | DictReplayBufferSamples | SoftRepl
     :param gamma: Discount factor, used if the buffer does not return discounts.
     :return: The same transitions; values that are one number per transition have shape ``[batch]``.
     """
-    rewards, discounts = samples.rewards.flatten(), samples.discounts
+    rewards, discounts = _numbers(samples.rewards), samples.discounts
     return Batch(
         obs=samples.observations,
         actions=samples.actions,
         rewards=rewards,
-        dones=samples.dones.flatten(),
-        discounts=th.full_like(rewards, gamma) if discounts is None else discounts.flatten(),
+        dones=_numbers(samples.dones),
+        discounts=th.full_like(rewards, gamma) if discounts is None else _numbers(discounts),
         next_obs=samples.next_observations,
         extras=getattr(samples, "extras", {}),
     )
+
+
+def _numbers(column: th.Tensor) -> th.Tensor:
+    """:return: One number per transition ``[batch]``; booleans and integers, as buffers of users may have, as floats."""
+    column = column.flatten()
+    return column if column.is_floating_point() else column.float()

@@ -32,7 +32,7 @@ from sb3_softac.common.checks import Argument, Refused, differs, read, shown
 from sb3_softac.common.collect_loop import CollectLoop
 from sb3_softac.common.model_files import ModelFiles
 from sb3_softac.common.temperature import AutoTemperature, Bounds, check_ent_coef
-from sb3_softac.common.train_loop import TrainLoop
+from sb3_softac.common.train_loop import TrainLoop, require_gradients
 
 SelfSoftOffPolicy = TypeVar("SelfSoftOffPolicy", bound="SoftOffPolicyAlgorithm")
 
@@ -308,7 +308,10 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
         :param reset_num_timesteps: Whether to restart the step count (and with it the schedules).
         :param progress_bar: Whether to show a progress bar.
         :return: The trained model.
+        :raises RuntimeError: if gradients are switched off.
+        :raises ValueError: if a network was replaced without its target or without the optimizer.
         """
+        require_gradients()
         given: dict[str, Any] = {
             "total_timesteps": total_timesteps,
             "callback": callback,
@@ -319,6 +322,7 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
         }
         given = {name: read(name, value, LEARN_ARGUMENTS[name]) for name, value in given.items()}
         given["tb_log_name"] = tb_log_name or type(self).__name__
+        self._check_networks()
         if ranks.several():
             ranks.copy_from_first([*self.policy.state_dict().values(), *self.temperature.parameters()])
         super().learn(**given)

@@ -12,6 +12,7 @@ from stable_baselines3.common.policies import BaseModel, BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from sb3_softac.common.arguments import POLICY_ARGUMENTS
 from sb3_softac.common.checks import Argument
@@ -43,19 +44,12 @@ def trained_parameters(networks: Iterable[nn.Module]) -> list[nn.Parameter]:
     return list(dict.fromkeys(parameter for network in networks for parameter in network.parameters()))
 
 
-def make_optimizer(
+def _make_optimizer(
     optimizer_class: type[th.optim.Optimizer], networks: Iterable[nn.Module], lr: float, kwargs: dict[str, Any]
 ) -> th.optim.Optimizer:
     """
-    Create the optimizer of all trained networks, with PyTorch's fused kernel unless ``kwargs`` say otherwise.
-
-    A fused Adam can skip a step by a flag on the device, see :func:`~sb3_softac.common.finite.step_if`.
-
-    :param optimizer_class: Class of the optimizer.
-    :param networks: The networks that are trained.
-    :param lr: Initial learning rate.
-    :param kwargs: Further keyword arguments; they override the default.
-    :return: The optimizer.
+    PyTorch's fused kernel is the default, because it can skip a step by a flag on the device, see
+    :func:`~sb3_softac.common.finite.step_if`.
     """
     unasked = not {"fused", "foreach", "capturable", "differentiable"} & kwargs.keys()
     if optimizer_class in (th.optim.Adam, th.optim.AdamW) and unasked:
@@ -76,11 +70,50 @@ class NetworkOfPolicy:
         setattr(model.policy, self.name, network)
 
 
-class FinitePredictions(BasePolicy):
+def _zeros(space: spaces.Space) -> PyTorchObs:
+    """:return: A batch of one observation, all zeros."""
+    if isinstance(space, spaces.Dict):
+        return {key: _zeros(part) for key, part in space.spaces.items()}  # type: ignore[misc]
+    return th.zeros(1, *space.shape, dtype=th.float32 if isinstance(space, spaces.Box) else th.int64)  # type: ignore[misc]
+
+
+class CommonPolicy(BasePolicy):
     """
-    A policy whose :meth:`predict` raises an error where SB3's would return NaN, or an action at a bound for an infinite
-    observation, and whose scaling of actions does not round them out of their bounds.
+    What the policies of all three algorithms have in common: one optimizer for all trained networks, features extractors with
+    lazy layers, a scaling of actions that does not round them out of their bounds, and a :meth:`predict` that raises an error
+    where SB3's would return NaN, or an action at a bound for an infinite observation.
     """
+
+    trained_networks: ClassVar[tuple[str, ...]] = ("actor", "critic")
+    """Names of the networks whose parameters the optimizer holds, in its order."""
+
+    def make_optimizer(self, lr_schedule: Schedule) -> th.optim.Optimizer:
+        """
+        Create the optimizer of all trained networks; needed again after a network or a layer was replaced::
+
+            model.policy.optimizer = model.policy.make_optimizer(model.lr_schedule)
+
+        :param lr_schedule: Learning rate schedule.
+        :return: The optimizer, of the policy's ``optimizer_class`` and with its ``optimizer_kwargs``.
+        :raises ValueError: if a network has lazy layers outside of its features extractor.
+        """
+        networks = [getattr(self, name) for name in self.trained_networks]
+        if lazy := [name for name in self.trained_networks if any(map(is_lazy, getattr(self, name).parameters()))]:
+            raise ValueError(
+                f"{lazy} have lazy layers outside of the features extractor: give them their sizes, e.g. nn.Linear for "
+                "nn.LazyLinear"
+            )
+        return _make_optimizer(self.optimizer_class, networks, lr_schedule(1), self.optimizer_kwargs)
+
+    def make_features_extractor(self) -> BaseFeaturesExtractor:
+        """SB3's method; lazy layers get their sizes at once, so that targets and optimizer can be made of them."""
+        extractor = super().make_features_extractor()
+        if any(map(is_lazy, [*extractor.parameters(), *extractor.buffers()])):
+            mode = extractor.training
+            with th.no_grad():
+                self.extract_features(_zeros(self.observation_space), extractor.eval())
+            extractor.train(mode)
+        return extractor
 
     def scale_action(self, action: np.ndarray) -> np.ndarray:
         """
@@ -145,7 +178,7 @@ class FinitePredictions(BasePolicy):
         return actions, state
 
 
-class SoftPolicy(FinitePredictions):
+class SoftPolicy(CommonPolicy):
     """
     Base of policies with an actor, critics and a target of the critics. A subclass creates the three and then the optimizer.
 
@@ -226,10 +259,6 @@ class SoftPolicy(FinitePredictions):
         """
         self.critic_target.load_state_dict(self.critic.state_dict())
         self.critic_target.set_training_mode(False)
-
-    def _make_optimizer(self, lr_schedule: Schedule, *networks: nn.Module) -> th.optim.Optimizer:
-        """:return: The optimizer of the networks that are trained."""
-        return make_optimizer(self.optimizer_class, networks, lr_schedule(1), self.optimizer_kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()

@@ -1,6 +1,7 @@
 """The gradient steps that all algorithms share: finite check, target updates and logs around one ``_update``."""
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -20,6 +21,62 @@ MAX_DEFERRED = 1_000
 # Begins the name of what is looked at for finite values, but not logged
 GRADIENT_OF = "gradient of "
 STEPS, BATCH = integer(0, " gradient steps"), integer(1, " transition")
+# What Adam and AdamW keep of each element of a parameter
+MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+
+
+def require_gradients() -> None:
+    """:raises RuntimeError: if gradients are switched off; the type is PyTorch's own for a loss without a gradient."""
+    if not th.is_grad_enabled() or th.is_inference_mode_enabled():
+        raise RuntimeError(
+            "Nothing can be learned, because gradients are switched off (by th.no_grad(), th.inference_mode() or "
+            "th.set_grad_enabled(False)): call learn() and train() where they are switched on"
+        )
+
+
+def named_tensors(pairs: Iterable[tuple[str, th.Tensor]]) -> dict[str, th.Tensor]:
+    """:return: Tensors by name; ``th.compile`` adds to the names of a network, and its target need not be compiled."""
+    return {name.replace("_orig_mod.", ""): tensor for name, tensor in pairs}
+
+
+def running_statistics(network: th.nn.Module) -> dict[str, th.Tensor]:
+    """:return: The buffers of batch normalisation by name."""
+    return named_tensors((name, buffer) for name, buffer in network.named_buffers() if "running_" in name)
+
+
+def followed_shapes(network: th.nn.Module) -> dict[str, th.Size]:
+    """:return: The shapes of everything that a target takes over from its network, by name."""
+    tensors = named_tensors(network.named_parameters()) | running_statistics(network)
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def names_of(parameters: list[th.Tensor], network: th.nn.Module) -> list[str]:
+    """:return: The names of parameters of a network."""
+    wanted = set(map(id, parameters))
+    return [name for name, parameter in network.named_parameters() if id(parameter) in wanted]
+
+
+def find_misfit(optimizer: th.optim.Optimizer) -> tuple[th.Tensor, str] | None:
+    """
+    PyTorch's fused Adam does not look at shapes and strides, and writes over foreign memory where they do not fit.
+
+    :return: A parameter that an optimizer cannot step, and the reason; None if there is none.
+    """
+    for parameter in (each for group in optimizer.param_groups for each in group["params"] if not each.is_contiguous()):
+        if parameter.requires_grad and th.empty_like(parameter).stride() != parameter.stride():
+            return parameter, "its elements do not lie side by side in memory"
+    for parameter, state in optimizer.state.items():
+        size, in_order = parameter.size(), parameter.is_contiguous()
+        for name in MOMENTS if parameter.requires_grad else ():
+            if (moment := state.get(name)) is None:
+                continue
+            if moment.size() != size:
+                return parameter, f"the optimizer's {name} has the shape {tuple(moment.shape)}"
+            if not (in_order and moment.is_contiguous()) and moment.stride() != parameter.stride():
+                return parameter, f"the elements of the optimizer's {name} lie in another order"
+        if isinstance(step := state.get("step"), th.Tensor) and step.numel() != 1:
+            return parameter, f"the optimizer's step has the shape {tuple(step.shape)}"
+    return None
 
 
 class StepRunner(Protocol):
@@ -87,8 +144,10 @@ class TrainLoop(OffPolicyAlgorithm):
         :param gradient_steps: Number of gradient steps.
         :param batch_size: Number of transitions per step.
         :raises ValueError: if a loss is not finite (the parameters are then those before that gradient step), or if a network
-            was changed without its target.
+            was changed without its target or without the optimizer.
+        :raises RuntimeError: if gradients are switched off, or a loss does not depend on the network that it trains.
         """
+        require_gradients()
         self._follow_arguments()
         gradient_steps, batch_size = read("gradient_steps", gradient_steps, STEPS), read("batch_size", batch_size, BATCH)
         self._update_learning_rate(self._optimizers)
@@ -124,20 +183,50 @@ class TrainLoop(OffPolicyAlgorithm):
         """
         Set the networks to training mode.
 
-        :raises ValueError: if one was changed (for example pruned) and its target was not, so that the target cannot follow.
+        :raises ValueError: see :meth:`_check_networks`.
         """
         self.policy.set_training_mode(True)
+        self._check_networks()
+
+    def _check_networks(self) -> None:
+        """
+        :raises ValueError: if a network was changed (for example pruned) and its target was not, so that the target cannot
+            follow; or if an optimizer does not hold what a loss is to train.
+        """
         for name, target_name in self.targets.items():
-            ours, theirs = (
-                {key: parameter.shape for key, parameter in getattr(self.policy, part).named_parameters()}
-                for part in (name, target_name)
-            )
+            ours, theirs = (followed_shapes(getattr(self.policy, part)) for part in (name, target_name))
             if ours != theirs:
                 differing = sorted({key for key, _ in ours.items() ^ theirs.items()})
                 raise ValueError(
                     f"{target_name} follows {name}, but their parameters {differing} differ: if you replace, prune or "
                     f"parametrize a part of policy.{name}, change policy.{target_name} in the same way"
                 )
+        held = {id(each) for optimizer in self._optimizers for group in optimizer.param_groups for each in group["params"]}
+        for name in dict.fromkeys(self.trains.values()):
+            network = getattr(self.policy, name)
+            parameters = list(network.parameters())
+            if missing := [each for each in parameters if each.requires_grad and id(each) not in held]:
+                raise ValueError(
+                    f"policy.{name} would not be trained, because policy.optimizer does not hold its parameters "
+                    f"{names_of(missing, network)}: after replacing a network or a layer, set model.policy.optimizer = "
+                    "model.policy.make_optimizer(model.lr_schedule). Parameters that should stay as they are need "
+                    "requires_grad_(False)"
+                )
+            if inference := list(filter(th.Tensor.is_inference, parameters)):
+                raise ValueError(
+                    f"policy.{name} cannot be trained, because its parameters {names_of(inference, network)} were created "
+                    "under th.inference_mode(): create, load or replace it outside"
+                )
+        if misfit := next(filter(None, map(find_misfit, self._optimizers)), None):
+            raise ValueError(
+                f"{names_of([misfit[0]], self.policy)} cannot be trained, because {misfit[1]}: after changing the size or the "
+                "layout of a parameter, set model.policy.optimizer = model.policy.make_optimizer(model.lr_schedule)"
+            )
+        if any(id(each) not in held for each in self.temperature.parameters()):
+            raise ValueError(
+                "The temperature would not be trained, because ent_coef_optimizer does not hold its parameter: instead of "
+                "replacing one of them, set model.ent_coef, e.g. to 'auto_0.1'"
+            )
 
     def _follow_schedules(self, progress_remaining: float) -> None:
         """
@@ -161,7 +250,14 @@ class TrainLoop(OffPolicyAlgorithm):
             optimizer.zero_grad()
         gradients: dict[str, list[th.Tensor]] = {}
         for name, loss in losses.items():
-            trained = [parameter for parameter in self._trained_by(name) if parameter.requires_grad]
+            parameters = self._trained_by(name)
+            trained = [parameter for parameter in parameters if parameter.requires_grad]
+            if trained and not loss.requires_grad and len(trained) == len(parameters):
+                raise RuntimeError(
+                    f"{name} does not depend on the parameters that it is to train"
+                    f"{f' (policy.{self.trains[name]})' if name in self.trains else ''}: a forward method of yours may run "
+                    "under th.no_grad() or detach its result"
+                )
             if trained and loss.requires_grad:
                 loss.backward(inputs=trained, retain_graph=True)
                 gradients[GRADIENT_OF + name] = [each.grad for each in trained if each.grad is not None]
@@ -192,14 +288,13 @@ class TrainLoop(OffPolicyAlgorithm):
         weight = weight * self.tau * self._finite
         for name, target_name in self.targets.items():
             network, target = getattr(self.policy, name), getattr(self.policy, target_name)
-            followers = dict(target.named_parameters())
-            for key, source in network.named_parameters():
+            followers = named_tensors(target.named_parameters())
+            for key, source in named_tensors(network.named_parameters()).items():
                 followers[key].lerp_(source, weight)
             # Running statistics of batch normalisation are copied, not averaged twice (SB3 issue 996)
-            statistics = dict(target.named_buffers())
-            for key, source in network.named_buffers():
-                if "running_" in key:
-                    statistics[key].copy_(source)
+            statistics = running_statistics(target)
+            for key, source in running_statistics(network).items():
+                statistics[key].copy_(source)
 
     def _defer_logs(self) -> bool:
         """:return: Whether logs stay on the device until they are dumped, so that the host does not wait for it."""

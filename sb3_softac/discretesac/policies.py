@@ -1,6 +1,6 @@
 """Policies of DiscreteSAC: a categorical actor, stacked critics and their target."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -42,6 +42,7 @@ class DiscreteSACPolicy(SoftPolicy):
         False gives the actor its own. (In SB3's SAC the actor loss trains the shared extractor.)
     """
 
+    trained_networks: ClassVar[tuple[str, ...]] = ("critic", "actor")
     actor: CategoricalActor
     critic: StackedDiscreteCritic
     critic_target: StackedDiscreteCritic
@@ -83,7 +84,7 @@ class DiscreteSACPolicy(SoftPolicy):
         self.actor = self._make_network(CategoricalActor, actor_arch, encoder, share_features_extractor=False)
         self.critic_target = self._make_network(StackedDiscreteCritic, critic_arch, n_critics=n_critics)
         self._start_target()
-        self.optimizer = self._make_optimizer(lr_schedule, self.critic, self.actor)
+        self.optimizer = self.make_optimizer(lr_schedule)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), "share_features_extractor": self.share_features_extractor}

@@ -8,12 +8,13 @@ import torch as th
 from torch import nn
 
 from sb3_softac.common.batch import Batch
+from sb3_softac.discretesac import branches, discretesac
 from sb3_softac.discretesac.branches import Branches
 from sb3_softac.discretesac.discretesac import DiscreteSAC
 from sb3_softac.discretesac.networks import CategoricalActor, StackedDiscreteCritic
 from sb3_softac.discretesac.policies import DiscreteSACPolicy, MlpPolicy
-from sb3_softac.fast.networks import check_sizes
-from sb3_softac.fast.plan import METHODS, Plan
+from sb3_softac.fast.networks import address
+from sb3_softac.fast.plan import FORWARD, METHODS, Plan
 from sb3_softac.fast.unsuitable import require
 
 
@@ -23,6 +24,13 @@ class DiscretePlan(Plan):
     algorithm = DiscreteSAC
     policies = (DiscreteSACPolicy, MlpPolicy)
     networks: ClassVar = {"actor": CategoricalActor, "critic": StackedDiscreteCritic, "critic_target": StackedDiscreteCritic}
+    functions: ClassVar = {
+        discretesac: ("q_loss", "soft_bellman_target", "policy_entropy", "policy_loss", "soft_state_value"),
+        branches: ("MASKED_LOGIT",),
+        Branches: ("log_softmax", "select", "max_entropies"),
+        CategoricalActor: ("log_probs", "features", "extract_features"),
+        StackedDiscreteCritic: (*FORWARD, "features", "q_values", "extract_features"),
+    }
     methods = (*METHODS, "_max_entropies", "_aggregate", "_critic_loss", "_entropy_penalty")
     function = "discretesac"
     options = ("q_aggregation", "stable_kwargs")
@@ -32,38 +40,37 @@ class DiscretePlan(Plan):
     def _describe(self) -> None:
         model, policy, reader, job = self.model, self.model.policy, self._reader, self.job
         require(not model.stable_kwargs, "stable_kwargs are not supported in C")
-        branches: Branches = model.branches
-        require(type(policy.actor.logits) is nn.Sequential, "the actor does not have the package's layers")
-        *hidden, head = policy.actor.logits
-        actor = reader.sequential(hidden, [head], trained=True)
-        critics = reader.stacked(policy.critic.q_networks, trained=True)
-        targets = reader.stacked(policy.critic_target.q_networks, trained=False)
-        reader.follow(policy.critic, policy.critic_target)
-        self._sizes = (ctypes.c_int64 * len(branches.sizes))(*branches.sizes)
-        job.actor, job.critics, job.critic_targets = (self._array(part) for part in ([actor], critics, targets))
-        job.sizes, job.n_branches, job.n_options = self._sizes, len(branches.sizes), branches.n
-        job.n_obs, job.n_critics = policy.actor.features_dim, len(critics)
+        actor, critic, target = policy.actor, policy.critic, policy.critic_target
+        own, theirs, n_obs = model.branches, actor.branches, actor.features_dim
+        alike = type(own) is type(theirs) is Branches and own.sizes == theirs.sizes
+        alike &= {critic.n_branches, target.n_branches} == {len(own.sizes)}
+        require(alike, "the networks have different branches")
+        require(type(actor.logits) is nn.Sequential, "the actor does not have the package's layers")
+        *hidden, head = actor.logits
+        pi = reader.sequential(hidden, [head], n_obs, own.n, trained=True)
+        critics = reader.stacked(critic.q_networks, n_obs, own.n, trained=True)
+        targets = reader.stacked(target.q_networks, n_obs, own.n, trained=False)
+        reader.follow(critic, target)
+        self._sizes = (ctypes.c_int64 * len(own.sizes))(*own.sizes)
+        job.actor, job.critics, job.critic_targets = (self._array(part) for part in ([pi], critics, targets))
+        job.sizes, job.n_branches, job.n_options = self._sizes, len(own.sizes), own.n
+        job.n_obs, job.n_critics = n_obs, len(critics)
         job.mean_q = model.q_aggregation == "mean"
-        for network in (actor, *critics, *targets):
-            check_sizes(network, job.n_obs, job.n_options)
 
     def _fill(self, batch: Batch) -> list[th.Tensor]:
-        job, model = self.job, self.model
+        job, model, size = self.job, self.model, self.batch_size
         obs, next_obs = self._observations(batch.obs, job.n_obs), self._observations(batch.next_obs, job.n_obs)
         actions = batch.actions.long().contiguous()
-        require(actions.shape == (self.batch_size, job.n_branches), "a batch does not have the shape that the networks need")
-        masks = [self._masks(batch, name) for name in ("action_masks", "next_action_masks")]
-        job.obs, job.next_obs, job.actions = obs.data_ptr(), next_obs.data_ptr(), actions.data_ptr()
-        job.masks, job.next_masks = (None if mask is None else mask.data_ptr() for mask in masks)
+        masks = [batch.extras.get(name) for name in ("action_masks", "next_action_masks")]
+        masks = [None if mask is None else mask.contiguous() for mask in masks]
+        job.obs, job.next_obs = address(obs, size, job.n_obs), address(next_obs, size, job.n_obs)
+        job.actions = address(actions, size, job.n_branches, dtype=th.int64)
+        job.masks, job.next_masks = (
+            None if mask is None else address(mask, size, job.n_options, dtype=th.bool) for mask in masks
+        )
         job.critic_alpha = model.critic_ent_coef_scale * float(model.temperature.alpha)
         job.target_ratio = float(model._target.ratio)
         return [obs, next_obs, actions, *(mask for mask in masks if mask is not None), *self._numbers(batch)]
-
-    def _masks(self, batch: Batch, name: str) -> th.Tensor | None:
-        if (mask := batch.extras.get(name)) is None:
-            return None
-        require(mask.shape == (self.batch_size, self.job.n_options), "masks do not have the shape that the networks need")
-        return mask.to(th.bool).contiguous()
 
     def _excess_entropy(self, logs: dict[str, float]) -> float:
         return logs["entropy"] - self.job.target_ratio * logs["max_entropy"]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NOT_YET = "the optimizer has not made a step yet"
 ACTIVATIONS: dict[type[nn.Module], int] = {nn.ReLU: 0, nn.Tanh: 1}
+OPTIMIZERS = (th.optim.Adam, th.optim.AdamW)
 
 
 def check_extractor(network: Any) -> None:
@@ -27,20 +28,30 @@ def check_extractor(network: Any) -> None:
     extractor = network.features_extractor
     name = type(extractor).__name__
     require(type(extractor) is FlattenExtractor and type(extractor.flatten) is nn.Flatten, f"{name} is not supported in C")
+    require((extractor.flatten.start_dim, extractor.flatten.end_dim) == (1, -1), f"{name} is not supported in C")
 
 
-def check_sizes(network: Network, n_in: int, n_out: int) -> None:
+def address(tensor: th.Tensor, *shape: int, dtype: th.dtype = th.float32) -> int:
     """
-    :param network: A network.
-    :param n_in: Size of its input.
-    :param n_out: Size of all its outputs.
-    :raises Unsuitable: if they are not, or if the layers do not match.
+    Every address that C gets comes from here.
+
+    :param tensor: A tensor.
+    :param shape: The shape that is declared to C.
+    :param dtype: Type of its elements in C.
+    :return: The address of its first element.
+    :raises Unsuitable: if what lies there is not exactly that: all elements, one behind the other, in memory of the CPU.
     """
-    layers = network.layers[: network.n_hidden + network.n_heads]
-    sizes = [n_in, *(layer.n_out for layer in layers[: network.n_hidden])]
-    sizes += [sizes[-1]] * (network.n_heads - 1)
-    fits = [layer.n_in for layer in layers] == sizes and sum(head.n_out for head in layers[network.n_hidden :]) == n_out
-    require(fits, "the sizes of the layers do not match")
+    require(type(tensor) in (th.Tensor, nn.Parameter), f"{type(tensor).__name__} is not supported in C")
+    require(tensor.shape == shape, "a tensor does not have the shape that the networks need")
+    as_expected = tensor.device.type == "cpu" and tensor.dtype == dtype and tensor.layout == th.strided
+    require(as_expected and tensor.is_contiguous(), f"a tensor is not dense, of {dtype} and on the CPU")
+    return tensor.data_ptr()
+
+
+def size_of(weight: Any, dimension: int) -> int:
+    """:return: The size of a dimension of a weight."""
+    require(isinstance(weight, th.Tensor) and weight.dim() > 0, "a layer has no weight")
+    return weight.shape[dimension]
 
 
 class Reader:
@@ -65,72 +76,82 @@ class Reader:
         self.n_gradients += tensor.numel()
         return self.gradients[tensor]
 
-    def sequential(self, modules: Sequence[nn.Module], heads: Sequence[nn.Module], trained: bool) -> Network:
+    def sequential(
+        self, modules: Sequence[nn.Module], heads: Sequence[nn.Module], n_in: int, head_out: int, trained: bool
+    ) -> Network:
         """
         :param modules: Alternating linear layers and activations.
         :param heads: Linear layers that read the last of them.
+        :param n_in: Size of the input.
+        :param head_out: Size of the output of each head.
         :param trained: Whether the network is trained, as opposed to a target network.
         :return: The network.
         """
         linears, activations = list(modules[::2]), list(modules[1::2])
         require(len(linears) == len(activations), "the layers of a network are not alternating linear layers and activations")
         require(all(type(layer) is nn.Linear for layer in [*linears, *heads]), "a layer is not an nn.Linear")
-        layers = [self._layer(layer, trained) for layer in [*linears, *heads]]
+        layers: list[Layer] = []
+        for linear in linears:
+            width = size_of(linear.weight, 0)
+            layers.append(self._layer(linear, n_in, width, trained))
+            n_in = width
+        layers += [self._layer(head, n_in, head_out, trained) for head in heads]
         return self._network(layers, len(heads), activations)
 
-    def stacked(self, mlp: StackedMLP, trained: bool) -> "list[Network]":
+    def stacked(self, mlp: StackedMLP, n_in: int, n_out: int, trained: bool) -> "list[Network]":
         """
         :param mlp: Networks in one module.
+        :param n_in: Size of the input.
+        :param n_out: Size of the output of each network.
         :param trained: Whether they are trained, as opposed to target networks.
         :return: The networks one by one.
         """
-        require(type(mlp) is StackedMLP, "the critics are not a StackedMLP")
+        require(type(mlp) is StackedMLP and type(mlp.layers) is nn.ModuleList, "the critics are not a StackedMLP")
         require(all(type(layer) is StackedLinear for layer in mlp.layers), "a layer is not a StackedLinear")
+        require(len(mlp.layers) > 0, "there are no layers")
         members: list[list[Layer]] = [[] for _ in range(mlp.n_members)]
         for layer in mlp.layers:
-            first = self._layer(layer, trained)
-            size = first.n_in * first.n_out
+            width = n_out if layer is mlp.layers[-1] else size_of(layer.weight, -1)
+            first = self._layer(layer, n_in, width, trained, mlp.n_members)
             for k, member in enumerate(members):
                 copy = Layer.from_buffer_copy(first)
-                copy.weight, copy.bias = first.weight + 4 * k * size, first.bias + 4 * k * first.n_out
+                copy.weight, copy.bias = first.weight + 4 * k * n_in * width, first.bias + 4 * k * width
                 if trained:
                     copy.weight_gradient, copy.bias_gradient = (
-                        first.weight_gradient + k * size,
-                        first.bias_gradient + k * first.n_out,
+                        first.weight_gradient + k * n_in * width,
+                        first.bias_gradient + k * width,
                     )
                 member.append(copy)
+            n_in = width
         return [self._network(member, 1, [mlp.activation] * (len(member) - 1)) for member in members]
 
-    def _layer(self, layer: Any, trained: bool) -> Layer:
+    def _layer(self, layer: Any, n_in: int, n_out: int, trained: bool, n_members: int | None = None) -> Layer:
+        """Of ``n_members`` stacked layers, or of one ``nn.Linear``."""
         require(layer.bias is not None, "a layer has no bias")
-        for tensor in (layer.weight, layer.bias):
-            self.address(tensor)
-        n_in, n_out = layer.weight.shape[-2:] if (stacked := layer.weight.dim() == 3) else layer.weight.shape[::-1]
+        require(n_in > 0 and n_out > 0 and n_members != 0, "a layer is empty")
+        if n_members is None:
+            weight, bias = self.address(layer.weight, n_out, n_in), self.address(layer.bias, n_out)
+        else:
+            weight, bias = self.address(layer.weight, n_members, n_in, n_out), self.address(layer.bias, n_members, 1, n_out)
         where = [self.train(layer.weight), self.train(layer.bias)] if trained else [-1, -1]
-        return Layer(layer.weight.data_ptr(), layer.bias.data_ptr(), *where, n_in, n_out, int(stacked))
+        return Layer(weight, bias, *where, n_in, n_out, int(n_members is not None))
 
     def _network(self, layers: list[Layer], n_heads: int, activations: Sequence[nn.Module]) -> Network:
         kinds = {type(activation) for activation in activations}
         require(len(kinds) <= 1 and kinds <= ACTIVATIONS.keys(), "activations other than ReLU and Tanh are not supported in C")
         array = (Layer * len(layers))(*layers)
         self._layers.append(array)  # ctypes keeps no reference to what a pointer was made from
-        return Network(array, len(activations), n_heads, ACTIVATIONS[kinds.pop()] if kinds else 0)
+        return Network(array, len(layers) - n_heads, n_heads, ACTIVATIONS[kinds.pop()] if kinds else 0)
 
-    def address(self, tensor: th.Tensor) -> int:
-        """
-        :param tensor: A tensor that C reads or writes.
-        :return: Its address.
-        :raises Unsuitable: if it is not laid out as C expects.
-        """
-        as_expected = tensor.device.type == "cpu" and tensor.dtype == th.float32 and tensor.is_contiguous()
-        require(as_expected and tensor.layout == th.strided, "a tensor is not dense, in single precision and on the CPU")
+    def address(self, tensor: th.Tensor, *shape: int) -> int:
+        """:return: See :func:`address`; the tensor is kept."""
         self.tensors.append(tensor)
-        return tensor.data_ptr()
+        return address(tensor, *shape)
 
     def follow(self, network: nn.Module, target: nn.Module) -> None:
         """
         :param network: A trained network.
-        :param target: Its target network.
+        :param target: Its target network, with parameters of the same names.
         """
         theirs = dict(target.named_parameters())
         for name, parameter in network.named_parameters():
@@ -144,12 +165,14 @@ class Reader:
         """
         slots = {}
         for optimizer in model._optimizers:
-            require(type(optimizer) in (th.optim.Adam, th.optim.AdamW), f"{type(optimizer).__name__} is not supported in C")
+            require(type(optimizer) in OPTIMIZERS, f"{type(optimizer).__name__} is not supported in C")
             for group in optimizer.param_groups:
                 odd = any(group[name] for name in ("maximize", "capturable", "differentiable"))
                 require(not odd, "Adam's options maximize, capturable and differentiable are not supported in C")
                 for parameter in group["params"]:
-                    require(parameter in self.gradients, "the optimizer has parameters that no loss trains")
+                    if parameter not in self.gradients:  # no loss trains it, so PyTorch leaves it alone
+                        continue
+                    require(parameter not in slots, "the optimizer holds a parameter twice")
                     slots[parameter] = self._slot(parameter, group, optimizer)
         require(len(slots) == len(self.gradients), "some parameters are not in an optimizer")
         spans = sorted((tensor.data_ptr(), tensor.data_ptr() + 4 * tensor.numel()) for tensor in self.tensors)
@@ -159,14 +182,13 @@ class Reader:
     def _slot(self, parameter: th.Tensor, group: dict[str, Any], optimizer: th.optim.Optimizer) -> Slot:
         state = optimizer.state.get(parameter, {})
         require("step" in state, NOT_YET)
-        names = ["exp_avg", "exp_avg_sq", "step", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
-        require(all(state[name].numel() == (1 if name == "step" else parameter.numel()) for name in names), "sizes differ")
-        target = self.targets.get(parameter)
+        target, shape = self.targets.get(parameter), parameter.shape
         return Slot(
-            parameter.data_ptr(),
-            *[self.address(state[name]) for name in names[:3]],
-            self.address(state["max_exp_avg_sq"]) if group["amsgrad"] else None,
-            None if target is None else target.data_ptr(),
+            address(parameter, *shape),
+            *[self.address(state[name], *shape) for name in ("exp_avg", "exp_avg_sq")],
+            self.address(state["step"]),
+            self.address(state["max_exp_avg_sq"], *shape) if group["amsgrad"] else None,
+            None if target is None else address(target, *shape),
             parameter.numel(),
             self.gradients[parameter],
             float(group["lr"]),

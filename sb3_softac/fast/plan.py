@@ -6,26 +6,54 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import stable_baselines3.common.policies
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import preprocess_obs
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
+from sb3_softac.common import temperature, train_loop
 from sb3_softac.common.batch import Batch
+from sb3_softac.common.functions import Functions, Owner
 from sb3_softac.common.temperature import AutoTemperature, FixedTemperature, ScheduledTemperature
 from sb3_softac.common.train_loop import GRADIENT_OF
 from sb3_softac.fast.library import FUNCTIONS, Network, Slot, Step, load
-from sb3_softac.fast.networks import Reader, check_extractor
+from sb3_softac.fast.networks import ACTIVATIONS, Reader, address, check_extractor
 from sb3_softac.fast.unsuitable import require
 from sb3_softac.fast.watch import Watch
+from sb3_softac.nets.stacked import StackedLinear, StackedMLP
 
 if TYPE_CHECKING:
     from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm
 
 # How all numbers are kept for C, whatever PyTorch's defaults are
 IN_C: dict[str, Any] = {"dtype": th.float32, "device": "cpu"}
-METHODS = ("_update", "_minimize", "_update_targets", "_trained_by", "_gradient_step", "trains", "targets")
+METHODS = (
+    "_run_steps",
+    "_prepare_networks",
+    "_check_networks",
+    "_gradient_step",
+    "_update",
+    "_minimize",
+    "_trained_by",
+    "_update_targets",
+    "_defer_logs",
+    "trains",
+    "targets",
+)
+FORWARD = ("__call__", "forward")
+# What gradient steps of all models consist of, beyond the methods of the algorithm and of its networks
+FUNCTIONS_OF_ALL: dict[Owner, Sequence[str]] = {
+    train_loop: ("make_batch", "largest_norms", "step_if", "named_tensors", "running_statistics"),
+    temperature: ("temperature_loss",),
+    stable_baselines3.common.policies: ("preprocess_obs",),
+    nn.Module: ("__call__", "_call_impl", "zero_grad"),
+    **dict.fromkeys(
+        (FlattenExtractor, nn.Flatten, nn.Sequential, nn.Linear, *ACTIVATIONS, StackedMLP, StackedLinear), FORWARD
+    ),
+}
 
 
 class Plan(ABC):
@@ -44,6 +72,8 @@ class Plan(ABC):
     """Classes of the networks of the policy, by name."""
     methods: ClassVar[Sequence[str]] = METHODS
     """Methods of the algorithm that C replaces."""
+    functions: ClassVar[dict[Owner, Sequence[str]]]
+    """Functions that it replaces beyond these and :data:`FUNCTIONS_OF_ALL`, by the module or the class that has them."""
     options: ClassVar[Sequence[str]]
     """Options of the model that are read only once."""
     function: ClassVar[str]
@@ -54,7 +84,7 @@ class Plan(ABC):
 
     def __init__(self, model: Any, batch_size: int, n_threads: int):
         self.model, self.batch_size, self.n_threads = model, batch_size, n_threads
-        self._check()
+        functions = self._check()
         self._reader = Reader()
         self._learned = isinstance(model.temperature, AutoTemperature)
         self.job = FUNCTIONS[self.function]()
@@ -62,7 +92,9 @@ class Plan(ABC):
         self._rates: list[float] = []
         self._describe()
         self._prepare_step()
-        self.watch = Watch(model, self._reader.tensors, (*self.methods, *self.options))
+        trained = list(self._reader.gradients)
+        self.watch = Watch(model, self._reader.tensors, trained, functions, self.methods, self.options)
+        self._parameters = [*model.policy.parameters(), *model.temperature.parameters()]
 
     @abstractmethod
     def _describe(self) -> None:
@@ -92,19 +124,39 @@ class Plan(ABC):
         :return: The values that ``_update`` returns, in its order.
         """
 
-    def _check(self) -> None:
+    @classmethod
+    def replaces(cls, model: Any) -> dict[Owner, Sequence[str]]:
+        """:return: All functions of a model's gradient step that C replaces."""
+        return {
+            type(model): cls.methods,
+            type(model.temperature): ("losses", "parameters"),
+            **{type(optimizer): ("step", "zero_grad") for optimizer in model._optimizers},
+            **FUNCTIONS_OF_ALL,
+            **cls.functions,
+        }
+
+    def _check(self) -> Functions:
+        """:return: The functions that C replaces."""
         model, kind = self.model, type(self.model)
         require(isinstance(model, self.algorithm), f"{kind.__name__} is not supported in C")
-        own = all(getattr(kind, name) is getattr(self.algorithm, name) and name not in vars(model) for name in self.methods)
+        methods = Functions({kind: self.methods})
+        own = methods.are_original() and not any(name in vars(model) for name in self.methods)
         require(own, f"{kind.__name__} overrides the gradient steps")
+        functions = Functions(self.replaces(model))
+        require(functions.are_original(), f"{functions.replaced()} was replaced")
+        policy = model.policy
         require(not isinstance(model.observation_space, spaces.Dict), "Dict observations are not supported in C")
-        require(type(model.policy) in self.policies, f"{type(model.policy).__name__} is not supported in C")
+        require(type(policy) in self.policies, f"{type(policy).__name__} is not supported in C")
         for name, network_class in self.networks.items():
-            network = getattr(model.policy, name)
+            network = getattr(policy, name)
             require(type(network) is network_class, f"{name} is a {type(network).__name__}, which is not supported in C")
             check_extractor(network)
+            read_alike = network.observation_space == policy.actor.observation_space
+            read_alike &= network.normalize_images == policy.actor.normalize_images
+            require(read_alike, "the networks do not read observations alike")
         known = (AutoTemperature, FixedTemperature, ScheduledTemperature)
         require(type(model.temperature) in known, f"{type(model.temperature).__name__} is not supported in C")
+        return functions
 
     def _array(self, networks: Sequence[Network]) -> Any:
         array = (Network * len(networks))(*networks)
@@ -116,7 +168,7 @@ class Plan(ABC):
         reader, n_threads = self._reader, self.n_threads
         self.job.temperature_gradient = reader.train(self.model.temperature.log_ent_coef) if self._learned else -1
         if self._learned:
-            reader.address(self.model.temperature.log_ent_coef)
+            reader.address(self.model.temperature.log_ent_coef, 1)
         slots = reader.slots(self.model)
         self._slots = (Slot * len(slots))(*slots)
         self._gradients = th.zeros(n_threads, reader.n_gradients, **IN_C)
@@ -125,12 +177,18 @@ class Plan(ABC):
         self._finite = (ctypes.c_int64 * (n_threads * len(self.losses)))()
         step.logs, step.finite = self._logs, self._finite
         step.optimizer.slots, step.optimizer.n_slots = self._slots, len(slots)
-        step.optimizer.gradients, step.optimizer.n_gradients = self._gradients.data_ptr(), reader.n_gradients
+        step.optimizer.gradients = address(self._gradients, n_threads, reader.n_gradients)
+        step.optimizer.n_gradients = reader.n_gradients
         library = load()[0]
         self._step = getattr(library, f"{self.function}_step")
         step.workspace_size = getattr(library, f"{self.function}_workspace")(self.job)
         self._workspace = th.empty(n_threads, step.workspace_size, **IN_C)
-        step.workspace = self._workspace.data_ptr()
+        step.workspace = address(self._workspace, n_threads, step.workspace_size)
+
+    def forget_gradients(self) -> None:
+        """``parameter.grad`` is not filled in C, so it must not keep the gradients of a step in PyTorch either."""
+        for parameter in self._parameters:
+            parameter.grad = None
 
     def begin(self) -> None:
         """Read the values that may change between two rounds of gradient steps: the learning rates."""
@@ -157,7 +215,7 @@ class Plan(ABC):
         require(math.isfinite(log_alpha), "the temperature is not finite")  # C sees alpha alone
         keep = self._fill(batch)
         job.alpha = float(temperature.alpha)
-        job.step.optimizer.tau = tau
+        job.step.optimizer.tau = float(tau)
         result = self._step(job)
         del keep
         require(result >= 0, "a batch has actions outside of the action space")
@@ -180,13 +238,12 @@ class Plan(ABC):
         return self._floats(obs.flatten(1), self.batch_size, n_obs)
 
     def _floats(self, tensor: th.Tensor, *shape: int) -> th.Tensor:
-        require(
-            tensor.shape == shape and tensor.device.type == "cpu", "a batch does not have the shape that the networks need"
-        )
-        return tensor.to(th.float32).contiguous()
+        """:return: The same numbers, one behind the other. Another type of numbers is left to PyTorch."""
+        require(tensor.dtype == th.float32 and tensor.shape == shape, "a batch does not have the shape that the networks need")
+        return tensor.contiguous()
 
     def _numbers(self, batch: Batch) -> list[th.Tensor]:
-        numbers = [self._floats(part, self.batch_size) for part in (batch.rewards, batch.dones, batch.discounts)]
-        job = self.job
-        job.rewards, job.dones, job.discounts = (part.data_ptr() for part in numbers)
+        size, job = self.batch_size, self.job
+        numbers = [self._floats(part, size) for part in (batch.rewards, batch.dones, batch.discounts)]
+        job.rewards, job.dones, job.discounts = (address(part, size) for part in numbers)
         return numbers

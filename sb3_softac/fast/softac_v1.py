@@ -2,15 +2,20 @@
 
 from typing import ClassVar
 
+import stable_baselines3.sac.policies
 import torch as th
 from torch import nn
 
 from sb3_softac.common.batch import Batch
-from sb3_softac.fast.networks import check_sizes
-from sb3_softac.fast.plan import IN_C, Plan
+from sb3_softac.equations import squashing
+from sb3_softac.fast.networks import address, size_of
+from sb3_softac.fast.plan import FORWARD, IN_C, Plan
 from sb3_softac.fast.unsuitable import require
+from sb3_softac.nets import gaussian
+from sb3_softac.nets.base import Draw
 from sb3_softac.nets.critics import StackedContinuousCritic, ValueNet
 from sb3_softac.nets.gaussian import SquashedGaussianActor
+from sb3_softac.softac_v1 import softac_v1
 from sb3_softac.softac_v1.policies import MlpPolicy, SoftACPolicy
 from sb3_softac.softac_v1.softac_v1 import SoftAC_v1
 
@@ -26,6 +31,16 @@ class SoftACPlan(Plan):
         "value_net": ValueNet,
         "value_net_target": ValueNet,
     }
+    functions: ClassVar = {
+        softac_v1: ("q_loss", "soft_bellman_target", "policy_loss", "soft_value_target", "value_loss"),
+        gaussian: ("gaussian_log_prob", "squashed_log_prob"),
+        squashing: ("log_tanh_jacobian",),
+        Draw: ("mean",),
+        stable_baselines3.sac.policies: ("LOG_STD_MIN", "LOG_STD_MAX"),
+        SquashedGaussianActor: ("draw", "action_log_prob", "_noise", "get_action_dist_params", "extract_features"),
+        StackedContinuousCritic: ("features", "q_values", "extract_features"),
+        ValueNet: (*FORWARD, "features", "extract_features"),
+    }
     function = "softac_v1"
     options = ("use_sde", "actor_q", "reparameterize")
     losses = ("actor_loss", "critic_loss", "value_loss")
@@ -35,36 +50,34 @@ class SoftACPlan(Plan):
         model, policy, reader, job = self.model, self.model.policy, self._reader, self.job
         require(not model.use_sde, "gSDE is not supported in C")
         require(model.reparameterize, "the likelihood-ratio gradient is not supported in C")
-        actor = policy.actor
+        actor, critic, n_obs = policy.actor, policy.critic, policy.actor.features_dim
+        require(not actor.use_sde, "gSDE is not supported in C")
         require(type(actor.latent_pi) is nn.Sequential, "the actor does not have SB3's layers")
-        pi = reader.sequential(list(actor.latent_pi), [actor.mu, actor.log_std], trained=True)
-        critics = reader.stacked(policy.critic.q_networks, trained=True)
+        n_actions = size_of(actor.mu.weight, 0)
+        heads = [actor.mu, actor.log_std]
+        pi = reader.sequential(list(actor.latent_pi), heads, n_obs, n_actions, trained=True)
+        critics = reader.stacked(critic.q_networks, n_obs + n_actions, 1, trained=True)
         values = []
         for network, trained in ((policy.value_net, True), (policy.value_net_target, False)):
             require(type(network.v_network) is nn.Sequential, "the value network does not have the package's layers")
             *hidden, head = network.v_network
-            values.append(reader.sequential(hidden, [head], trained=trained))
+            values.append(reader.sequential(hidden, [head], n_obs, 1, trained=trained))
         reader.follow(policy.value_net, policy.value_net_target)
         job.actor, job.critics = self._array([pi]), self._array(critics)
         job.value, job.value_target = self._array(values[:1]), self._array(values[1:])
-        job.n_actions, job.n_critics = actor.mu.out_features, len(critics)
-        job.n_obs = actor.features_dim
+        job.n_obs, job.n_actions, job.n_critics = n_obs, n_actions, len(critics)
         job.min_q = model.actor_q == "min"
-        for network, n_in, n_out in (
-            (pi, job.n_obs, 2 * job.n_actions),
-            *((critic, job.n_obs + job.n_actions, 1) for critic in critics),
-            *((value, job.n_obs, 1) for value in values),
-        ):
-            check_sizes(network, n_in, n_out)
 
     def _fill(self, batch: Batch) -> list[th.Tensor]:
-        job = self.job
+        job, size = self.job, self.batch_size
         obs, next_obs = self._observations(batch.obs, job.n_obs), self._observations(batch.next_obs, job.n_obs)
-        actions = self._floats(batch.actions, self.batch_size, job.n_actions)
-        numbers = self._numbers(batch)
-        noise = th.randn(self.batch_size, job.n_actions, **IN_C)  # the draw of the actor's action_log_prob
-        job.obs, job.next_obs, job.actions, job.noise = (part.data_ptr() for part in (obs, next_obs, actions, noise))
+        actions = self._floats(batch.actions, size, job.n_actions)
+        job.obs, job.next_obs = address(obs, size, job.n_obs), address(next_obs, size, job.n_obs)
+        job.actions, numbers = address(actions, size, job.n_actions), self._numbers(batch)
         job.target_entropy = self.model._target_nats
+        # The draw of the actor's action_log_prob: last, because nobody draws again after an Unsuitable batch
+        noise = th.randn(size, job.n_actions, **IN_C)
+        job.noise = address(noise, size, job.n_actions)
         return [obs, next_obs, actions, noise, *numbers]
 
     def _excess_entropy(self, logs: dict[str, float]) -> float:

@@ -61,15 +61,21 @@ class FastSteps:
         model, buffer = self.model, self.model.replay_buffer
         assert buffer is not None
         plan.begin()
+        plan.forget_gradients()
+        stale = False
         for _ in range(gradient_steps):
             batch = make_batch(buffer.sample(batch_size, env=model._vec_normalize_env), model.gamma)
             update_targets = (model._n_updates + 1) % model.target_update_interval == 0
             try:
                 logs, finite = plan.step(batch, model.tau if update_targets else 0.0)
             except Unsuitable:  # a batch that C does not know
+                model._prepare_networks()
                 model._gradient_step(batch)
-                finite = bool(model._finite)
+                finite, stale = bool(model._finite), True
             else:
+                if stale:
+                    plan.forget_gradients()
+                    stale = False
                 model._step_log.add_steps(list(logs), th.tensor([list(logs.values())], dtype=th.float64))
                 model._n_updates += 1
             if not finite:  # the log says so, and train() raises
@@ -91,7 +97,11 @@ class FastSteps:
         require(kind, f"{type(self.model).__name__} is not supported in C")
         assert kind is not None
         self._asked = asked
-        self._plan = kind(self.model, batch_size, self._fitting_threads(*asked))
+        try:
+            self._plan = kind(self.model, batch_size, self._fitting_threads(*asked))
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            # Parts of the model are not what they were when it was made; PyTorch knows what to say of it
+            raise Unsuitable(f"the model cannot be read ({error})") from error
         return self._plan
 
     def _fitting_threads(self, batch_size: int, n_threads: int) -> int:

@@ -28,7 +28,7 @@ from sb3_softac.common.checks import (
     optional,
     read,
 )
-from sb3_softac.common.policies import FinitePredictions, make_optimizer
+from sb3_softac.common.policies import CommonPolicy
 from sb3_softac.nets.critics import StackedContinuousCritic, ValueNet
 from sb3_softac.nets.deterministic import SquashedDeterministicActor
 from sb3_softac.nets.flow import SquashedFlowActor
@@ -79,7 +79,7 @@ def check_distribution_kwargs(kwargs: dict[str, Any], use_sde: bool) -> dict[str
     }
 
 
-class SoftACPolicy(FinitePredictions, SACPolicy):
+class SoftACPolicy(CommonPolicy, SACPolicy):
     """
     Actor, soft Q-functions, soft state-value function and its target.
 
@@ -112,6 +112,7 @@ class SoftACPolicy(FinitePredictions, SACPolicy):
     """
 
     default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
+    trained_networks: ClassVar[tuple[str, ...]] = ("actor", "critic", "value_net")
     arguments: ClassVar[dict[str, Argument]] = {
         **POLICY_ARGUMENTS,
         "net_arch": net_arch("pi", "qf", "vf"),
@@ -181,8 +182,7 @@ class SoftACPolicy(FinitePredictions, SACPolicy):
         self.value_net_target = self.make_value_net(None)
         self.value_net_target.load_state_dict(self.value_net.state_dict())
         self.value_net_target.set_training_mode(False)
-        networks = (self.actor, self.critic, self.value_net)
-        self.optimizer = make_optimizer(self.optimizer_class, networks, lr_schedule(1), self.optimizer_kwargs)
+        self.optimizer = self.make_optimizer(lr_schedule)
 
     def make_actor(  # type: ignore[override]
         self, features_extractor: BaseFeaturesExtractor | None = None

@@ -14,6 +14,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from sb3_softac.common.checks import integer, is_number, read, shown
 from sb3_softac.common.continuous import ContinuousOffPolicyAlgorithm
 from sb3_softac.common.policies import NetworkOfPolicy
+from sb3_softac.common.train_loop import require_gradients
 from sb3_softac.sql.composition import ComposedPolicy
 from sb3_softac.sql.policies import SQLPolicy
 from sb3_softac.sql.skills import check_skills, concatenate, read_weights, transitions_of
@@ -104,14 +105,16 @@ class Composable(ContinuousOffPolicyAlgorithm):
         :param batch_size: Number of observations per step, at least 1.
         :raises ValueError: if this is no composed model, an argument is out of its range, there are no transitions, or a loss
             is not finite.
+        :raises RuntimeError: if gradients are switched off.
         """
+        require_gradients()
         policy = self.policy
         if not isinstance(policy, ComposedPolicy):
             raise ValueError("distil() trains the sampler of a composed model: create one with SQL.compose()")
         gradient_steps = read("gradient_steps", gradient_steps, integer(1))
         batch_size = read("batch_size", batch_size, integer(1))
         sizes = transitions_of(replay_buffers, self.observation_space)
-        policy.set_training_mode(True)
+        self._prepare_networks()
         self._finite.fill_(1.0)
         for _ in range(gradient_steps):
             counts = np.random.multinomial(batch_size, sizes / sizes.sum())

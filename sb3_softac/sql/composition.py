@@ -7,7 +7,7 @@ environment. :mod:`sb3_softac.sql.skills` checks what such a model is made of.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch as th
 from gymnasium import spaces
@@ -77,6 +77,7 @@ class ComposedPolicy(SQLPolicy):
     :param kwargs: Keyword arguments of :class:`~sb3_softac.sql.SQLPolicy`, for the new sampler.
     """
 
+    trained_networks: ClassVar[tuple[str, ...]] = ("actor",)
     distilled: th.Tensor
     """Whether the sampler has been distilled and is used to act; see :meth:`act_by_sampler`."""
     particle_noise: th.Tensor
@@ -107,7 +108,6 @@ class ComposedPolicy(SQLPolicy):
         self.register_buffer("particle_noise", th.empty(0))
         self.register_buffer("proposal_noise", th.empty(0))
         self._set_candidates(self.n_candidates)
-        self.optimizer = self._make_optimizer(lr_schedule, self.actor)
 
     def _set_candidates(self, number: int) -> None:
         super()._set_candidates(number)

@@ -85,7 +85,7 @@ class SQLPolicy(SoftPolicy):
         self.critic = self._make_network(StackedContinuousCritic, critic_arch, shared, n_critics=n_critics)
         self.critic_target = self._make_network(StackedContinuousCritic, critic_arch, n_critics=n_critics)
         self._start_target()
-        self.optimizer = self._make_optimizer(lr_schedule, self.actor, self.critic)
+        self.optimizer = self.make_optimizer(lr_schedule)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         own = {"n_candidates": self.n_candidates, "share_features_extractor": self.share_features_extractor}

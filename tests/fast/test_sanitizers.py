@@ -57,8 +57,8 @@ def runtime(name):
     return subprocess.run([GCC, f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def run(tmp_path, flags, preload, **options):
-    """:return: The result of steps in a library that was built with these flags."""
+def run(tmp_path, flags, preload, program=("-c", STEPS), **options):
+    """:return: The result of a program that makes steps in a library that was built with these flags."""
     path = tmp_path / "_step_checked.so"
     built = subprocess.run([GCC, *flags, *map(str, SOURCES), "-o", path, *FLAGS], capture_output=True, text=True)
     if built.returncode:
@@ -71,7 +71,7 @@ def run(tmp_path, flags, preload, **options):
         "LD_PRELOAD": " ".join(runtime(name) for name in preload),
         **options,
     }
-    command = [sys.executable, "-c", STEPS, str(path)]
+    command = [sys.executable, *program, str(path)]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
@@ -84,10 +84,11 @@ def assert_clean(result):
 
 @pytest.mark.slow
 @pytest.mark.skipif(GCC is None, reason="there is no gcc")
-def test_addresses_and_undefined_behaviour(tmp_path):
+@pytest.mark.parametrize("program", [("-c", STEPS), ("-W", "ignore", "-m", "tests.fast.misfits")], ids=["steps", "misfits"])
+def test_addresses_and_undefined_behaviour(tmp_path, program):
     options = dict(ASAN_OPTIONS="detect_leaks=0", UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1")
     flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-    assert_clean(run(tmp_path, flags, ["libasan.so", "libstdc++.so.6"], **options))
+    assert_clean(run(tmp_path, flags, ["libasan.so", "libstdc++.so.6"], program, **options))
 
 
 @pytest.mark.slow
