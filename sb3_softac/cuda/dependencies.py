@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch as th
 
+from sb3_softac.common.functions import functions_of
+
 if TYPE_CHECKING:
     from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm
 
@@ -40,11 +42,12 @@ def dependencies(model: "SoftOffPolicyAlgorithm") -> Description:
     :param model: A model of the package.
     :return: The present state of its attributes by name, to be compared with ``==``: numbers, strings and containers of them
         by value; tensors, including optimizer states, by their memory address and whether they are trained; modules and other
-        objects of the package by identity and attributes. Learning rates are left out, because graphs read them before each
-        launch.
+        objects of the package by identity and attributes; functions by identity. Learning rates are left out, because
+        graphs read them before each launch.
     """
     seen: set[int] = set()
-    return {name: _describe(value, seen) for name, value in vars(model).items() if name not in OF_THE_LOOP}
+    found = {name: _describe(value, seen) for name, value in vars(model).items() if name not in OF_THE_LOOP}
+    return {**found, "a function of the step": functions_of(model).now()}
 
 
 def _describe(value: Any, seen: set[int]) -> Any:

@@ -1,20 +1,18 @@
 """Reasons why graphs cannot train a model."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch as th
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 
 from sb3_softac.common.buffers import SoftReplayBuffer
+from sb3_softac.common.functions import are_hooked, hooks_of
 from sb3_softac.common.ranks import several
 
 if TYPE_CHECKING:
     from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm
 
 EXTRACTORS = (FlattenExtractor, NatureCNN, CombinedExtractor)
-HOOKS_OF_MODULES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-HOOKS_OF_TENSORS = ("_backward_hooks", "_post_accumulate_grad_hooks")
-HOOKS_OF_OPTIMIZERS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks", "step")
 
 
 def obstacle(model: "SoftOffPolicyAlgorithm", device_type: str) -> str:
@@ -58,14 +56,5 @@ def _is_fused(optimizer: th.optim.Optimizer) -> bool:
 
 def _has_hooks(modules: list[th.nn.Module], optimizers: list[th.optim.Optimizer]) -> bool:
     tensors = [parameter for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]]
-    owners: list[tuple[list[Any], tuple[str, ...]]] = [
-        (modules, HOOKS_OF_MODULES),
-        (tensors, HOOKS_OF_TENSORS),
-        ([vars(optimizer) for optimizer in optimizers], HOOKS_OF_OPTIMIZERS),
-    ]
-    return any(
-        owner.get(name) if isinstance(owner, dict) else getattr(owner, name)
-        for group, names in owners
-        for owner in group
-        for name in names
-    )
+    has_own_step = any("step" in vars(optimizer) for optimizer in optimizers)
+    return any(hooks_of(modules, optimizers)) or are_hooked(tensors) or has_own_step

@@ -6,22 +6,13 @@ from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
 import torch as th
-from torch.nn.modules import module as global_hooks
-from torch.optim import optimizer as global_optimizer_hooks
 
-from sb3_softac.common.functions import Functions
+from sb3_softac.common.functions import Functions, are_hooked, hooks_of
 from sb3_softac.fast.unsuitable import require
 
 if TYPE_CHECKING:
     from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm
 
-HOOKS_OF_MODULES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-HOOKS_OF_OPTIMIZERS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
-GLOBAL_HOOKS = tuple(getattr(global_hooks, f"_global{name}") for name in HOOKS_OF_MODULES)
-HOOKS_OF_ALL_OPTIMIZERS = (
-    global_optimizer_hooks._global_optimizer_pre_hooks,
-    global_optimizer_hooks._global_optimizer_post_hooks,
-)
 # Of the groups of an optimizer: what has a comparison of its own, and what is read before each round of gradient steps
 READ_ELSEWHERE = ("params", "lr")
 # Attributes of modules that their results depend on, beside the parameters and modules in them
@@ -62,9 +53,7 @@ class Watch:
         self._parts = [part for module in self._modules for part in (module._modules, module._parameters)]
         names = [(vars(module), [*(vars(module).keys() & ATTRIBUTES)]) for module in self._modules]
         self._attributes = [(itemgetter(*each, each[0]), own) for own, each in names if each]
-        self._hooks = [getattr(module, name) for module in self._modules for name in HOOKS_OF_MODULES]
-        self._hooks += [getattr(optimizer, name) for optimizer in self._optimizers for name in HOOKS_OF_OPTIMIZERS]
-        self._hooks += [*GLOBAL_HOOKS, *HOOKS_OF_ALL_OPTIMIZERS]
+        self._hooks = hooks_of(self._modules, self._optimizers)
         self._weights = list(model.policy.parameters())
         of_weights = set(map(id, self._weights))
         self._others = [tensor for tensor in tensors if id(tensor) not in of_weights]
@@ -106,9 +95,7 @@ class Watch:
         ]
 
     def _is_hooked(self) -> bool:
-        return any(self._hooks) or any(
-            parameter._backward_hooks or parameter._post_accumulate_grad_hooks for parameter in self._trained
-        )
+        return any(self._hooks) or are_hooked(self._trained)
 
 
 def has_own_methods(part: object) -> bool:

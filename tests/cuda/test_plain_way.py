@@ -42,6 +42,7 @@ def with_normalised_critic():
     model = make_model(SoftAC_v1, True)
     for network in (model.value_net.v_network, model.value_net_target.v_network):
         network.insert(1, th.nn.BatchNorm1d(4).to(model.device))
+    model.policy.optimizer = model.policy.make_optimizer(model.lr_schedule)
     return model
 
 

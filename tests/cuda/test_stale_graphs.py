@@ -1,11 +1,14 @@
 """Nothing is done by a graph that is out of date: what a graph depends on is found out, not listed."""
 
 import copy
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
 import torch as th
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.common.temperature import FixedTemperature
@@ -78,9 +81,7 @@ def replace_network(model):
         for parameter in critic.parameters():
             parameter.mul_(0.5)
     model.policy.critic = critic
-    model.policy.optimizer = th.optim.Adam(
-        [parameter for network in (model.actor, critic) for parameter in network.parameters()], lr=1e-2, fused=True
-    )
+    model.policy.optimizer = model.policy.make_optimizer(model.lr_schedule)
 
 
 CHANGES = {
@@ -187,6 +188,48 @@ def test_a_buffer_that_is_filled_again_takes_effect():
         for _ in range(5):
             model.train(1, 4)
     assert_same_models(*models)
+
+
+def double(function):
+    return lambda *args, **kwargs: 2.0 * function(*args, **kwargs)
+
+
+FUNCTIONS = {
+    "of the algorithm's module": (SoftAC_v1, "sb3_softac.softac_v1.softac_v1.q_loss"),
+    "of an equation's module": (SQL, "sb3_softac.equations.stein.median_bandwidth"),
+    "of a network": (DiscreteSAC, "sb3_softac.nets.stacked.StackedMLP.forward"),
+    "of PyTorch": (SoftAC_v1, "torch.nn.Linear.forward"),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_replaced_functions_take_effect(name, monkeypatch):
+    algorithm, path = FUNCTIONS[name]
+    plain, graphed = both(algorithm)
+    for model in (plain, graphed):
+        learn(model, 10)
+    monkeypatch.setattr(path, double(resolve_name(path)))
+    for model in (plain, graphed):
+        model.set_random_seed(2)
+        for _ in range(6):
+            model.train(1, 4)
+    assert_same_models(plain, graphed)
+    assert_captured_again(graphed)
+
+
+@pytest.mark.parametrize("what", ["module", "optimizer"])
+def test_hooks_of_everything(what):
+    """Graphs do not call them."""
+    calls, model = [], make_model(SoftAC_v1, True)
+    register = {"module": register_module_forward_hook, "optimizer": register_optimizer_step_post_hook}[what]
+    learn(model, 10)
+    handle = register(lambda *_: calls.append(0))
+    try:
+        with pytest.warns(UserWarning, match="hooks run on the host"):
+            model.train(1, 4)
+    finally:
+        handle.remove()
+    assert calls
 
 
 def test_a_second_name_of_a_network_is_looked_at():
