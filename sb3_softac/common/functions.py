@@ -43,12 +43,14 @@ def remember() -> None:
 
 
 def _note(owner: Owner) -> None:
+    if isinstance(owner, type) and issubclass(owner, th.optim.Optimizer):
+        return  # PyTorch itself replaces their methods when the first of them is created
     for name, value in vars(owner).items():
         _AT_IMPORT.setdefault((owner, name), value)
 
 
 def at_import(owner: Owner, name: str) -> object:
-    """:return: The attribute as it was then, or when it was first asked for: PyTorch replaces methods of optimizers itself."""
+    """:return: The attribute as it was then, or when it was first asked for if it is an optimizer's."""
     for part in owner.__mro__ if isinstance(owner, type) else (owner,):
         if (part, name) in _AT_IMPORT:
             return _AT_IMPORT[part, name]

@@ -37,7 +37,7 @@ class SoftACPlan(Plan):
         squashing: ("log_tanh_jacobian",),
         Draw: ("mean",),
         stable_baselines3.sac.policies: ("LOG_STD_MIN", "LOG_STD_MAX"),
-        SquashedGaussianActor: ("draw", "action_log_prob", "_noise", "get_action_dist_params", "extract_features"),
+        SquashedGaussianActor: ("draw", "action_log_prob", "_noise", "_std", "get_action_dist_params", "extract_features"),
         StackedContinuousCritic: ("features", "q_values", "extract_features"),
         ValueNet: (*FORWARD, "features", "extract_features"),
     }
