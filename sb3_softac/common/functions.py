@@ -90,8 +90,8 @@ class Functions:
 def functions_of(model: "TrainLoop") -> Functions:
     """:return: All functions of the package and of SB3 that a gradient step of a model may call, and those of its modules."""
     modules = list(model.policy.modules())
-    parts = [model, model.temperature, *model._optimizers, *modules]
-    parts += [each.branches for each in (model, *modules) if "branches" in vars(each)]
+    parts: list[Any] = [model, model.temperature, *model._optimizers, *modules]
+    parts += [vars(each)["branches"] for each in (model, *modules) if "branches" in vars(each)]
     return _functions_of(frozenset(map(type, parts)))
 
 

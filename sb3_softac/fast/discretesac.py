@@ -41,7 +41,7 @@ class DiscretePlan(Plan):
         model, policy, reader, job = self.model, self.model.policy, self._reader, self.job
         require(not model.stable_kwargs, "stable_kwargs are not supported in C")
         actor, critic, target = policy.actor, policy.critic, policy.critic_target
-        own, theirs, n_obs = model.branches, actor.branches, actor.features_dim
+        own, theirs, n_obs = model.branches, actor.branches, int(actor.features_dim)
         alike = type(own) is type(theirs) is Branches and own.sizes == theirs.sizes
         alike &= {critic.n_branches, target.n_branches} == {len(own.sizes)}
         require(alike, "the networks have different branches")

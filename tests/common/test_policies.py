@@ -50,8 +50,9 @@ def make(algorithm, policy="MlpPolicy", **kwargs):
 def test_lazy_layers(algorithm, policy, tmp_path):
     """They are trained, followed by the targets from the start, saved and loaded."""
     model = make(algorithm, policy)
+    kwargs = dict(net_arch=[8], features_extractor_class=Lazy)
+    fresh = algorithm(policy, model.get_env(), policy_kwargs=kwargs, device="cpu").policy
     for name, target in algorithm.targets.items():
-        fresh = algorithm(policy, model.get_env(), policy_kwargs=model.policy_kwargs, device="cpu").policy
         ours, theirs = (getattr(fresh, each).state_dict() for each in (name, target))
         assert all(th.equal(ours[key], theirs[key]) for key in ours)
     before = {key: value.clone() for key, value in model.policy.state_dict().items()}
