@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "nets": {"nets", "equations"},
     "common": {"common", "equations", "nets"},
     "cuda": {"cuda", "common"},
-    "fast": {"fast", "common", "nets", "softac_v1", "discretesac"},
+    "fast": {"fast", "common", "equations", "nets", "softac_v1", "discretesac"},
     "resume": {"resume", "common"},
     "export": {"export", "common"},
     "study": {"study", "zoo", "resume", "robustness"},
