@@ -10,6 +10,7 @@ from sb3_softac.equations.mixture import mixture_log_prob
 from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob, unsquash
 from sb3_softac.nets.base import Draw
 from sb3_softac.nets.candidates import take
+from sb3_softac.nets.judged import JudgedActor, smallest_q
 from sb3_softac.nets.squashed import SquashedActor
 
 # The upper bound is SB3's. The lower one is above SB3's -20: the log-density asks how many standard deviations lie between an
@@ -17,7 +18,7 @@ from sb3_softac.nets.squashed import SquashedActor
 LOG_STD_MIN, LOG_STD_MAX = -10.0, 2.0
 
 
-class SquashedMixtureActor(SquashedActor):
+class SquashedMixtureActor(JudgedActor, SquashedActor):
     r"""
     A mixture of diagonal Gaussians, squashed by tanh, with the exact density of its actions.
 
@@ -30,23 +31,27 @@ class SquashedMixtureActor(SquashedActor):
     of the training, from where on the loss is that of the paper.
 
     Its deterministic action is tanh of a mean: of the means of all components the one where the density of the mixture, before
-    the squash, is the highest. With one component that is the Gaussian's.
+    the squash, is the highest, or, as in the authors' code, the one with the highest Q-value (the smallest over the critics).
+    With one component that is the Gaussian's.
 
     :param n_components: Number of Gaussians, at least 1.
     :param separation: Weight of that reward at the start of the training, in units of the temperature, at least 0.
-    :param kwargs: Keyword arguments of :class:`~sb3_softac.nets.base.FeatureNetwork`.
-    :raises ValueError: if there are no components, or the separation is negative.
+    :param deterministic_by: What chooses the deterministic action, ``"density"`` or ``"q"``.
+    :param kwargs: Keyword arguments of :class:`~sb3_softac.nets.judged.JudgedActor`.
+    :raises ValueError: if there are no components, the separation is negative, or ``deterministic_by`` is something else.
     """
 
     separation_now: th.Tensor
 
-    def __init__(self, *, n_components: int = 4, separation: float = 3.0, **kwargs: Any):
+    def __init__(self, *, n_components: int = 4, separation: float = 3.0, deterministic_by: str = "density", **kwargs: Any):
         super().__init__(**kwargs)
         if n_components < 1:
             raise ValueError(f"n_components must be at least 1, got {n_components} (default: 4)")
         if not separation >= 0.0:
             raise ValueError(f"separation must be at least 0, which gives no reward, got {separation} (default: 3)")
-        self.n_components, self.separation = n_components, separation
+        if deterministic_by not in ("density", "q"):
+            raise ValueError(f"deterministic_by must be 'density' or 'q', got {deterministic_by!r} (default: 'density')")
+        self.n_components, self.separation, self.deterministic_by = n_components, separation, deterministic_by
         # A tensor that is written into, so that recorded gradient steps see it
         self.register_buffer("separation_now", th.tensor(float(separation)), persistent=False)
         self.components = nn.Linear(self.latent_dim, n_components * (2 * self.action_dim + 1))
@@ -65,8 +70,13 @@ class SquashedMixtureActor(SquashedActor):
         log_weights, mean, std = self.mixture(obs)
         if not deterministic:
             return th.tanh(self._sample(log_weights, mean, std))
-        densest = mixture_log_prob(mean, log_weights, mean, std).argmax(dim=0)
-        return th.tanh(take(mean.transpose(0, 1), densest))
+        actions = th.tanh(mean).transpose(0, 1)
+        if self.deterministic_by == "density":
+            return take(actions, mixture_log_prob(mean, log_weights, mean, std).argmax(dim=0))
+        critic = self.find_critic()
+        if critic is None:
+            raise ValueError("deterministic_by='q' needs Q-functions: make the actor with a policy, or with critic=...")
+        return take(actions, smallest_q(critic, obs, actions).argmax(dim=1))
 
     def action_log_prob(self, obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor]:
         """
@@ -115,5 +125,5 @@ class SquashedMixtureActor(SquashedActor):
         return mean + std * th.randn_like(mean)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        own = {"n_components": self.n_components, "separation": self.separation}
-        return {**super()._get_constructor_parameters(), **own}
+        names = ("n_components", "separation", "deterministic_by")
+        return {**super()._get_constructor_parameters(), **{name: getattr(self, name) for name in names}}

@@ -49,6 +49,7 @@ DISTRIBUTION = one_of("gaussian", *ACTORS)
 DISTRIBUTION_ARGUMENTS = {
     "n_components": integer(1, " Gaussian"),
     "separation": number("a number, at least 0, which gives no reward", lambda value: value >= 0.0),
+    "deterministic_by": one_of("density", "q"),
     "n_couplings": integer(1),
     "coupling_width": integer(1),
 }
@@ -104,8 +105,8 @@ class SoftACPolicy(CommonPolicy, SACPolicy):
     :param n_critics: Number of soft Q-functions, at least 1.
     :param distribution: Distribution of the actions in a state, before they are squashed by tanh: ``"gaussian"``,
         ``"mixture"`` (of several Gaussians), ``"flow"`` (real NVP over the Gaussian) or ``"deterministic"`` (a single action).
-    :param distribution_kwargs: Its keyword arguments: ``n_components`` and ``separation`` of a mixture; ``n_couplings`` and
-        ``coupling_width`` of a flow.
+    :param distribution_kwargs: Its keyword arguments: ``n_components``, ``separation`` and ``deterministic_by`` of a mixture;
+        ``n_couplings`` and ``coupling_width`` of a flow.
     :param share_features_extractor: Whether all networks use the actor's features extractor, trained by the policy loss alone
         (SB3's rule). By default each has its own.
     :raises ValueError: if the distribution is unknown, has no such keyword arguments, or does not support gSDE.
@@ -192,7 +193,10 @@ class SoftACPolicy(CommonPolicy, SACPolicy):
             return SquashedGaussianActor(**actor_kwargs).to(self.device)
         kwargs = self._update_features_extractor(self.net_args, features_extractor)  # without those of gSDE
         kwargs["net_arch"] = self.actor_kwargs["net_arch"]
-        return ACTORS[self.distribution](**kwargs, **self.distribution_kwargs).to(self.device)
+        actor = ACTORS[self.distribution](**kwargs, **self.distribution_kwargs).to(self.device)
+        if isinstance(actor, SquashedMixtureActor) and actor.deterministic_by == "q":
+            actor.critic_of_policy = self._critic_of_actor
+        return actor
 
     def make_critic(  # type: ignore[override]
         self, features_extractor: BaseFeaturesExtractor | None = None
@@ -209,6 +213,10 @@ class SoftACPolicy(CommonPolicy, SACPolicy):
         critic_arch = self.critic_kwargs["net_arch"]
         kwargs["net_arch"] = self.net_arch.get("vf", critic_arch) if isinstance(self.net_arch, dict) else critic_arch
         return ValueNet(**kwargs, share_features_extractor=features_extractor is not None).to(self.device)
+
+    def _critic_of_actor(self) -> StackedContinuousCritic:
+        """:return: The soft Q-functions by which a mixture may choose its deterministic action; they may be replaced."""
+        return self.critic
 
     def follow_schedules(self, progress_remaining: float) -> None:
         """

@@ -17,7 +17,8 @@ from sb3_softac.common.arguments import POLICY_ARGUMENTS
 from sb3_softac.common.checks import Argument, integer
 from sb3_softac.common.policies import SoftPolicy
 from sb3_softac.nets.critics import StackedContinuousCritic
-from sb3_softac.sql.sampler import ActionSampler, smallest_q
+from sb3_softac.nets.judged import smallest_q
+from sb3_softac.sql.sampler import ActionSampler
 
 
 class SQLPolicy(SoftPolicy):

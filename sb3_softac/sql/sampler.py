@@ -1,61 +1,26 @@
 """The sampler: a network that turns a state and noise into an action."""
 
-import copy
-from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch as th
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import PyTorchObs
-from torch import nn
 
-from sb3_softac.nets.base import FeatureActor
 from sb3_softac.nets.candidates import fixed_noise, take
-from sb3_softac.nets.critics import StackedContinuousCritic
+from sb3_softac.nets.judged import Judge, JudgedActor, smallest_q
 from sb3_softac.nets.stacked import StackedLinear, StackedMLP
 
-Judge = Callable[[PyTorchObs, th.Tensor], th.Tensor]
-"""Maps observations and K actions of each ``[batch, K, action_dim]`` to Q-values ``[batch, K]``."""
-Network = TypeVar("Network", bound=nn.Module)
 
-
-def without_gradient(network: Network) -> Network:
-    """
-    Copy a network for a trace that starts at a different one: a trace keeps outside tensors as constants, and rejects those
-    that need gradients.
-
-    :param network: The network.
-    :return: A network of the same tensors, not copied, none of which needs a gradient.
-    """
-    same: dict[int, Any] = {id(x): nn.Parameter(x.data, requires_grad=False) for x in network.parameters()}
-    return copy.deepcopy(network, same | {id(x): x for x in network.buffers()})
-
-
-def smallest_q(critic: StackedContinuousCritic, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
-    """
-    :param critic: Soft Q-functions.
-    :param obs: Observations.
-    :param actions: K actions per observation, scaled to [-1, 1] ``[batch, K, action_dim]``.
-    :return: The smallest of their Q-values in units of reward ``[batch, K]``.
-    """
-    if th.jit.is_tracing():
-        critic = without_gradient(critic)
-    return critic.q_particles(critic.features(obs), actions).amin(dim=0)
-
-
-class ActionSampler(FeatureActor):
+class ActionSampler(JudgedActor):
     """
     A network that turns a state and Gaussian noise into an action. It can represent any density, but the density cannot be
     evaluated.
 
-    Its deterministic action is the best of several, rated by the Q-functions of its policy. These are neither among its
-    parameters nor in its ``state_dict``, but a file of the sampler contains them too, so that a loaded sampler gives the same
-    actions.
+    Its deterministic action is the best of several, rated by the Q-functions of its policy.
 
     :param n_candidates: Number of actions among which the deterministic policy takes the best, at least 1.
-    :param critic: Soft Q-functions of a sampler without a policy; they are no longer trained.
-    :param kwargs: Keyword arguments of :class:`~sb3_softac.nets.base.FeatureNetwork`.
+    :param kwargs: Keyword arguments of :class:`~sb3_softac.nets.judged.JudgedActor`.
     :raises ValueError: if there are no candidates.
     """
 
@@ -63,12 +28,9 @@ class ActionSampler(FeatureActor):
     """
     Noise of the candidates ``[n_candidates, action_dim]``; saved, so that deterministic actions are the same after loading.
     """
-    critic_of_policy: Callable[[], StackedContinuousCritic] | None = None
-    """Finds the soft Q-functions of the policy that the sampler is a part of; None for a sampler without one."""
 
-    def __init__(self, *, n_candidates: int = 32, critic: StackedContinuousCritic | None = None, **kwargs: Any):
+    def __init__(self, *, n_candidates: int = 32, **kwargs: Any):
         super().__init__(**kwargs)
-        self._own_critic = [] if critic is None else [critic.eval()]  # a list, or it would be a module of the sampler
         self._squash_output = True
         self.action_dim = get_action_dim(self.action_space)  # type: ignore[arg-type]
         input_dim = self.features_dim + self.action_dim
@@ -116,12 +78,6 @@ class ActionSampler(FeatureActor):
         shape = (features.shape[0], n_particles, self.action_dim)
         return self.transform(features, th.randn(shape, device=features.device, dtype=features.dtype))
 
-    def find_critic(self) -> StackedContinuousCritic | None:
-        """:return: The soft Q-functions that judge the candidates: those of the policy, or its own; None if there are none."""
-        if self.critic_of_policy is not None:
-            return self.critic_of_policy()
-        return self._own_critic[0] if self._own_critic else None
-
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         """
         :param obs: Observations.
@@ -146,13 +102,8 @@ class ActionSampler(FeatureActor):
         candidates = th.tanh(self.transform(self.features(obs), self.candidate_noise))
         return take(candidates, judge(obs, candidates).argmax(dim=1))
 
-    def _apply(self, fn: Callable[[th.Tensor], th.Tensor], recurse: bool = True) -> "ActionSampler":
-        for critic in self._own_critic:  # follows to another device or type
-            critic._apply(fn, recurse)
-        return super()._apply(fn, recurse)
-
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), "n_candidates": self.n_candidates, "critic": self.find_critic()}
+        return {**super()._get_constructor_parameters(), "n_candidates": self.n_candidates}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Files of before the noise was fixed have none

@@ -68,6 +68,13 @@ MAKERS = {
     "dictionary": functools.partial(make, DiscreteSAC, DICT, spaces.MultiBinary(3), "MultiInputPolicy"),
     "pictures": functools.partial(make, SoftAC_v1, PICTURE, LIMITS, "CnnPolicy"),
     "mixture": functools.partial(make, SoftAC_v1, VECTOR, LIMITS, policy_kwargs=dict(distribution="mixture")),
+    "mixture by Q": functools.partial(
+        make,
+        SoftAC_v1,
+        VECTOR,
+        LIMITS,
+        policy_kwargs=dict(distribution="mixture", distribution_kwargs=dict(deterministic_by="q")),
+    ),
     "flow": functools.partial(make, SoftAC_v1, VECTOR, LIMITS, policy_kwargs=dict(distribution="flow")),
     "gSDE": functools.partial(make, SoftAC_v1, VECTOR, LIMITS, use_sde=True),
     "one-hot": functools.partial(make, DiscreteSAC, spaces.Discrete(7), COUNTED),

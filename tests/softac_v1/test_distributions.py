@@ -152,6 +152,11 @@ def test_deterministic_variant_is_saved(tmp_path):
         (dict(policy_kwargs=with_distribution("gaussian", n_components=2)), "accepts none"),
         (dict(policy_kwargs=with_distribution("mixture", n_components=0)), "at least 1"),
         (dict(policy_kwargs=with_distribution("mixture", separation=-1.0)), "separation must be a number, at least 0"),
+        (
+            dict(policy_kwargs=with_distribution("mixture", deterministic_by="Q")),
+            "deterministic_by must be .*'density'.*got 'Q'",
+        ),
+        (dict(policy_kwargs=with_distribution("mixture", critic=None)), "accepts .*n_components"),
         (dict(policy_kwargs=with_distribution("mixture"), use_sde=True), "use_sde=True needs a Gaussian"),
         (dict(policy_kwargs=with_distribution("flow"), use_sde=True), "use_sde=True needs a Gaussian"),
     ],
@@ -165,3 +170,64 @@ def test_a_deterministic_policy_without_noise_does_not_learn_silently():
     model = make_model(**{**DETERMINISTIC, "action_noise": None})
     with pytest.raises(ValueError, match="action_noise"):
         model.learn(20)
+
+
+def by_q(**kwargs):
+    return make_model(policy_kwargs=with_distribution("mixture", deterministic_by="q", **kwargs)).learn(30)
+
+
+OBSERVATIONS = np.random.default_rng(0).uniform(-1, 1, (200, 3)).astype(np.float32)
+
+
+def actions_by_q(model, obs=OBSERVATIONS):
+    """The component mean with the highest smallest Q-value, by the loop that the sentence says."""
+    best = []
+    with th.no_grad():
+        _, means, _ = model.actor.mixture(th.as_tensor(obs))
+        for row, each in enumerate(obs):
+            candidates = means[:, row].tanh()
+            q = th.stack(model.critic(th.as_tensor(each).expand(len(candidates), -1), candidates)).amin(dim=0).squeeze(1)
+            best.append(candidates[q.argmax()])
+    return model.policy.unscale_action(th.stack(best).numpy())
+
+
+def test_a_mixture_is_evaluated_by_q(tmp_path):
+    model = by_q()
+    expected = actions_by_q(model)
+    for predict in (model.predict, model.policy.predict, model.actor.predict):
+        np.testing.assert_allclose(predict(OBSERVATIONS, deterministic=True)[0], expected, atol=1e-5)
+    densest = make_model(policy_kwargs=with_distribution("mixture"))
+    densest.policy.load_state_dict(model.policy.state_dict())
+    assert (np.abs(densest.predict(OBSERVATIONS, deterministic=True)[0] - expected) > 1e-3).any()
+    samples = []
+    for each in (model, densest):  # which are those of the mixture
+        th.manual_seed(0)
+        samples.append(each.predict(OBSERVATIONS)[0])
+    np.testing.assert_array_equal(*samples)
+
+    model.save(tmp_path / "model")
+    loaded = SoftAC_v1.load(tmp_path / "model", env=model.env)
+    np.testing.assert_array_equal(*(each.predict(OBSERVATIONS, deterministic=True)[0] for each in (loaded, model)))
+    loaded.learn(30)
+    np.testing.assert_allclose(loaded.predict(OBSERVATIONS, deterministic=True)[0], actions_by_q(loaded), atol=1e-5)
+    model.actor.save(tmp_path / "actor")
+    actor = type(model.actor).load(tmp_path / "actor")
+    np.testing.assert_allclose(actor.predict(OBSERVATIONS, deterministic=True)[0], expected, atol=1e-5)
+
+
+def test_a_replaced_network_judges():
+    model, other = by_q(), by_q()
+    model.critic.load_state_dict({name: -x for name, x in other.critic.state_dict().items()})
+    np.testing.assert_allclose(model.predict(OBSERVATIONS, deterministic=True)[0], actions_by_q(model), atol=1e-5)
+    model.policy.critic = other.policy.make_critic()
+    np.testing.assert_allclose(model.predict(OBSERVATIONS, deterministic=True)[0], actions_by_q(model), atol=1e-5)
+    model.policy.actor = model.policy.make_actor()
+    np.testing.assert_allclose(model.predict(OBSERVATIONS, deterministic=True)[0], actions_by_q(model), atol=1e-5)
+
+
+def test_a_mixture_on_its_own_cannot_be_evaluated_by_q():
+    actor = by_q().actor
+    actor.critic_of_policy = None
+    actor(th.zeros(1, 3))
+    with pytest.raises(ValueError, match="needs Q-functions"):
+        actor(th.zeros(1, 3), deterministic=True)
