@@ -42,6 +42,7 @@ class Cart(gym.Env):
         self.ice, self.start, self.wage = 0.5, 0.1, np.float32(4.0)
         self.position, self.speed, self.fuel, self.shown = 0.0, 0.0, 10.0, 1.0
         self._stiffness = 2.0
+        self.brake = 0.3
 
     @property
     def inertia(self):
@@ -65,6 +66,8 @@ class Cart(gym.Env):
 
     def step(self, action):
         self.shown = self.mass / 3
+        if abs(float(action[0])) == 1:  # at the bounds of the actions
+            self.speed *= 1 - self.brake
         slow = self.ice if self.position > 20 else 1.0
         for _ in range(self.frames):
             force = self.gain * float(action[0]) - self.drag * self.speed - self._stiffness * self.position * 0.01
@@ -102,7 +105,7 @@ def test_attributes_that_change_nothing(name):
 
 
 @pytest.mark.parametrize("strength", [0.5, 2.0])
-@pytest.mark.parametrize("name", ["mass", "gain", "limit", "ice", "start", "wage", "stiffness", "drag", "frames"])
+@pytest.mark.parametrize("name", ["mass", "gain", "limit", "ice", "start", "wage", "stiffness", "drag", "brake", "frames"])
 def test_attributes_that_change_something(name, strength):
     """Some of them in all steps, some in few, or only the first observation or the reward."""
     env = Cart()
