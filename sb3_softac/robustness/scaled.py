@@ -94,9 +94,9 @@ class Scaled(Perturbation):
         with np.errstate(over="ignore", invalid="ignore"):
             scaled = [value * factor for value, factor in zip(values, factors, strict=True)]
         if all(map(np.array_equal, values, scaled)):
-            return f"multiplied by it, {what} stays the same, zero or infinite"
+            return f"no factor changes {what} (zero or infinite)"
         if not all(np.isfinite(value).all() for value in scaled):
-            return f"multiplied by it, {what} is infinite"
+            return f"{what} would be infinite"
         key = None
         if (spec := env.spec) is not None:
             key = (type(self), self.names, *(factor.tobytes() for factor in factors), spec.entry_point, repr(spec.kwargs))

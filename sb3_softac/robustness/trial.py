@@ -116,7 +116,7 @@ def _compare(
     except AttributeError as error:
         return f"{what} cannot be set: {error}"
     if not kept(changed.unwrapped):
-        return f"{what} follows from other attributes: change those"
+        return f"{what} is computed from other attributes: scale one of those"
     for seed, steps in enumerate(ROUNDS):
         before = list(_play(plain, steps, seed))
         with _reads(changed.unwrapped, attribute) as reads:
@@ -129,8 +129,8 @@ def _compare(
         if reads or rare or (_differs(before, after) and not _is_random(twin, seed, before)):
             return None
     return (
-        f"a trial of {ROUNDS[-1]} steps was the same with it. Perhaps the environment uses {what} only when it is created or "
-        "drawn, or not at all"
+        f"it made no difference in a trial of {ROUNDS[-1]} steps. Perhaps the environment uses {what} only when it is created "
+        "or drawn, or not at all"
     )
 
 

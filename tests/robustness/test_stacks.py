@@ -113,7 +113,7 @@ def test_a_refused_factor_leaves_the_others():
     env = Parameter(gym.make("CartPole-v1"), 2.0, "masspole")
     outer = Parameter(env, 1.0, "total_mass")
     before = numbers(env)
-    with pytest.raises(ValueError, match="follows from other attributes"):
+    with pytest.raises(ValueError, match="is computed from other attributes"):
         outer.strength = 2.0
     with pytest.raises(ValueError, match=r"at least 0\.001"):
         env.strength = 0
