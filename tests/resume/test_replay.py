@@ -330,7 +330,8 @@ def damage(folder, rng, number):
     for path in rng.sample(files, min(number, len(files))):
         content = DAMAGES[rng.choice([*DAMAGES])](path.read_bytes(), rng)
         if content is None:
-            path.unlink()
+            for link in folder.parent.glob(f"checkpoint-*/{path.name}"):
+                link.unlink()
         else:
             with open(path, "r+b") as file:
                 file.write(content)
