@@ -118,7 +118,7 @@ def arguments(model: BaseAlgorithm) -> dict[str, str]:
     :return: The arguments of its constructor, as texts by name.
     """
     texts = describe(model.policy_kwargs.get("optimizer_kwargs"), "optimizer_kwargs")
-    for name in argument_names(type(model)) - OTHERS:
+    for name in sorted(argument_names(type(model)) - OTHERS):
         for attribute in (name, f"_{name}"):
             if attribute in vars(model):
                 texts |= describe(vars(model)[attribute], name)

@@ -12,6 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
 from stable_baselines3.common.save_util import recursive_getattr
 
+from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm
 from sb3_softac.resume.describe import NOT_DESCRIBED, describe
 from sb3_softac.resume.environments import ENVIRONMENT_KINDS
 from sb3_softac.resume.generators import generator_states, set_generator_states
@@ -158,6 +159,8 @@ def _write_attributes(writer: Writer, model: BaseAlgorithm, callback: BaseCallba
 
 def _read_attributes(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
     _read_own(reader, written, model, ELSEWHERE, "algorithm")
+    if isinstance(model, SoftOffPolicyAlgorithm):
+        model._watched_before = model._watched()  # all that follows from the arguments has been restored, too
 
 
 def _write_parameters(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:

@@ -1,5 +1,6 @@
 """A folder of checkpoints. A crash at any moment leaves the existing checkpoints intact."""
 
+import functools
 import json
 import os
 import re
@@ -141,7 +142,7 @@ class Store:
             written.append(Segment(file, first, len(contents["rewards"]), digest(file)))
             new.append(file)
         manifest |= {
-            "libraries": {name: version(name) for name in LIBRARIES},
+            "libraries": _libraries(),
             "segments": [{"file": segment.file.name, "first": segment.first, "rows": segment.rows} for segment in written],
             "files": {name: digest(folder / name) for name in (STATE, TENSORS)}
             | {segment.file.name: segment.sha256 for segment in written},
@@ -181,6 +182,11 @@ def _delete(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
+
+
+@functools.cache
+def _libraries() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES}
 
 
 def _save(write: Callable[[Any, Path], None], contents: Any, path: Path) -> None:
