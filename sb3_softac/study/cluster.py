@@ -5,7 +5,7 @@ from typing import Any
 from sb3_softac.study.declaration import Run, Study, StudyError
 from sb3_softac.study.local import thread_limits
 from sb3_softac.study.progress import watch
-from sb3_softac.study.results import failure_reason
+from sb3_softac.study.results import failure_reason, write_failure
 
 RETRIES = 5
 
@@ -62,6 +62,5 @@ def _failure(study: Study, run: Run, said: str) -> str:
     """:return: Why a run failed: what it wrote itself, or what Ray says of a process that died."""
     path = study.failure_of(run)
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{' '.join(said.split())}\n\n{said}\n", encoding="utf-8")
+        write_failure(study, run, f"{' '.join(said.split())}\n\n{said}\n")
     return f"{failure_reason(study, run)} (see {path})"

@@ -12,7 +12,7 @@ from types import FrameType
 
 from sb3_softac.study.declaration import Run, Study
 from sb3_softac.study.progress import watch
-from sb3_softac.study.results import failure_reason
+from sb3_softac.study.results import failure_reason, write_failure
 
 LOG = "log.txt"
 INTERRUPTED = {130: "SIGINT", 143: "SIGTERM"}
@@ -61,6 +61,12 @@ class Processes:
         :param run: One of the runs.
         :return: The reason if it failed, otherwise None.
         """
+        try:
+            return self._run(run)
+        except OSError as error:  # no space, no more processes: other runs may still end well
+            return f"cannot be started: {error}"
+
+    def _run(self, run: Run) -> str | None:
         log, failure = self.study.folder_of(run) / LOG, self.study.failure_of(run)
         log.parent.mkdir(parents=True, exist_ok=True)
         failure.unlink(missing_ok=True)
@@ -87,7 +93,7 @@ class Processes:
         if reason is None:
             reason = said[-1] if said else "no output"
         if process.returncode not in INTERRUPTED and not failure.exists():
-            failure.write_text(f"{reason}\n", encoding="utf-8")
+            write_failure(self.study, run, f"{reason}\n")
         return f"{reason} (exit code {process.returncode}, see {log})"
 
     def end(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sb3_softac.files import replacing
 from sb3_softac.study.archive import read_arrays
 from sb3_softac.study.checks import made_otherwise
 from sb3_softac.study.declaration import Run, Study, StudyError
@@ -144,6 +145,16 @@ def failure_reason(study: Study, run: Run) -> str | None:
         lines = study.failure_of(run).read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[0] if lines else "for an unknown reason"
     return None
+
+
+def write_failure(study: Study, run: Run, reason: str) -> None:
+    """
+    :param study: Study.
+    :param run: One of its runs.
+    :param reason: Why it failed: a line, and perhaps more below it.
+    """
+    with suppress(OSError), replacing(study.failure_of(run)) as file:  # a full disk has another reason to report
+        file.write(reason.encode(errors="replace"))
 
 
 def is_finished(study: Study, run: Run) -> bool:

@@ -9,7 +9,6 @@ import platform
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -31,7 +30,7 @@ from sb3_softac.study.archive import write_arrays
 from sb3_softac.study.callbacks import EveryNCalls, ProgressFile, QuietEvaluation, TrainingClock
 from sb3_softac.study.checks import made_otherwise
 from sb3_softac.study.declaration import Run, Study, StudyError
-from sb3_softac.study.results import is_finished
+from sb3_softac.study.results import is_finished, write_failure
 from sb3_softac.study.user_code import import_user_code, reason_of, traceback_of, with_defaults
 from sb3_softac.zoo.resume import EVERY, RUN_FOLDER, resumable
 
@@ -195,16 +194,6 @@ def train(study: Study, run: Run) -> None:
     study.partial_result_of(run).unlink(missing_ok=True)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # as large as the replay buffer
     study.progress_of(run).unlink(missing_ok=True)
-
-
-def write_failure(study: Study, run: Run, reason: str) -> None:
-    """
-    :param study: Study.
-    :param run: One of its runs.
-    :param reason: Why it failed: a line, and perhaps more below it.
-    """
-    with suppress(OSError), replacing(study.failure_of(run)) as file:  # a full disk has another reason to report
-        file.write(reason.encode(errors="replace"))
 
 
 def save_result(manager: RunManager, path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from sb3_softac.study import read_study
 from sb3_softac.study.cluster import _failure
-from sb3_softac.study.results import read_results
-from sb3_softac.study.worker import work, write_failure
+from sb3_softac.study.results import read_results, write_failure
+from sb3_softac.study.worker import work
 from tests.study.test_run import ENVIRONMENT, assert_same_results, declare, few
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'sb3_softac[cluster]'")

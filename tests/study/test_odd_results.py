@@ -9,8 +9,7 @@ import pytest
 
 from sb3_softac.study import plots, read_study, report
 from sb3_softac.study.__main__ import main
-from sb3_softac.study.results import compared, is_finished, read_result, read_results, shared_evaluations
-from sb3_softac.study.worker import write_failure
+from sb3_softac.study.results import compared, is_finished, read_result, read_results, shared_evaluations, write_failure
 
 FILE = """
 algorithms: {algorithms}

@@ -19,8 +19,8 @@ from sb3_softac.study import StudyError, local, progress, read_study
 from sb3_softac.study.__main__ import main, parse
 from sb3_softac.study.progress import steps_of
 from sb3_softac.study.report import write_report
-from sb3_softac.study.results import failure_reason, read_results
-from sb3_softac.study.worker import work, write_failure
+from sb3_softac.study.results import failure_reason, read_results, write_failure
+from sb3_softac.study.worker import work
 from tests import interrupt
 
 FILE = """
@@ -287,6 +287,17 @@ def test_how_a_process_ended(tmp_path, monkeypatch, what):
     assert reason.startswith(said) and "log.txt" in reason
     assert failure_reason(study, study.runs[0]) == listed
     assert read_results(study)[2][0].why == ("not started" if listed is None else f"failed: {listed}")
+
+
+def test_a_process_that_cannot_be_started(tmp_path, monkeypatch):
+    """Stops no other run."""
+    study = read_study(declare(tmp_path, few()))
+
+    def popen(*args, **kwargs):
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(local.subprocess, "Popen", popen)
+    assert "cannot be started: [Errno 11] Resource" in local.run_locally(study, list(study.runs), 1)[study.runs[0].id]
 
 
 def test_the_bar_of_a_failed_run_stays_where_it_was(tmp_path, monkeypatch):
