@@ -18,6 +18,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import VecEnv
@@ -261,6 +262,23 @@ def check_policy_kwargs(policy_class: type[BasePolicy], given: dict[str, Any]) -
     _check_extractor_kwargs(policy_class, kwargs)
     _check_optimizer_kwargs(kwargs)
     return kwargs
+
+
+def check_features_extractor(policy_class: type[BasePolicy], kwargs: dict[str, Any], observation_space: spaces.Space) -> None:
+    """
+    :param policy_class: Class of the policy.
+    :param kwargs: Its keyword arguments.
+    :param observation_space: Observation space.
+    :raises ValueError: if the features extractor of SB3 that it has is for other observations.
+    """
+    extractor = kwargs.get("features_extractor_class") or getattr(policy_class, "default_features_extractor_class", None)
+    is_dict = isinstance(observation_space, spaces.Dict)
+    if extractor is CombinedExtractor and not is_dict:
+        raise Refused(
+            f"'MultiInputPolicy' and CombinedExtractor are for Dict observations, got {observation_space}: use 'MlpPolicy'"
+        )
+    if extractor in (FlattenExtractor, NatureCNN) and is_dict:
+        raise Refused(f"{extractor.__name__} cannot read Dict observations, got {observation_space}: use 'MultiInputPolicy'")
 
 
 def _check_extractor_kwargs(policy_class: type[BasePolicy], kwargs: dict[str, Any]) -> None:

@@ -55,7 +55,16 @@ def read(name: str, value: Any, argument: Argument) -> Any:
     except Refused:
         raise
     except Exception:
-        raise Refused(f"{name} must be {argument.expected}, got {shown(value)}") from None
+        raise Refused(f"{name} must be {argument.expected}, got {shown(value)}{_hint(value)}") from None
+
+
+def _hint(value: Any) -> str:
+    """:return: What YAML makes of 1e6, if this may be the cause."""
+    try:
+        float(value if isinstance(value, str) else "")
+    except ValueError:
+        return ""
+    return " (text, not a number: in YAML write 1.0e+6 for 1e6)"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -9,10 +9,12 @@ from typing import Any, ClassVar, TypeVar
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import update_learning_rate
+from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her import HerReplayBuffer
 
 from sb3_softac.common import ranks
@@ -23,6 +25,7 @@ from sb3_softac.common.arguments import (
     ONLY_AT_CONSTRUCTION,
     check_buffer_kwargs,
     check_env,
+    check_features_extractor,
     check_learning_rate,
     check_policy_class,
     check_policy_kwargs,
@@ -128,6 +131,13 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
             self._setup_model()
 
     @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        check_env(env)
+        if isinstance(env, str):  # of load() or set_env()
+            raise Refused(f"env must be an environment, got its name {env!r}: create it with gymnasium.make")
+        return OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+
+    @staticmethod
     @abstractmethod
     def _check_action_space(action_space: spaces.Space) -> None:
         """
@@ -153,6 +163,7 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
         """
         self._read_arguments(vars(self))
         self.policy_kwargs = check_policy_kwargs(self.policy_class, self.policy_kwargs)
+        check_features_extractor(self.policy_class, self.policy_kwargs, self.observation_space)
         self.replay_buffer_kwargs = self._read_buffer_kwargs()
         self._check_ent_coef()
 

@@ -96,6 +96,7 @@ class DiscreteSAC(EntropyRatio, DiscreteOffPolicyAlgorithm):
     policy_base = DiscreteSACPolicy
     arguments: ClassVar[dict[str, Argument]] = {
         **ARGUMENTS,
+        "action_noise": Argument("None, discrete actions have no noise", {None: None}.__getitem__),
         "critic_ent_coef_scale": EXTENT._replace(expected="a number in [0, 1] (1 is the paper, 0 a critic without entropy)"),
         "q_aggregation": one_of("min", "mean", expected="'min' (the paper) or 'mean'"),
         "stable_kwargs": keyword_table("stable_kwargs", {"q_clip": POSITIVE, "entropy_penalty": POSITIVE}),

@@ -127,7 +127,13 @@ def ask_masks(env: VecEnv, branches: Branches) -> np.ndarray:
     :return: Masks of the states that its environments are in now ``[n_envs, n]``.
     :raises ValueError: if a mask has the wrong shape or values, or forbids everything.
     """
-    return branches.check_masks(list(env.env_method(EXPECTED_METHOD_NAME)), env.num_envs)
+    try:
+        masks = env.env_method(EXPECTED_METHOD_NAME)
+    except TypeError as error:
+        if "not callable" not in str(error):
+            raise
+        raise ValueError(f"The environment's action_masks must be a method that returns the mask, but {error}") from error
+    return branches.check_masks(list(masks), env.num_envs)
 
 
 def single_envs_answer(env: VecEnv) -> bool:

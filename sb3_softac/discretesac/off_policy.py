@@ -11,7 +11,6 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
@@ -61,7 +60,7 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        return keep_last_masks(OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper))
+        return keep_last_masks(SoftOffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper))
 
     def _setup_model(self) -> None:
         self.branches = Branches(self.action_space)
@@ -93,11 +92,6 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
                 "The environment has action masks, but this model was created for an environment without them, and its "
                 "replay buffer does not store masks: load the model with the environment, DiscreteSAC.load(path, env=env)"
             )
-        if "entropy_penalty" in self.stable_kwargs and "old_entropy" not in columns:
-            raise ValueError(
-                "The entropy penalty needs the entropies of the policy that collected the data; the replay buffer does not "
-                "contain them: start with an empty replay buffer, or leave the penalty out"
-            )
         mask_evaluations(result[1], self)
         if not self._env_has_masks:
             self._warn_about_masks(unread_masks(self._env()))
@@ -111,6 +105,14 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
                 "so it may choose invalid actions. If this is a mask, wrap each environment in sb3-contrib's ActionMasker, "
                 "ActionMasker(env, function), with a function that returns the mask of the current state",
                 about="unread masks",
+            )
+
+    def _follow_arguments(self) -> None:
+        super()._follow_arguments()
+        if "entropy_penalty" in self.stable_kwargs and "old_entropy" not in self._kept_columns():
+            raise ValueError(
+                "The entropy penalty needs the entropies of the policy that collected the data; the replay buffer does not "
+                "contain them: start with an empty replay buffer, or leave the penalty out"
             )
 
     @th.inference_mode()

@@ -24,7 +24,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_softac.common.arguments import ARGUMENTS, merged
 from sb3_softac.common.batch import Batch
-from sb3_softac.common.checks import BOOLEAN, Argument, one_of
+from sb3_softac.common.checks import BOOLEAN, Argument, differs, one_of, shown
 from sb3_softac.common.continuous import ContinuousOffPolicyAlgorithm
 from sb3_softac.common.policies import NetworkOfPolicy
 from sb3_softac.common.temperature import Bounds, NoTemperature, Temperature, check_ent_coef
@@ -151,6 +151,11 @@ class SoftAC_v1(ContinuousOffPolicyAlgorithm):
         _init_setup_model: bool = True,
     ):
         self.actor_q, self.reparameterize = actor_q, reparameterize
+        twice = isinstance(policy_kwargs, dict) and "n_critics" in policy_kwargs
+        if twice and differs(n_critics, 2) and differs(n_critics, policy_kwargs["n_critics"]):  # type: ignore[index]
+            raise ValueError(
+                f"n_critics={shown(n_critics)} and policy_kwargs={shown(policy_kwargs)} differ: give it only once"
+            )
         super().__init__(
             policy,
             env,

@@ -303,6 +303,12 @@ WRONG = [
     (dict(env=[RandomObservations(OBSERVATIONS, OBSERVATIONS)]), "env must be an environment, .*DummyVecEnv"),
     (dict(env=gym.make_vec("CartPole-v1")), "env must be an environment, .*vector environment of Gymnasium; SB3 has its own"),
     (dict(env=None), "env must be an environment"),
+    (dict(buffer_size="1e6"), r"buffer_size must be .*, got '1e6' \(text, not a number: in YAML write 1\.0e\+6 for 1e6\)"),
+    (
+        dict(policy="MultiInputPolicy"),
+        "'MultiInputPolicy' and CombinedExtractor are for Dict observations, got Box.*'MlpPolicy'",
+    ),
+    (dict(policy="MlPolicy"), r"Unknown policy 'MlPolicy': use one of \['CnnPolicy', 'MlpPolicy', 'MultiInputPolicy'\]"),
 ]
 
 
@@ -366,6 +372,23 @@ def test_odd_types_of_right_values(algorithm, given, kept, nothing_is_built):
         if name == "policy_kwargs":
             actual = {part: actual[part] for part in value}
         assert actual == value and type(actual) is type(value), name
+
+
+@algorithms
+def test_a_policy_class_that_cannot_read_dictionaries(algorithm, nothing_is_built):
+    actions = spaces.Discrete(3) if algorithm is DiscreteSAC else spaces.Box(-1.0, 1.0, (2,))
+    env = RandomObservations(spaces.Dict({"a": OBSERVATIONS}), actions)
+    with pytest.raises(ValueError, match=r"FlattenExtractor cannot read Dict observations, .*: use 'MultiInputPolicy'"):
+        make(algorithm, policy=algorithm.policy_aliases["MlpPolicy"], env=env)
+    with pytest.raises(Built):
+        make(algorithm, policy="MultiInputPolicy", env=env)
+
+
+def test_two_numbers_of_critics(nothing_is_built):
+    with pytest.raises(ValueError, match=r"n_critics=5 and policy_kwargs=\{'n_critics': 3\} differ: give it only once"):
+        make(SoftAC_v1, n_critics=5, policy_kwargs=dict(n_critics=3))
+    with pytest.raises(Built):
+        make(SoftAC_v1, n_critics=5, policy_kwargs=dict(n_critics=5))
 
 
 def test_subclasses_with_further_arguments(nothing_is_built):
@@ -471,3 +494,21 @@ def test_the_zoos_arguments_of_load(tmp_path):
         tmp_path / "model", env=model.get_env(), seed=1, verbose=0, tensorboard_log="", device="cpu", **hyperparameters
     )
     SoftAC_v1.load(tmp_path / "model", custom_objects={}, buffer_size=1, seed=0, optimize_memory_usage=False)
+
+
+@algorithms
+def test_environments_of_load_and_set_env(algorithm, tmp_path):
+    model = trained(algorithm)
+    model.save(tmp_path / "model")
+    for env, message in ((RandomObservations, "this is a class, create"), ("Pendulum-v1", "create it with gymnasium.make")):
+        with pytest.raises(ValueError, match=f"env must be an environment, got .*{message}"):
+            model.set_env(env)
+        with pytest.raises(ValueError, match=f"env must be an environment, got .*{message}"):
+            algorithm.load(tmp_path / "model", env=env)
+
+
+def test_an_entropy_penalty_that_is_set_later():
+    model = trained(DiscreteSAC)
+    model.stable_kwargs = dict(entropy_penalty=0.5)
+    with pytest.raises(ValueError, match="The entropy penalty needs the entropies of the policy that collected the data"):
+        model.train(1, 4)

@@ -124,6 +124,12 @@ def test_no_warning_where_masks_are_read_in_other_processes():
     env.close()
 
 
+def test_masks_that_are_no_method():
+    model = DiscreteSAC("MlpPolicy", Game(members=dict(action_masks=MASK)), **SMALL)
+    with pytest.raises(ValueError, match=r"action_masks must be a method that returns the mask, but .*ndarray.* not callable"):
+        model.learn(3)
+
+
 def test_no_warning_for_continuous_actions():
     env = Game(dict(action_mask=MASK), dict(action_mask=mask), actions=spaces.Box(-1.0, 1.0, (1,)))
     assert warnings_of(env, SoftAC_v1) == []

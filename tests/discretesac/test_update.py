@@ -388,7 +388,7 @@ def test_the_replay_buffer_keeps_the_entropy_of_the_policy_that_acted():
     model.learn(40)
     kept, obs = model.replay_buffer.extras["old_entropy"][:40, 0], model.replay_buffer.observations[:40, 0]
     reference = Reference(model)
-    acted = [reference.entropy(reference.policies(th.as_tensor(row), None)).item() for row in obs[20:]]
+    acted = [reference.entropy(reference.policies(th.tensor(row), None)).item() for row in obs[20:]]
     np.testing.assert_allclose(kept, [math.log(6)] * 20 + acted, rtol=1e-4)
 
 
