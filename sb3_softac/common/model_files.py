@@ -104,7 +104,7 @@ class ModelFiles(EntropyOptions):
         :param print_system_info: Whether to print the versions with which the file was saved.
         :param force_reset: Whether to reset the environment before training continues.
         :param safe: Whether to raise an error instead of unpickling anything. None means False, unless the environment
-            variable ``SB3_SOFTAC_SAFE_LOAD`` is 1, which is meant for programs that you do not change, such as RL Zoo's.
+            variable ``SB3_SOFTAC_SAFE_LOAD`` is set, which is meant for programs that you do not change, such as RL Zoo's.
         :param kwargs: Arguments of the constructor to change.
         :return: The model.
         :raises ValueError: if another algorithm saved the file, if an argument is unknown, or if ``safe`` is set and something
