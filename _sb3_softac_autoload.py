@@ -55,12 +55,14 @@ class ZooFinder:
 
 
 def register(module):
-    """Add the algorithms to one module of RL Zoo; on any error warn once and leave the Zoo as it is."""
+    """Add the algorithms to a module of RL Zoo; on any error warn once and leave it as it is, unless it is to be safe."""
     try:
         from sb3_softac.zoo.registration import patch
 
         patch(module)
     except Exception as error:
+        if os.environ.get("SB3_SOFTAC_SAFE_LOAD", "0") not in ("", "0"):
+            sys.exit(f"SB3_SOFTAC_SAFE_LOAD is set, but sb3_softac could not make RL Zoo safe: {error!r}")
         import warnings
 
         ZooFinder.switched_off = True

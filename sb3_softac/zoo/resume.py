@@ -98,6 +98,13 @@ def _create_callbacks_with_checkpoints(original: Any, self: Any) -> None:
     original(self)
 
 
+def _relative(folder: Path) -> str:
+    try:
+        return os.path.relpath(folder)
+    except ValueError:  # on another drive of Windows
+        return str(folder)
+
+
 def _write_command(folder: Path, every: int, seed: int) -> None:
     """Write the command that repeats this run, with its seed and what it needs to find its modules and files."""
     path = folder / COMMAND
@@ -105,7 +112,7 @@ def _write_command(folder: Path, every: int, seed: int) -> None:
         command = {
             "arguments": [*sys.argv[1:], "--seed", str(seed)],
             "directory": os.getcwd(),
-            "run": os.path.relpath(folder.parent),
+            "run": _relative(folder.parent),
             "modules": [entry for entry in map(os.path.abspath, sys.path) if not entry.startswith(INSTALLED)],
             "every": every,
         }

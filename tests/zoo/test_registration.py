@@ -171,6 +171,13 @@ def test_a_failing_registration_warns_once_and_stops_watching(monkeypatch):
     assert autoload.ZooFinder().find_spec("rl_zoo3.exp_manager", rl_zoo3.__path__) is None
 
 
+def test_a_failing_registration_ends_a_program_that_is_to_be_safe(monkeypatch):
+    monkeypatch.setattr(registration, "patch", lambda module: 1 / 0)
+    monkeypatch.setenv("SB3_SOFTAC_SAFE_LOAD", "1")
+    with pytest.raises(SystemExit, match="SB3_SOFTAC_SAFE_LOAD is set, but sb3_softac could not make RL Zoo safe"):
+        autoload.register(types.ModuleType("rl_zoo3.utils"))
+
+
 def test_every_watched_module_has_a_function_that_patches_it():
     for name, function in autoload.PATCHES.items():
         assert inspect.getdoc(getattr(registration, function)) == f":param module: ``{name}``."
