@@ -35,6 +35,7 @@ class Origins:
         self.objects: dict[str, Any] = {}
         self.paths: dict[int, str] = {}
         """Path by id; the objects are held in ``objects``, so that no other gets their id."""
+        self._others: list[Any] = []
         self.attributes: dict[int, dict[str, Any]] = {}
         """The attributes of each object by its id."""
         self.texts: dict[int, dict[str, str]] = {}
@@ -49,8 +50,10 @@ class Origins:
         :param value: Object.
         :param path: Its path.
         """
-        self.objects.setdefault(path, value)
-        self.paths.setdefault(id(value), path)
+        if self.objects.setdefault(path, value) is value:
+            self.paths.setdefault(id(value), path)
+        else:  # what is put together only to be saved has the path of what it is made of
+            self._others.append(value)
 
     def path_of(self, value: Any) -> str | None:
         """

@@ -400,6 +400,13 @@ def test_restored_in_a_new_program(make, resets):
     check(make, resets)
 
 
+def test_each_path_leads_to_its_object():
+    """An object that is held by nobody else could get the id of another one later."""
+    for make in KINDS_OF_SHARING:
+        _, origins = started(make)
+        assert all(id(origins.objects[path]) == number for number, path in origins.paths.items())
+
+
 def iterators(env):
     env.iterator = iter([1, 2])
 
