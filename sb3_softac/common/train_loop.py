@@ -218,9 +218,12 @@ class TrainLoop(OffPolicyAlgorithm):
                     "under th.inference_mode(): create, load or replace it outside"
                 )
         if misfit := next(filter(None, map(find_misfit, self._optimizers)), None):
+            parameter, reason = misfit
+            name = "".join(names_of([parameter], self.policy)) or "log_ent_coef"
+            remedy = "model.policy.optimizer = model.policy.make_optimizer(model.lr_schedule)"
             raise ValueError(
-                f"{names_of([misfit[0]], self.policy)} cannot be trained, because {misfit[1]}: after changing the size or the "
-                "layout of a parameter, set model.policy.optimizer = model.policy.make_optimizer(model.lr_schedule)"
+                f"{name} cannot be trained, because {reason}: after changing the size or the layout of a parameter, set "
+                f"{remedy if name != 'log_ent_coef' else 'model.ent_coef'}"
             )
         if any(id(each) not in held for each in self.temperature.parameters()):
             raise ValueError(

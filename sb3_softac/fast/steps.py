@@ -97,12 +97,15 @@ class FastSteps:
         require(kind, f"{type(self.model).__name__} is not supported in C")
         assert kind is not None
         self._asked = asked
+        self._plan = None
         try:
-            self._plan = kind(self.model, batch_size, self._fitting_threads(*asked))
+            plan = kind(self.model, batch_size, self._fitting_threads(*asked))
         except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             # Parts of the model are not what they were when it was made; PyTorch knows what to say of it
             raise Unsuitable(f"the model cannot be read ({error})") from error
-        return self._plan
+        self.model._check_networks()  # also the parts that C does not read
+        self._plan = plan
+        return plan
 
     def _fitting_threads(self, batch_size: int, n_threads: int) -> int:
         """:return: Number of threads, at most PyTorch's number, such that each has enough work."""

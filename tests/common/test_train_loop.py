@@ -24,6 +24,12 @@ FOLLOWED = [(algorithm, TARGETS[algorithm][0]) for algorithm in ALGORITHMS]
 FEW_PARTICLES = dict(kernel_particles=4, value_particles=4)
 
 
+@pytest.fixture(autouse=True)
+def both_ways(monkeypatch):
+    """In C, if there is a library for this machine; models with ``fast=False`` take the plain way."""
+    monkeypatch.setenv("SB3_SOFTAC_FAST", "1")
+
+
 def make(algorithm, **kwargs):
     return make_model(algorithm, **(dict(actions=BOX, **FEW_PARTICLES) if algorithm is SQL else {}), **kwargs)
 
@@ -196,6 +202,26 @@ def test_a_replaced_temperature(algorithm):
     train(model)
 
 
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_layer_that_was_added(algorithm, fast):
+    """C does not read what no forward pass of the package's uses, but nobody adds a layer in order not to train it."""
+    model = make(algorithm, fast=fast)
+    train(model)
+    model.actor.added = nn.Linear(2, 2)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"policy.actor would not be trained.*'added.weight', 'added.bias'"):
+            train(model)
+
+
+def test_a_temperature_of_another_size():
+    model = make(SoftAC_v1, ent_coef="auto")
+    train(model)
+    model.log_ent_coef.data = th.zeros(3)
+    with pytest.raises(ValueError, match=r"^log_ent_coef cannot be trained, because .* set model.ent_coef"):
+        train(model)
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_frozen_networks_may_be_replaced(algorithm):
     model = make(algorithm)
@@ -247,7 +273,7 @@ def test_what_a_fused_optimizer_would_overrun(name, fast):
     train(model)
     parameter = model.actor.latent_pi[0].weight
     MISFITS[name](parameter, model.policy.optimizer.state[parameter])
-    with pytest.raises(ValueError, match=r"actor.latent_pi.0.weight.* cannot be trained, because .*make_optimizer"):
+    with pytest.raises(ValueError, match=r"^actor.latent_pi.0.weight cannot be trained, because .*make_optimizer"):
         train(model)
 
 
