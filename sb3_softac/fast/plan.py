@@ -128,7 +128,7 @@ class Plan(ABC):
     def replaces(cls, model: Any) -> dict[Owner, Sequence[str]]:
         """:return: All functions of a model's gradient step that C replaces."""
         return {
-            type(model): cls.methods,
+            type(model): (*cls.methods, *cls.networks),
             type(model.temperature): ("losses", "parameters"),
             **{type(optimizer): ("step", "zero_grad") for optimizer in model._optimizers},
             **FUNCTIONS_OF_ALL,
@@ -139,7 +139,7 @@ class Plan(ABC):
         """:return: The functions that C replaces."""
         model, kind = self.model, type(self.model)
         require(isinstance(model, self.algorithm), f"{kind.__name__} is not supported in C")
-        methods = Functions({kind: self.methods})
+        methods = Functions({kind: (*self.methods, *self.networks)})
         own = methods.are_original() and not any(name in vars(model) for name in self.methods)
         require(own, f"{kind.__name__} overrides the gradient steps")
         functions = Functions(self.replaces(model))

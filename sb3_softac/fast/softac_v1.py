@@ -33,7 +33,7 @@ class SoftACPlan(Plan):
     }
     functions: ClassVar = {
         softac_v1: ("q_loss", "soft_bellman_target", "policy_loss", "soft_value_target", "value_loss"),
-        gaussian: ("gaussian_log_prob", "squashed_log_prob"),
+        gaussian: ("gaussian_log_prob", "squashed_log_prob", "Draw"),
         squashing: ("log_tanh_jacobian",),
         Draw: ("mean",),
         stable_baselines3.sac.policies: ("LOG_STD_MIN", "LOG_STD_MAX"),

@@ -96,7 +96,11 @@ class OwnDeferral(DiscreteSAC):
         return False
 
 
-@pytest.mark.parametrize("kind", [OwnPreparation, OwnSteps, OwnDeferral])
+class OwnCritic(SoftAC_v1):
+    critic = property(lambda self: self.policy.critic)
+
+
+@pytest.mark.parametrize("kind", [OwnPreparation, OwnSteps, OwnDeferral, OwnCritic])
 def test_subclasses(kind):
     model = make_model(kind)
     train(model), train(model)
