@@ -67,7 +67,7 @@ class ExactCheckpoint(BaseCallback):
 
     not_resumed = (
         *("_store", "_lock", "_is_training", "_signals", "_start"),
-        *("_steps", "_on_disk", "_missing", "_resumed", "_warned"),
+        *("_steps", "_on_disk", "_missing", "_restored", "_resumed", "_warned"),
     )
 
     def __init__(self, path: str | Path, every: int = 10_000, keep: int = 3, verbose: int = 0):
@@ -81,6 +81,7 @@ class ExactCheckpoint(BaseCallback):
         self._steps = 0
         self._on_disk: dict[int, OnDisk] = {}
         self._missing = np.zeros(0, int)
+        self._restored: list[Block] = []
         self._resumed: Checkpoint | None = None
         self._warned: set[str] = set()
         self._start: Start | None = None
@@ -130,8 +131,9 @@ class ExactCheckpoint(BaseCallback):
         there, segments = checkpoint.manifest["replay"], checkpoint.segments
         self._missing = missing_rows(there, buffer.buffer_size, segments)
         restore_rows(buffer, there, segments)
+        self._restored = blocks(buffer)
         if len(self._missing) == 0:
-            self._on_disk = _on_disk(segments, blocks(buffer))
+            self._on_disk = _on_disk(segments, self._restored)
             return
         in_use = buffer.buffer_size if there["full"] else there["pos"]
         warnings.warn(
@@ -145,8 +147,12 @@ class ExactCheckpoint(BaseCallback):
         if self._resumed is not None:
             # Only now the program is where it was when the checkpoint was made
             if self._resumed.tree["in_learn"]:
+                buffer = self._buffer
+                if is_segmented(buffer) and blocks(buffer) != self._restored:
+                    # Other callbacks have done to the rows again what they did before the checkpoint was saved
+                    restore_rows(buffer, self._resumed.manifest["replay"], self._resumed.segments)
                 self._restore(self._resumed)
-            self._resumed = None
+            self._resumed, self._restored = None, []
         if self._signals.caught is not None or self.model.num_timesteps - self._steps >= self.every:
             self._save(in_learn=True)
         if self._signals.caught is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
+from safetensors import SafetensorError
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.her import HerReplayBuffer
 
@@ -108,7 +109,9 @@ def read_rows(buffer: ReplayBuffer, rows: np.ndarray) -> dict[str, np.ndarray]:
     :param rows: Consecutive rows.
     :return: Their contents by name. Next observations are included where they differ from the observations of the next row.
     """
-    contents = {name: holder[key][rows] for name, (holder, key) in _arrays(buffer).items() if not _is_observation(name)}
+    contents = {
+        name: np.asarray(holder[key])[rows] for name, (holder, key) in _arrays(buffer).items() if not _is_observation(name)
+    }
     for key, (first, second) in _observations(buffer, rows).items():
         bytes_of = [
             np.ascontiguousarray(part).reshape(len(rows), buffer.n_envs, -1).view(np.uint8) for part in (first, second)
@@ -156,7 +159,7 @@ def position(buffer: ReplayBuffer) -> dict[str, Any]:
     :param buffer: Replay buffer.
     :return: How its rows are to be read, as JSON.
     """
-    return {name: getattr(buffer, name) for name in POSITION if hasattr(buffer, name)}
+    return {name: int(getattr(buffer, name)) for name in POSITION if hasattr(buffer, name)} | {"full": bool(buffer.full)}
 
 
 def restore_rows(buffer: ReplayBuffer, there: dict[str, Any], segments: list[Segment]) -> None:
@@ -188,8 +191,10 @@ def restore_rows(buffer: ReplayBuffer, there: dict[str, Any], segments: list[Seg
         part = slice(start - segment.first, end - segment.first)
         try:
             _write_rows(buffer, rows, segment.read(), part)
-        except (ValueError, IndexError, KeyError, TypeError) as error:
-            raise ResumeError(f"{segment.file} does not fit the replay buffer: {type(error).__name__}: {error}") from error
+        except (ValueError, IndexError, KeyError, TypeError, OSError, SafetensorError) as error:
+            raise ResumeError(
+                f"{segment.file} cannot be read into the replay buffer: {type(error).__name__}: {error}"
+            ) from error
         written, expected = written + end - start, end % size
     if moves and expected != pos and written > 0:
         _end_targets(buffer, written - 1)

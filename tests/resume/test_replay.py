@@ -302,6 +302,36 @@ def test_trainings_that_change_stored_rows(algorithm, tmp_path):
     assert differences(*ends) == []
 
 
+class AtTheStart(BaseCallback):
+    """Changes rows where a training, and each rollout, begins: also in front of the callback that saves and restores."""
+
+    def _on_training_start(self):
+        obs = self.training_env.reset()
+        self.model.replay_buffer.add(obs, obs, np.zeros((1, 1)), np.array([7.0]), np.zeros(1, bool), [{}])
+
+    def _on_rollout_start(self):
+        self.model.replay_buffer.rewards[:5] += 0.25
+
+    def _on_step(self):
+        return True
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("algorithm", [SoftAC_v1, SAC], ids=lambda a: a.__name__)
+def test_rows_that_are_changed_where_a_training_begins(algorithm, first, tmp_path):
+    ends = []
+    for name, cuts in {"straight": [], "cut": [75]}.items():
+        for cut in [*cuts, 10**9]:
+            model = algorithm("MlpPolicy", "Pendulum-v1", buffer_size=200, train_freq=5, **SMALL | dict(learning_starts=10**6))
+            callbacks = [AtTheStart(), ExactCheckpoint(tmp_path / name, 25), Cut(cut)]
+            try:
+                model.learn(100, callback=callbacks if first else [callbacks[1], callbacks[0], callbacks[2]])
+            except KeyboardInterrupt:
+                continue
+            ends.append(fingerprint(model))
+    assert differences(*ends) == []
+
+
 def test_only_what_has_changed_is_written(tmp_path):
     model = SoftAC_v1("MlpPolicy", "Pendulum-v1", buffer_size=70, **SMALL | dict(learning_starts=10**6))
     model.learn(200, callback=ExactCheckpoint(tmp_path, 50))
