@@ -78,6 +78,9 @@ class EpisodeRecorder(gym.Wrapper):
         :raises ResumeError: if the replay leads to a different observation.
         """
         start = state["start"]
+        self._start, self._actions, self._last = start, [], None
+        if not start:  # of an environment that has not been reset yet, as those of evaluations before the first one
+            return
         self.env.np_random.bit_generator.state = start["generator"]
         self.reset(seed=start["seed"], options=start["options"])
         for action in state["actions"]:

@@ -282,3 +282,12 @@ def test_signals_after_an_error_are_left_to_others(tmp_path):
         model.learn(98, callback=[ExactCheckpoint(tmp_path), Cut(30)])
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_box2d_environment_that_has_not_started(tmp_path):
+    first, second = (Resumable(gym.make("LunarLander-v3")) for _ in range(2))
+    first.unwrapped.np_random = np.random.default_rng(5)
+    second.set_state(first.get_state())
+    assert np.array_equal(first.reset()[0], second.reset()[0])
+    second.set_state(Resumable(gym.make("LunarLander-v3")).get_state())
+    assert second.get_state()["state"]
