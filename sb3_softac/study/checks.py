@@ -88,14 +88,14 @@ def made_otherwise(study: Study, run: Run) -> str | None:
     :return: What differs from the declaration with which it was started; None if nothing does.
     :raises StudyError: if this declaration cannot be read.
     """
-    before = declared_before(study, run)
-    if before is None:
-        return None
-    now = json.loads(run.as_json())
-    if not ("defaults" in before and "defaults" in now):  # the hyperparameter files have not been read
-        before.pop("defaults", None)
-        now.pop("defaults", None)
-    return ", ".join(_differences(before, now)) or None
+    for before in declared_before(study, run):
+        now = json.loads(run.as_json())
+        if not ("defaults" in before and "defaults" in now):  # the hyperparameter files have not been read
+            before.pop("defaults", None)
+            now.pop("defaults", None)
+        if differences := ", ".join(_differences(before, now)):
+            return differences
+    return None
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
@@ -107,26 +107,25 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
             yield f"{key}: {old} -> {new}"
 
 
-def declared_before(study: Study, run: Run) -> dict[str, Any] | None:
+def declared_before(study: Study, run: Run) -> Iterator[dict[str, Any]]:
     """
     :param study: Study.
     :param run: One of its runs.
-    :return: The declaration with which it was started; None if it was not.
+    :return: The declarations with which it was started and which its result has; nothing if it was not started.
     :raises StudyError: if it was, but the file cannot be read.
     """
     declaration = study.declaration_of(run)
     if declaration.exists():
         try:
-            return dict(json.loads(declaration.read_text(encoding="utf-8")))
+            yield dict(json.loads(declaration.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise StudyError(
                 f"{declaration} cannot be read ({error}): remove the folder {declaration.parent} to start this run over"
             ) from error
     for result in (study.result_of(run), study.partial_result_of(run)):
-        with suppress(StudyError, KeyError, ValueError):  # a damaged result counts as none
-            if result.exists():
-                return dict(json.loads(str(read_arrays(result)["declaration"])))
-    return None
+        if result.exists():
+            with suppress(StudyError, KeyError, ValueError, TypeError):  # a damaged result counts as none
+                yield dict(json.loads(str(read_arrays(result)["declaration"])))
 
 
 def check_unchanged(study: Study) -> None:

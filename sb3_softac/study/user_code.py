@@ -138,7 +138,7 @@ def _entry(study: Study, run: Run) -> dict[str, Any]:
     source, content = _config_of(study, run)
     if not isinstance(content, dict):
         raise StudyError(f"{source} must have a table of hyperparameters for each environment, got {type(content).__name__}")
-    names = [run.env_id, *(["atari"] if ExperimentManager.is_atari(run.env_id) else []), "default"]
+    names = [run.env, run.env_id, *(["atari"] if ExperimentManager.is_atari(run.env_id) else []), "default"]
     name = next((name for name in names if name in content), None)
     if name is None:
         raise StudyError(f"{source} has no hyperparameters for {run.env_id}, and none under the name `default`")

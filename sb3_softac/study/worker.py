@@ -174,6 +174,8 @@ def train(study: Study, run: Run) -> None:
     :param run: One of its runs.
     """
     folder = study.folder_of(run)
+    if study.result_of(run).is_dir():
+        raise StudyError(f"{study.result_of(run)} is a folder, in the place of the result: remove it")
     with replacing(study.declaration_of(run)) as file:
         file.write(run.as_json().encode())
     for name in (EVERY, RUN_FOLDER):  # the study keeps checkpoints itself

@@ -278,6 +278,19 @@ def test_a_result_that_does_not_fit(tmp_path, change):
     assert str(study.result_of(study.runs[0])) in why(study)
 
 
+def test_a_result_of_another_declaration(tmp_path):
+    """Put back from a copy, for example: the folder of the run knows nothing of it."""
+    study = declare(tmp_path)
+    for run in study.runs:
+        write(study, run)
+    first = study.runs[0]
+    study.declaration_of(first).parent.mkdir(parents=True)
+    study.declaration_of(first).write_text(first.as_json())
+    assert len(read_results(study)[0]) == 6
+    write(study, first, declaration=np.array(first.as_json().replace("1000", "2000")))
+    assert why(study) == "run with a different declaration (n_timesteps: 2000 -> 1000)"
+
+
 def test_a_run_without_an_evaluation(tmp_path, quick):
     """A callback has ended it before the first one."""
     study = declare(tmp_path)

@@ -356,6 +356,15 @@ def test_a_damaged_result_is_made_again(tmp_path):
     assert numbers(study, run) == before and failure_reason(study, run) is None
 
 
+def test_a_folder_in_the_place_of_a_result(tmp_path):
+    """Said before the training, not after it."""
+    study = read_study(declare(tmp_path, few()))
+    study.result_of(study.runs[0]).mkdir(parents=True)
+    with pytest.raises(StudyError, match="is a folder"), pytest.warns(UserWarning, match="counts as not finished"):
+        work(study, study.runs[0])
+    assert not (study.folder_of(study.runs[0]) / "zoo").exists()
+
+
 def test_a_result_is_on_disk_before_the_checkpoints_are_gone(tmp_path, monkeypatch):
     study = read_study(declare(tmp_path, few(a=("n_timesteps: 300", "n_timesteps: 100"))))
     (run,) = study.runs
