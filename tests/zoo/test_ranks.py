@@ -57,6 +57,19 @@ def test_two_processes_train_one_agent(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_callback_that_stops_one_process_stops_both(tmp_path, rank):
+    options = ("learning_starts:30", f"callback:{{'tests.zoo.stopping.StopOne': dict(rank={rank}, steps=70)}}")
+    process = torchrun(
+        tmp_path, "train", *PENDULUM, *SMALL, *options, "--eval-freq", 50, "--eval-episodes", 1, "-n", 300, "-f", "logs"
+    )
+    assert process.wait(300) == 0, (tmp_path / "output.txt").read_text()[-3000:]
+    run = tmp_path / "logs" / "softac_v1" / "Pendulum-v1_1"
+    model = SoftAC_v1.load(run / "Pendulum-v1.zip")
+    assert model.num_timesteps == 70 and model._n_updates == 39  # none after the step that stops
+
+
+@pytest.mark.slow
 def test_no_search_on_several_processes(tmp_path):
     assert torchrun(tmp_path, *TRAIN, "-optimize").wait(200) != 0
     assert "start a separate program for each worker" in (tmp_path / "output.txt").read_text()

@@ -1,0 +1,16 @@
+"""A callback that stops one of several processes."""
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_softac.common.ranks import own_rank
+
+
+class StopOne(BaseCallback):
+    """Stop the training in one process after a number of steps."""
+
+    def __init__(self, rank: int, steps: int):
+        super().__init__()
+        self.rank, self.steps = rank, steps
+
+    def _on_step(self) -> bool:
+        return own_rank() != self.rank or self.num_timesteps < self.steps
