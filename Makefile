@@ -15,7 +15,7 @@ UV_FLAGS ?= --torch-backend=cpu
 # Where the Zoo's tools are tried
 ZOO_TOOLS ?= .venv-zoo-tools
 
-.PHONY: train test slow lint type format docs oldest zoo-tools clean
+.PHONY: train test slow drills lint type format docs oldest zoo-tools clean
 
 # torch comes first and by itself: with the version pinned, nothing later can replace it by a larger build
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
@@ -32,6 +32,9 @@ test: $(VENV)/.installed
 
 slow: $(VENV)/.installed
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m slow
+
+drills: $(VENV)/.installed
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m drill
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ def test_some_of_them(algorithm, first):
     assert sum(tried.values()) > 10
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_all_of_them(algorithm):

@@ -82,9 +82,14 @@ def assert_clean(result):
         assert word not in result.stderr, result.stderr[-4000:]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(GCC is None, reason="there is no gcc")
-@pytest.mark.parametrize("program", [("-c", STEPS), ("-W", "ignore", "-m", "tests.fast.misfits")], ids=["steps", "misfits"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(("-c", STEPS), id="steps", marks=pytest.mark.slow),
+        pytest.param(("-W", "ignore", "-m", "tests.fast.misfits"), id="misfits", marks=pytest.mark.drill),
+    ],
+)
 def test_addresses_and_undefined_behaviour(tmp_path, program):
     options = dict(ASAN_OPTIONS="detect_leaks=0", UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1")
     flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]

@@ -211,7 +211,7 @@ def child_that_learns(path, steps=60):
     return child
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_a_hundred_pairs_of_programs(tmp_path):
     """Two programs with one folder, the first of which is killed in every other pair: the second completes the training."""
     rng = random.Random(0)

@@ -429,7 +429,7 @@ def test_damaged_rows_are_left_out(kind, tmp_path):
     assert all(0 < n_lost < 100 for n_lost in lost)
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.parametrize("kind", trainings())
 def test_a_hundred_damages(kind, tmp_path):
     assert len(drill(kind, tmp_path, 100)) == 100

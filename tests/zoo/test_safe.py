@@ -489,7 +489,7 @@ def trained(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.parametrize(("tool", "exploit"), CASES, ids=["-".join(case) for case in CASES])
 def test_the_drill(tool, exploit, trained, tmp_path):
     shutil.copytree(trained, tmp_path / "copy")
