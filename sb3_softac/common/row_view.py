@@ -58,6 +58,8 @@ class Rows(_Guard, np.ndarray):
         super().__setitem__(key, value)
 
     def __getattribute__(self, name: str) -> Any:
+        if name == "flat" and _is_read_only(self):  # NumPy's iterator would write, or say nothing of the remedy
+            return _read_only(np.asarray(self).reshape(-1)).view(Rows)
         return refuse if name in METHODS and _is_read_only(self) else super().__getattribute__(name)
 
 
@@ -129,7 +131,7 @@ class RowView(_Guard, NDArrayOperatorsMixin):
         """The methods of arrays; those that would change the copy raise an error."""
         if name.startswith("_"):
             raise AttributeError(name)
-        return refuse if name in METHODS else getattr(np.asarray(self), name)
+        return refuse if name in METHODS else getattr(np.asarray(self).view(Rows), name)
 
     def __getitem__(self, key: Any) -> Any:
         part = self._read(key)

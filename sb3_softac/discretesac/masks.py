@@ -21,6 +21,7 @@ OTHER_NAMES = {
     *(f"{what}_{mask}" for what in _WHAT for mask in ("mask", "masks")),
     *(f"{which}_{what}" for which in _WHICH for what in _WHAT),
     *(f"{which}_{what}_{mask}" for which in _WHICH for what in _WHAT for mask in ("mask", "masks")),
+    *("compute_action_mask", "compute_action_masks", "action_mask_fn", "mask_fn", "mask_actions"),
 }
 """Names under which environments have masks that nobody reads; with ``get_`` in front, too."""
 

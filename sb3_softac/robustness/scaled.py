@@ -108,6 +108,7 @@ class Scaled(Perturbation):
                     self._kept,
                     what,
                     attribute=self._attribute,
+                    slightly=lambda twin: self._apply(twin, 0.999 if strength > 1 else 1.001),
                     rare=self._acts_elsewhere(env),
                 )
             except CannotTry as error:

@@ -66,19 +66,22 @@ def why_no_effect(
     what: str,
     *,
     attribute: str | None = None,
+    slightly: Callable[[gym.Env], None] | None = None,
     rare: bool = False,
 ) -> str | None:
     """
     Play the same actions from the same seeds in two copies of an environment, one of which is changed.
 
     A change has an effect if it makes a difference to an observation, a reward, an action mask or the end of an episode. It
-    may have one if the environment reads the changed attribute: some limits are out of the reach of random actions.
+    may have one if the environment reads the changed attribute: some limits are out of the reach of random actions. A limit
+    that is reached, since a slight change makes a difference, has no effect if this change makes none.
 
     :param env: Environment without wrappers. It is not touched.
     :param change: Changes a copy.
     :param kept: Whether a copy still has what ``change`` gave it.
     :param what: What is changed, for the reason.
     :param attribute: The attribute that is changed, if it is one.
+    :param slightly: Changes the attribute of a copy a little, in the other direction.
     :param rare: Whether the change is known to have an effect in states that random actions may not reach.
     :return: Why the change has no effect; None if it has one, or may have one.
     :raises CannotTry: if there is no copy that runs with random actions.
@@ -91,7 +94,7 @@ def why_no_effect(
         try:
             with _global_generators_restored(), warnings.catch_warnings(), contextlib.ExitStack() as twins:
                 warnings.simplefilter("ignore")
-                reason = _compare(functools.partial(twin, env, twins), change, kept, what, attribute, rare)
+                reason = _compare(functools.partial(twin, env, twins), change, kept, what, attribute, slightly, rare)
         except Exception as caught:
             error = caught
             continue
@@ -108,9 +111,11 @@ def _compare(
     kept: Callable[[gym.Env], bool],
     what: str,
     attribute: str | None,
+    slightly: Callable[[gym.Env], None] | None,
     rare: bool,
 ) -> str | None:
     plain, changed = twin(), twin()
+    read = False
     try:
         change(changed.unwrapped)
     except AttributeError as error:
@@ -126,20 +131,36 @@ def _compare(
                 return f"the environment fails with it: {type(error).__name__}: {error}"
         if not kept(changed.unwrapped):
             return f"the environment itself sets {what} when it is reset or stepped"
-        if reads or rare or (_differs(before, after) and not _is_random(twin, seed, before)):
+        if rare or (_differs(before, after) and not _is_random(twin, seed, before)):
             return None
-    return (
-        f"it made no difference in a trial of {ROUNDS[-1]} steps. Perhaps the environment uses {what} only when it is created "
-        "or drawn, or not at all"
-    )
+        read |= bool(reads)
+    none = f"it made no difference in a trial of {ROUNDS[-1]} steps"
+    if not read:
+        return f"{none}. Perhaps the environment uses {what} only when it is created or drawn, or not at all"
+    if slightly is None or not _acts(slightly, twin, before):
+        return None
+    return f"{none}, although a slight change in the other direction does: {what} seems to be a limit that nothing can pass"
+
+
+def _acts(slightly: Callable[[gym.Env], None], twin: Callable[[], gym.Env], seen: list[Any]) -> bool:
+    """:return: Whether the slight change makes a difference in the last round."""
+    last, nudged = len(ROUNDS) - 1, twin()
+    slightly(nudged.unwrapped)
+    try:
+        return _differs(seen, _last_round(nudged, last)) and not _is_random(twin, last, seen)
+    except Exception:  # for example if a whole number is needed
+        return False
+
+
+def _last_round(env: gym.Env, last: int) -> list[Any]:
+    for seed, steps in enumerate(ROUNDS[:last]):
+        list(_play(env, steps, seed))
+    return list(_play(env, ROUNDS[last], last))
 
 
 def _is_random(twin: Callable[[], gym.Env], last: int, seen: list[Any]) -> bool:
     """:return: Whether another copy shows something else in the last of its rounds, although it is not changed."""
-    control = twin()
-    for seed, steps in enumerate(ROUNDS[:last]):
-        list(_play(control, steps, seed))
-    return _differs(seen, list(_play(control, ROUNDS[last], last)))
+    return _differs(seen, _last_round(twin(), last))
 
 
 def _differs(first: list[Any], second: list[Any]) -> bool:

@@ -26,7 +26,7 @@ from sb3_softac.study.declaration import Line, StudyError, name_of, slug, sugges
 from sb3_softac.study.evaluations import draw
 from sb3_softac.study.perturbed import all_lines, check_lines, read_lines
 from sb3_softac.study.robustness import INTERVAL, Cell, digest_of, evaluate, known_lines, label_of, read_rows
-from sb3_softac.study.user_code import reason_of
+from sb3_softac.study.user_code import import_user_module, reason_of
 from sb3_softac.zoo.safe import SAFE_LOAD, safe_load_is_on
 from sb3_softac.zoo.trained import arguments_of, model_of, name_of_files
 
@@ -179,7 +179,8 @@ def register_environments(args: argparse.Namespace) -> None:
         raise StudyError(str(error)) from error
     importlib.import_module("rl_zoo3.import_envs")
     module, _, env = args.env.rpartition(":")
-    import_packages([*args.gym_packages, *filter(None, [module])])
+    for package in [*args.gym_packages, *filter(None, [module])]:
+        import_user_module(package)
     if env not in gym.registry:
         folders: list[Path] = []
         with contextlib.suppress(StudyError):  # of folders, which are looked for below
@@ -190,22 +191,11 @@ def register_environments(args: argparse.Namespace) -> None:
                 hint = f"If you trust whoever made it, give its modules with --gym-packages, or unset {SAFE_LOAD}"
                 raise StudyError(f"Refused: {folder} names the modules {packages}, which would be imported. {hint}")
             with contextlib.suppress(StudyError):
-                import_packages(packages)
+                for package in packages:
+                    import_user_module(package)
     if env not in gym.registry:
         hint = "If a module of your own registers it, give the module with --gym-packages"
         raise StudyError(f"Unknown environment {args.env!r}, {suggest(env, gym.registry)[:200]}. {hint}")
-
-
-def import_packages(packages: list[str]) -> None:
-    """
-    :param packages: Modules that register environments.
-    :raises StudyError: if one cannot be imported.
-    """
-    for package in packages:
-        try:
-            importlib.import_module(package)
-        except (Exception, SystemExit) as error:  # in the user's code
-            raise StudyError(f"{package} cannot be imported: {reason_of(error)}") from error
 
 
 def file_of(source: Source, args: argparse.Namespace) -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from sb3_softac.study.declaration import Run, Study, StudyError
-from sb3_softac.study.reading import ZooLoader
+from sb3_softac.study.reading import MODULE, ZooLoader
 
 PYTHON_CONFIG = "sb3_softac_study_config_{}"
 _loaded: dict[str, ModuleType] = {}
@@ -38,8 +38,7 @@ def import_user_code(study: Study) -> None:
     sys.path.extend(folder for folder in study.import_folders if folder not in sys.path)
     modules = [run.env.rpartition(":")[0] for run in study.runs]
     for module in dict.fromkeys([*study.gym_packages, *filter(None, modules)]):
-        with _errors_located(f"{module} cannot be imported"):
-            importlib.import_module(module)
+        import_user_module(module)
     for config in dict.fromkeys(run.config for run in study.runs if run.config is not None):
         if not _is_yaml(config):
             _python_config(study, config)
@@ -51,7 +50,23 @@ def _errors_located(what: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        raise StudyError(f"{what}: {reason_of(error)}\n{traceback_of(error)}") from error
+        where = f"\n{traceback_of(error)}" if _frames(traceback.extract_tb(error.__traceback__)) else ""
+        raise StudyError(f"{what}: {reason_of(error)}{where}") from error
+
+
+def import_user_module(name: str) -> None:
+    """
+    :param name: Module that registers environments.
+    :raises StudyError: if it cannot be imported.
+    """
+    with _errors_located(f"{name} cannot be imported"):
+        importlib.import_module(name)
+
+
+def _frames(frames: list[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
+    """:return: Those of the user's code and of what it calls, without the machinery of imports."""
+    without = ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>", importlib.__file__, __file__)
+    return [frame for frame in frames if frame.filename not in without]
 
 
 def traceback_of(error: BaseException) -> str:
@@ -60,9 +75,7 @@ def traceback_of(error: BaseException) -> str:
     :return: Its traceback, without the machinery of imports.
     """
     shown = traceback.TracebackException.from_exception(error)
-    shown.stack = traceback.StackSummary.from_list(
-        [frame for frame in shown.stack if not frame.filename.startswith("<frozen ") and "/importlib/" not in frame.filename]
-    )
+    shown.stack = traceback.StackSummary.from_list(_frames(list(shown.stack)))
     return "".join(shown.format())
 
 
@@ -73,7 +86,7 @@ def reason_of(error: BaseException) -> str:
     """
     if isinstance(error, StudyError):
         return str(error).splitlines()[0]
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen ")]
+    frames = _frames(traceback.extract_tb(error.__traceback__))
     said = textwrap.shorten(str(error), 500)
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {said}{where}"
@@ -86,7 +99,9 @@ def _is_yaml(config: str) -> bool:
 def _python_config(study: Study, config: str) -> ModuleType:
     """:return: The module of a hyperparameter file in Python, run once per process."""
     if not config.endswith(".py"):
-        with _errors_located(f"config: {config} is neither a file in YAML or Python nor a module that can be imported"):
+        if not MODULE.fullmatch(config):
+            raise StudyError(f"config: {config} is neither a file (.yml, .yaml or .py) nor the name of a module")
+        with _errors_located(f"config: {config} is neither a file (.yml, .yaml or .py) nor a module that can be imported"):
             return importlib.import_module(config)
     path = study.path_of(config).resolve()
     if str(path) not in _loaded:

@@ -60,6 +60,7 @@ UNREAD = {
     "an attribute": (lambda: Game(members=dict(action_mask=MASK)), "attribute or method 'action_mask'"),
     "a property": (WithProperty, "attribute or method 'valid_actions'"),
     "a getter": (lambda: Game(members=dict(get_legal_actions=mask)), "'get_legal_actions'"),
+    "what ActionMasker asks for": (lambda: Game(members=dict(mask_fn=lambda env: MASK)), "'mask_fn'"),
     "camel case": (lambda: Game(members=dict(getValidMoves=mask)), "'getValidMoves'"),
     "a private one": (lambda: Game(members=dict(_invalid_action_mask=mask)), "'_invalid_action_mask'"),
     "below a wrapper": (lambda: gym.wrappers.TimeLimit(Game(members=dict(action_mask=mask)), 5), "'action_mask'"),

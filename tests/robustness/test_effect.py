@@ -149,6 +149,14 @@ def test_limits_that_random_actions_do_not_reach(env, name, strength):
     Parameter(gym.make(env), strength, name)
 
 
+def test_a_limit_that_is_reached_and_never_passed():
+    """Actions are no larger than the torque that Pendulum allows."""
+    with pytest.raises(ValueError, match="'max_torque' seems to be a limit that nothing can pass"):
+        Parameter(gym.make("Pendulum-v1"), 2.0, "max_torque")
+    Parameter(gym.make("Pendulum-v1"), 0.5, "max_torque")
+    Parameter(gym.make("Pendulum-v1"), 2.0, "max_speed")
+
+
 def test_an_option_that_is_off():
     """Found out without touching the environment; switched on, it acts."""
     env = gym.make("LunarLander-v3")

@@ -146,11 +146,16 @@ def test_a_preset_by_its_name(tmp_path):
 
 
 WRONG = {
-    "no such module": ({"more": "gym_packages: [my_envs_2]"}, {}, "my_envs_2 cannot be imported: ModuleNotFoundError"),
+    "no such module": ({"more": "gym_packages: [my_envs_2]"}, {}, "my_envs_2'"),
     "an import that fails": (
         {"more": "gym_packages: [broken]"},
         {"broken.py": "\nimport numpy\nimport my_nothing\n"},
         "broken.py, line 3",
+    ),
+    "neither a file nor a module": (
+        {"env": "Pendulum-v1", "of_algorithm": "{config: ../none}"},
+        {},
+        "../none is neither a file (.yml, .yaml or .py) nor the name of a module",
     ),
     "a config that fails": ({"of_algorithm": "{config: own.py}"}, {"own.py": "\n1 / 0\n"}, "own.py, line 2"),
     "a syntax error": ({"of_algorithm": "{config: own.py}"}, {"own.py": "a b"}, "SyntaxError"),
@@ -189,6 +194,7 @@ def test_what_is_wrong_and_where(tmp_path, what):
     with pytest.raises(StudyError) as caught:
         check_names(read_study(path))
     assert message in str(caught.value)
+    assert ("Traceback" in str(caught.value)) == ("fails" in what)
     assert main(["run", str(path)]) == 2
 
 
