@@ -67,6 +67,13 @@ class SquashedMixtureActor(JudgedActor, SquashedActor):
         return logits.squeeze(2).log_softmax(dim=0), mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX).exp()
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        """
+        :param obs: Observations.
+        :param deterministic: Whether to take the mean of a component, the densest or the one with the highest Q, instead of a
+            sample.
+        :return: Actions scaled to [-1, 1] ``[batch, action_dim]``.
+        :raises ValueError: if the highest Q is asked for and the actor has no Q-functions.
+        """
         log_weights, mean, std = self.mixture(obs)
         if not deterministic:
             return th.tanh(self._sample(log_weights, mean, std))
