@@ -145,6 +145,12 @@ def _extractor(value: Any) -> Any:
     return value
 
 
+def _optimizer(value: Any) -> Any:
+    if not callable(value) or (isinstance(value, type) and not issubclass(value, th.optim.Optimizer)):
+        raise TypeError
+    return value
+
+
 def net_arch(*networks: str, required: int = 2) -> Argument:
     """:return: Sizes of hidden layers: one list, or one for each network."""
     names = ", ".join(map(repr, networks))
@@ -171,7 +177,7 @@ POLICY_ARGUMENTS: dict[str, Argument] = {
     "features_extractor_class": optional(Argument("a subclass of SB3's BaseFeaturesExtractor", _extractor)),
     "features_extractor_kwargs": optional(KEYWORD_ARGUMENTS),
     "normalize_images": BOOLEAN,
-    "optimizer_class": subclass("a subclass of torch.optim.Optimizer", th.optim.Optimizer),
+    "optimizer_class": Argument("a subclass of torch.optim.Optimizer, or a function that creates one", _optimizer),
     "optimizer_kwargs": optional(KEYWORD_ARGUMENTS),
     "n_critics": integer(1, " (the papers use 2)"),
     "share_features_extractor": BOOLEAN,
@@ -199,24 +205,29 @@ def check_policy_class(policy: object, base: type[BasePolicy], algorithm: str) -
     )
 
 
-def parameters_of(cls: type) -> dict[str, type] | None:
+OF_SB3 = ("sb3_softac.", "stable_baselines3.")
+
+
+def parameters_of(cls: type) -> tuple[dict[str, type], bool]:
     """
     :param cls: Class.
     :return: Names of its constructor's parameters, those included that it passes on to its base classes, with the class that
-        defines each; None if it accepts any.
+        defines each; and whether it accepts others too. A user's constructor may read its ``**kwargs`` itself.
     """
     found: dict[str, type] = {}
+    accepts_others = False
     for owner in cls.__mro__:
         if "__init__" not in vars(owner):
             continue
         try:
             parameters = inspect.signature(owner.__init__).parameters.values()  # type: ignore[misc]
         except ValueError:  # written in C
-            return None
+            return found, True
         found = {**{p.name: owner for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}, **found}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return found
-    return None
+            return found, accepts_others
+        accepts_others |= not owner.__module__.startswith(OF_SB3)
+    return found, True
 
 
 def merged(defaults: dict[str, Any], given: Any) -> Any:
@@ -233,14 +244,14 @@ def check_keywords(name: str, given: Mapping[str, Any], cls: type, taken: Iterab
     :return: The classes that define the parameters, by name.
     :raises ValueError: if the class has no such parameter, or the algorithm gives it.
     """
-    known = parameters_of(cls)
+    known, accepts_others = parameters_of(cls)
     for key in given:
         if key in taken:
             raise Refused(f"{name}: {key!r} is given by the algorithm itself, leave it out")
-        if known is not None and key not in known:
+        if key not in known and not accepts_others:
             names = sorted(known.keys() - {*taken, "self"})
             raise Refused(f"{name}: {cls.__name__} has no argument {key!r}{did_you_mean(key, names) or f': it has {names}'}")
-    return known or {}
+    return known
 
 
 def check_policy_kwargs(policy_class: type[BasePolicy], given: dict[str, Any]) -> dict[str, Any]:
@@ -255,7 +266,7 @@ def check_policy_kwargs(policy_class: type[BasePolicy], given: dict[str, Any]) -
     kwargs = {
         # A user's policy may give a parameter another meaning
         name: read(f"policy_kwargs: {name}", value, table[name])
-        if name in table and owners.get(name, policy_class).__module__.startswith(("sb3_softac.", "stable_baselines3."))
+        if name in table and owners.get(name, policy_class).__module__.startswith(OF_SB3)
         else value
         for name, value in given.items()
     }
@@ -292,15 +303,19 @@ def _check_optimizer_kwargs(kwargs: dict[str, Any]) -> None:
     optimizer, given = kwargs.get("optimizer_class", th.optim.Adam), kwargs.get("optimizer_kwargs") or {}
     if not kwargs.keys() & {"optimizer_class", "optimizer_kwargs"} or not isinstance(given, dict):
         return
-    check_keywords("policy_kwargs: optimizer_kwargs", given, optimizer, ("params", "lr"))
+    if isinstance(optimizer, type):
+        check_keywords("policy_kwargs: optimizer_kwargs", given, optimizer, ("params", "lr"))
     parameter = th.zeros(1, requires_grad=True)
     parameter.grad = th.zeros(1)
     try:
-        optimizer([parameter], lr=1e-3, **given).step()
+        made = optimizer([parameter], lr=1e-3, **given)
+        if not isinstance(made, th.optim.Optimizer):
+            raise TypeError(f"it returns {shown(made)}, not an optimizer")
+        made.step()
     except Exception as error:
+        name = getattr(optimizer, "__name__", shown(optimizer))
         raise Refused(
-            f"policy_kwargs: optimizer_class={optimizer.__name__} with optimizer_kwargs={shown(given)} cannot train a "
-            f"parameter: {error}"
+            f"policy_kwargs: optimizer_class={name} with optimizer_kwargs={shown(given)} cannot train a parameter: {error}"
         ) from error
 
 
@@ -332,7 +347,7 @@ def check_buffer_kwargs(buffer_class: type[ReplayBuffer], given: dict[str, Any],
     owners = check_keywords("replay_buffer_kwargs", given, buffer_class, taken)
     return {
         name: read(f"replay_buffer_kwargs: {name}", value, BUFFER_ARGUMENTS[name])
-        if name in BUFFER_ARGUMENTS and owners[name].__module__.startswith(("sb3_softac.", "stable_baselines3."))
+        if name in BUFFER_ARGUMENTS and owners.get(name, buffer_class).__module__.startswith(OF_SB3)
         else value
         for name, value in given.items()
     }

@@ -102,8 +102,10 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
                 **off_policy_kwargs,
             }
         )
-        if "use_sde" in (given["policy_kwargs"] or {}):
-            raise Refused("policy_kwargs: 'use_sde' is an argument of the algorithm, give it there")
+        use_sde = given.get("use_sde", False)
+        # SB3 writes it there, and users hand the policy_kwargs of one model to another
+        if differs((given["policy_kwargs"] or {}).pop("use_sde", use_sde), use_sde):
+            raise Refused("policy_kwargs: 'use_sde' is an argument of the algorithm (SoftAC_v1 alone has it), give it there")
         if env is not None:
             # SB3 checks the spaces too, but it cannot know which algorithm to recommend instead.
             check_env(env)

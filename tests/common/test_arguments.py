@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -284,6 +285,10 @@ WRONG = [
         "optimizer_kwargs=.*cannot train a parameter: Invalid beta",
     ),
     (dict(policy_kwargs=dict(optimizer_kwargs=dict(eps=math.nan))), "optimizer_kwargs=.*Invalid epsilon"),
+    (
+        dict(policy_kwargs=dict(optimizer_class=lambda params, lr: None)),
+        "optimizer_class=<lambda> .*: it returns None, not an",
+    ),
     (dict(policy_kwargs=dict(optimizer_class=th.optim.LBFGS)), "optimizer_class=LBFGS .*cannot train a parameter: .*closure"),
     (dict(policy_kwargs=dict(optimizer_class=th.optim.SparseAdam)), "optimizer_class=SparseAdam .*dense gradients"),
     (
@@ -404,10 +409,44 @@ def test_subclasses_with_further_arguments(nothing_is_built):
     for kwargs in (dict(depth=2), dict(net_arch="large"), dict(n_critics=3)):
         with pytest.raises(Built):
             make(Own, policy=OwnPolicy, width=4, policy_kwargs=kwargs)
-    with pytest.raises(ValueError, match="no argument 'dept', did you mean 'depth'"):
-        make(Own, policy=OwnPolicy, policy_kwargs=dict(dept=2))
     with pytest.raises(ValueError, match="activation_fn must be"):
         make(Own, policy=OwnPolicy, policy_kwargs=dict(activation_fn="relu"))
+
+
+class ReadsTheRest(FlattenExtractor):
+    def __init__(self, observation_space, **rest):
+        super().__init__(observation_space)
+        self.width = rest.get("width")
+
+
+@algorithms
+def test_a_user_s_constructor_may_read_further_arguments_itself(algorithm):
+    class OwnPolicy(algorithm.policy_base):
+        def __init__(self, *args, **kwargs):
+            self.label = kwargs.pop("label", None)
+            super().__init__(*args, **kwargs)
+
+    own = dict(features_extractor_class=ReadsTheRest, features_extractor_kwargs=dict(width=3))
+    model = make(algorithm, policy=OwnPolicy, policy_kwargs=dict(net_arch=[4], label="a", **own), buffer_size=10)
+    assert model.policy.label == "a" and model.policy.actor.features_extractor.width == 3
+    with pytest.raises(TypeError, match="unexpected keyword argument 'labl'"):
+        make(algorithm, policy=OwnPolicy, policy_kwargs=dict(labl="a"), buffer_size=10)
+
+
+@algorithms
+@pytest.mark.parametrize("make_optimizer", [partial(th.optim.SGD, momentum=0.5), lambda params, lr: th.optim.Adam(params, lr)])
+def test_a_function_that_creates_the_optimizer(algorithm, make_optimizer):
+    model = trained(algorithm, policy_kwargs=dict(net_arch=[4], optimizer_class=make_optimizer))
+    assert type(model.policy.optimizer) is type(make_optimizer([th.zeros(1)], lr=1.0))
+
+
+@algorithms
+def test_the_policy_kwargs_of_another_model(algorithm, tmp_path):
+    model = trained(algorithm)
+    model.save(tmp_path / "model.zip")
+    for other in (model, algorithm.load(tmp_path / "model.zip")):
+        assert trained(algorithm, policy_kwargs=other.policy_kwargs).policy_kwargs == model.policy_kwargs
+    trained(algorithm, policy_kwargs=dict(net_arch=[4], use_sde=False))  # SB3's SAC
 
 
 # --- Values that are set on a model
