@@ -112,6 +112,31 @@ class ObservationStore:
         if old_second.tobytes() != following.tobytes():
             self._release(old_second, following)
 
+    def add_rows(self, row: int, obs: np.ndarray, next_obs: np.ndarray) -> None:
+        """
+        Store several transitions per environment, as :meth:`add` does one after the other, but sooner.
+
+        :param row: The first row to write; none of the rows is in use.
+        :param obs: Observations ``[n_rows, n_envs, ...]`` in the dtype of the space.
+        :param next_obs: Next observations, likewise.
+        """
+        if self.n_pieces > 1:
+            for number, pair in enumerate(zip(obs, next_obs, strict=True), start=row):
+                self.add(number, *pair)
+            return
+        chain = np.stack([obs, next_obs], axis=1).reshape(2 * len(obs), *self.row_shape)
+        content = chain.view(np.uint8).reshape(*chain.shape[:2], -1)
+        fresh = np.ones(chain.shape[:2], dtype=bool)
+        fresh[1:] = (content[1:] != content[:-1]).any(axis=2)
+        slots = np.zeros(fresh.shape, np.int32)
+        slots[fresh] = taken = self._take(int(fresh.sum()))
+        self.pieces[taken] = chain[fresh]
+        newest = np.maximum.accumulate(np.where(fresh, np.arange(len(chain))[:, None], 0), axis=0)
+        slots = np.take_along_axis(slots, newest, axis=0)
+        self.index[0, row : row + len(obs), :, 0], self.index[1, row : row + len(obs), :, 0] = slots[::2], slots[1::2]
+        self._last, self._last_slots = chain[-1].tobytes(), slots[-1]
+        self._n_rows, self._next_row = self._n_rows + len(obs), (row + len(obs)) % self.size
+
     def get(self, next_obs: bool, where: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         """
         :param next_obs: Whether to use the next observations.

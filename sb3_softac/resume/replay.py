@@ -144,8 +144,9 @@ def _write_rows(buffer: ReplayBuffer, rows: np.ndarray, contents: dict[str, np.n
         first, second = first[part], second[part]
         if isinstance(buffer, SoftReplayBuffer):
             store = buffer.stores[key]
-            for row, *pair in zip(rows.tolist(), first, second, strict=True):
-                store.add(row, *store.fit(*pair))
+            if first.shape != (len(rows), *store.row_shape):
+                raise ValueError(f"observations.{key} has the shape {first.shape}")
+            store.add_rows(rows[0], *(values.astype(store.space.dtype, copy=False) for values in (first, second)))
             continue
         write(f"observations.{key}", first)
         if buffer.optimize_memory_usage:

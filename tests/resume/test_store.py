@@ -154,24 +154,26 @@ def save_for_ever(folder, said):
 
 
 def test_fifty_kills(tmp_path):
+    """After none, one or two checkpoints of a program, and at any point of the next one."""
     save(tmp_path, 1)
-    reading, writing = os.pipe()
-    os.set_blocking(reading, False)
-    said, rng = 1, random.Random(0)
+    said, took, rng = 1, 0.01, random.Random(0)
     for _ in range(50):
-        child = in_child(lambda: save_for_ever(tmp_path, writing))
-        time.sleep(rng.uniform(0.005, 0.15))
-        os.kill(child, signal.SIGKILL)
-        assert os.waitpid(child, 0)[1] == signal.SIGKILL
-        try:
-            while step := os.read(reading, 4):
+        reading, writing = os.pipe()
+        child = in_child(lambda said=writing: save_for_ever(tmp_path, said))
+        os.close(writing)
+        with open(reading, "rb", buffering=0) as steps:
+            for _ in range(rng.randrange(3)):
+                start = time.monotonic()
+                said, took = int.from_bytes(steps.read(4), "little"), time.monotonic() - start
+            time.sleep(rng.random() * took)
+            os.kill(child, signal.SIGKILL)
+            assert os.waitpid(child, 0)[1] == signal.SIGKILL
+            while step := steps.read(4):
                 said = int.from_bytes(step, "little")
-        except BlockingIOError:
-            pass
         newest = check(Store(tmp_path).newest())
         assert newest in (said, said + 1)
         said = newest
-    assert said > 3  # on a machine that is busy with something else too
+    assert said > 25
 
 
 def test_a_full_disk(tmp_path):
