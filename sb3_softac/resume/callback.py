@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, ProgressBarCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.her import HerReplayBuffer
 
 from sb3_softac.common import ranks
@@ -60,7 +62,7 @@ class ExactCheckpoint(BaseCallback):
     :param keep: Number of newest checkpoints to keep. The best one is kept too, by the mean reward of the last evaluation or,
         without evaluations, of the last episodes.
     :param verbose: 0 for no output, 1 to report when checkpoints are saved and resumed.
-    :raises ValueError: if a number is less than 1.
+    :raises ValueError: if a number is less than 1; by ``learn``, if the algorithm has no rollouts, as sb3-contrib's ARS.
     :raises OSError: by ``learn``, if the folder cannot be written.
     :raises ResumeError: by ``learn``, if the folder is in use, all checkpoints are damaged, or they belong to something else.
     """
@@ -88,6 +90,12 @@ class ExactCheckpoint(BaseCallback):
         self._signals = SignalWatch()
 
     def _on_training_start(self) -> None:
+        if not isinstance(self.model, OnPolicyAlgorithm | OffPolicyAlgorithm):
+            raise ValueError(
+                f"ExactCheckpoint cannot resume {type(self.model).__name__}: it saves between two rollouts, and this "
+                "algorithm is derived neither from SB3's OnPolicyAlgorithm nor from its OffPolicyAlgorithm. Use SB3's "
+                "CheckpointCallback"
+            )
         self._lock.acquire(self)
         try:
             self._resume()

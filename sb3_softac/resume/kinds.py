@@ -24,8 +24,10 @@ from sb3_softac.resume import memory
 from sb3_softac.resume.describe import describe
 from sb3_softac.resume.plain import (
     LIBRARIES,
+    LIBRARIES_IN_C,
     REMEDY,
     Kind,
+    LostError,
     Reader,
     ResumeError,
     Writer,
@@ -69,7 +71,10 @@ def read_attributes(reader: Reader, written: dict[str, Any], live: Any, path: st
             continue
         if name not in there and callable(getattr(type(live), name, None)):
             raise ResumeError(f"{path}.{name} is a method, not something that a checkpoint contains")
-        value = reader.read(part, there.get(name), f"{path}.{name}")
+        try:
+            value = reader.read(part, there.get(name), f"{path}.{name}")
+        except LostError:  # it stays as the program has made it
+            continue
         if _may_become(reader, name, there.get(name), value, texts, path) and (name not in there or there[name] is not value):
             _set(live, name, value)
     reader.in_environment = outside
@@ -168,7 +173,10 @@ def read_classes(reader: Reader, written: dict[str, dict[str, Any]]) -> None:
             now = there.get(attribute)
             if part == {"kept": None} or callable(now) or hasattr(now, "__get__"):
                 continue
-            value = reader.read(part, now, f"{name}.{attribute}")
+            try:
+                value = reader.read(part, now, f"{name}.{attribute}")
+            except LostError:
+                continue
             if _may_become(reader, attribute, now, value, True, name) and value is not now:
                 setattr(classes[name], attribute, value)
 
@@ -265,7 +273,8 @@ def _is_object(value: Any) -> bool:
     cls = type(value)
     pointers = len({id(slot) for slot in _slots(cls).values()}) * np.dtype(np.uintp).itemsize
     only_attributes = cls.__basicsize__ <= _Plain.__basicsize__ + pointers and (hasattr(value, "__dict__") or pointers > 0)
-    return only_attributes and not without_state(value) and not issubclass(cls, type) and cls.__itemsize__ == 0
+    known = without_state(value) or cls.__module__.split(".")[0] in LIBRARIES_IN_C
+    return only_attributes and not known and not issubclass(cls, type) and cls.__itemsize__ == 0
 
 
 def _write_items(writer: Writer, value: Any, path: str) -> Any:
@@ -689,6 +698,7 @@ ATOMS = (
     _atom("complex", complex, lambda v: [repr(v.real), repr(v.imag)], lambda c: complex(float(c[0]), float(c[1]))),
     _atom("bytes", bytes, lambda v: base64.b64encode(v).decode(), base64.b64decode),
     _atom("range", range, lambda v: [v.start, v.stop, v.step], lambda c: range(*c)),
+    _atom("size", th.Size, list, th.Size),
     _atom("text", np.str_, str, np.str_),
     _atom("fraction", fractions.Fraction, str, fractions.Fraction),
     _atom("decimal", decimal.Decimal, str, decimal.Decimal),

@@ -8,12 +8,15 @@ that views, closures and other references to it see the restored values; what wa
 
 import collections
 import contextlib
+import hashlib
 import io
 import logging
 import math
 import pathlib
+import pickle
 import random
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -38,6 +41,8 @@ class Origins:
         self._others: list[Any] = []
         self.attributes: dict[int, dict[str, Any]] = {}
         """The attributes of each object by its id."""
+        self.contents: dict[int, str] = {}
+        """Digests of objects that are neither plain data nor known to have no state, by id."""
         self.texts: dict[int, dict[str, str]] = {}
         """Descriptions of attributes that are not restored, of each object by its id."""
         self.trials: dict[str, str | None] = {}
@@ -75,11 +80,17 @@ CONTAINERS = (list, tuple, set, dict, collections.deque)
 DEFINITIONS = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type)
 # Whose classes and functions have no attributes that users change
 LIBRARIES = ("builtins", "gymnasium", "stable_baselines3", "sb3_contrib", "sb3_softac", "numpy", "torch", "mujoco", "ale_py")
+# What consists of more than its attributes
+LIBRARIES_IN_C = ("pandas",)
 DISPLAYS = ("pygame", "matplotlib", "glfw", "OpenGL", "gymnasium.envs.mujoco.mujoco_rendering", "tqdm", "rich")
 
 
 class ResumeError(ValueError):
     """The saved state cannot be read, or does not fit the objects that it should be restored into."""
+
+
+class LostError(ResumeError):
+    """The value could not be saved, and the program has none in its place."""
 
 
 REMEDY = (
@@ -152,46 +163,53 @@ class Writer:
             return {"same": node["n"]}
         kind = next((kind for kind in self.kinds if kind.applies(value)), None)
         if kind is None:
-            if not without_state(value):
-                self.unknown.append(f"{path} ({_module(value)}.{type(value).__qualname__})")
-            return {"kept": self._keep(value, path)}
+            return self._keep(value, path) if without_state(value) else self._keep_unchanged(value, path)
         return self._write_node(kind, value, path)
 
     def _write_node(self, kind: Kind, value: Any, path: str) -> dict[str, Any]:
         node: dict[str, Any] = {}
-        self._seen[id(value)] = node, value
         if self._detached and not kind.plain:
-            self.unknown.append(f"{path} ({_module(value)}.{type(value).__qualname__})")
+            return self._lose(f"{path} ({_module(value)}.{type(value).__qualname__})")
         if self.origins is not None and not self.recording:
-            origin = self.origins.path_of(value)
+            origin, name = self.origins.path_of(value), class_name(value)
             if not kind.plain:
-                self._need(value, origin or path, path)
+                template = self.origins.objects.get(origin or path)
+                if template is None or class_name(template) != name:
+                    return self._lose(f"{path} ({name}, created while the training runs)")
+                self.needs[origin or path] = name
             if origin is not None:
                 node["at"] = None if origin == path else origin
+        self._seen[id(value)] = node, value
         node[kind.name] = kind.write(self, value, path)
         return node
 
-    def _keep(self, value: Any, path: str) -> str | None:
+    def _lose(self, what: str) -> dict[str, Any]:
+        """:return: What stands for a value that cannot be saved."""
+        self.unknown.append(what)
+        return {"lost": None}
+
+    def _keep(self, value: Any, path: str) -> dict[str, Any]:
         """:return: Where a function or class was when training started; None if it was here."""
         if self.origins is None or self.recording or not isinstance(value, DEFINITIONS):
-            return None
+            return {"kept": None}
         if isinstance(value, types.FunctionType):
             self.needs[path] = "function"
         if self.origins.objects.get(path) is value:
-            return None
+            return {"kept": None}
         origin = self.origins.path_of(value)
         if origin is None:
-            self.unknown.append(f"{path} (it has become {getattr(value, '__qualname__', value)} while the training ran)")
-        return origin
+            return self._lose(f"{path} (it has become {getattr(value, '__qualname__', value)} while the training ran)")
+        return {"kept": origin}
 
-    def _need(self, value: Any, origin: str, path: str) -> None:
-        """Note that an object of the class of this one has to be there when it is restored."""
-        assert self.origins is not None
-        name = class_name(value)
-        template = self.origins.objects.get(origin)
-        if template is None or class_name(template) != name:
-            self.unknown.append(f"{path} ({name}, created while the environment runs)")
-        self.needs[origin] = name
+    def _keep_unchanged(self, value: Any, path: str) -> dict[str, Any]:
+        """An object of another kind can stay as the program creates it if it is and contains what it did at the start."""
+        digest = None if self.origins is None else _digest(value)
+        if self.origins is not None and self.recording and digest is not None:
+            self.origins.contents[id(value)] = digest
+        elif digest is None or self.origins is None or self.origins.contents.get(id(value)) != digest:
+            return self._lose(f"{path} ({_module(value)}.{type(value).__qualname__})")
+        origin = self.origins.path_of(value)
+        return {"kept": None if origin == path else origin}
 
     def note_classes(self, value: Any) -> None:
         """
@@ -265,8 +283,8 @@ class Reader:
         if len(names) != 1:
             raise ResumeError(f"{path} is damaged: {sorted(written)[:9]} is not one value")
         (name,), content = names, written[names[0]]
-        if name == "kept":
-            return live if self.origins is None else self.origins.objects.get(content, live)
+        if name in ("kept", "lost"):
+            return self._as_created(name, content, live, path)
         if name == "same":
             return self._values.get(content, live)  # there is none if the program's own settings are used instead
         if name not in self.kinds:
@@ -286,6 +304,12 @@ class Reader:
         self._values[number] = live
         self._values[number] = kind.read(self, content, live, path, in_place)
         return self._values[number]
+
+    def _as_created(self, name: str, origin: str | None, live: Any, path: str) -> Any:
+        """:return: A value that was not saved, as this program has created it."""
+        if name == "lost" and live is None:
+            raise LostError(f"{path} could not be saved")
+        return live if self.origins is None or origin is None else self.origins.objects.get(origin, live)
 
     def _is_of(self, kind: Kind, live: Any) -> bool:
         """:return: Whether a value like this one would be written as this kind."""
@@ -325,6 +349,16 @@ def check_needs(needs: dict[str, str], origins: Origins) -> None:
         live = origins.objects.get(path)
         if class_name(live) != name and not (name == "function" and isinstance(live, types.FunctionType)):
             raise ResumeError(f"{path} is {_called(live)} now, but a {name} was saved. {REMEDY}")
+
+
+def _digest(value: Any) -> str | None:
+    """:return: That of the content; None if it is not known."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return hashlib.sha256(pickle.dumps(value)).hexdigest()
+    except Exception:  # whatever an object does that cannot be pickled
+        return None
 
 
 def without_state(value: Any) -> bool:

@@ -1,5 +1,7 @@
 """ObservationStore against plain arrays: the same observations, in less memory."""
 
+import itertools
+
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -132,3 +134,21 @@ def test_an_observation_that_has_come_again_in_one_environment_only():
     store, log = fill(VECTOR, 20, 3, stream)
     assert_holds(store, log)
     assert len(np.unique(store.index[:, :, [0, 2]])) == 2
+
+
+@pytest.mark.parametrize("n_envs", [1, 3])
+@pytest.mark.parametrize("space", [VECTOR, FRAMES, spaces.Box(-1, 1, ()), spaces.Discrete(3)], ids=str)
+def test_rows_at_once(space, n_envs):
+    """The same as one by one, before and after further rows, and in as little memory."""
+    rng = np.random.default_rng(0)
+    scalars = rng.integers(0, 3, (41, n_envs, 1) if isinstance(space, spaces.Discrete) else (41, n_envs))
+    pairs = list(itertools.pairwise(scalars) if space.shape == () else chain(space, n_envs, 40))
+    expected, log = fill(space, 25, n_envs, pairs)
+    one_by_one, _ = fill(space, 25, n_envs, pairs[:23])
+    store, _ = fill(space, 25, n_envs, pairs[:3])
+    store.add_rows(3, *(np.stack(part).astype(space.dtype) for part in zip(*log[3:23], strict=True)))
+    assert used(one_by_one) <= used(store) <= used(one_by_one) + n_envs * store.n_pieces
+    for number, (obs, next_obs) in enumerate(log[23:], start=23):
+        store.add(number % 25, *store.fit(obs, next_obs))
+    assert_holds(store, log)
+    assert_holds(expected, log)

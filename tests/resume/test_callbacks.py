@@ -5,10 +5,14 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sb3_contrib import ARS
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, EveryNTimesteps, ProgressBarCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
@@ -49,6 +53,53 @@ class Count(BaseCallback):
     def _on_step(self):
         self.seen.append((self.n_calls, self.num_timesteps))
         return True
+
+
+class Creates(Count):
+    """Makes things while it runs that no file can bring back."""
+
+    def __init__(self, create):
+        super().__init__()
+        self.create, self.late, self.several, self.calls = create, None, [], 0
+
+    def _on_step(self):
+        if self.late is None:
+            self.late, self.several = self.create(self), [1, self.create(self)]
+        self.calls += 1
+        return super()._on_step()
+
+
+@pytest.mark.parametrize(
+    "create",
+    [
+        lambda callback: Count(),
+        lambda callback: Fraction,
+        lambda callback: callback._on_step,
+        lambda callback: partial(max, 1),
+        lambda callback: callback.training_env.action_space.__class__(2),
+        lambda callback: threading.Lock(),
+    ],
+    ids=["object", "class", "method", "partial", "space", "lock"],
+)
+@pytest.mark.filterwarnings("ignore:These attributes cannot be saved")
+def test_what_was_created_while_a_callback_ran(create, tmp_path):
+    """It is named when it is saved, and stays as the program creates it; the training goes on."""
+    callbacks = []
+
+    def make():
+        model, _ = maker(DiscreteSAC)()
+        callbacks.append(Creates(create))
+        return model, callbacks[-1:]
+
+    with pytest.warns(UserWarning, match=r"These attributes cannot be saved.*\.late .*\.several\.1 "):
+        expected = uninterrupted(make, 60, tmp_path / "a")
+    assert differences(expected, interrupted(make, 60, tmp_path / "b", cuts=(51,))) == []
+    assert callbacks[0].calls == callbacks[-1].calls == 60 and callbacks[-1].several[0] == 1
+
+
+def test_algorithms_without_rollouts_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"ExactCheckpoint cannot resume ARS: .* Use SB3's CheckpointCallback"):
+        ARS("LinearPolicy", "Pendulum-v1").learn(10, callback=ExactCheckpoint(tmp_path))
 
 
 def test_nested_callbacks(tmp_path):

@@ -1,11 +1,16 @@
 """Environments of users: what is captured by itself, what by a protocol, and what is said where neither is possible."""
 
+import array
+import datetime
 import os
+import re
 import signal
 
 import gymnasium as gym
 import numpy as np
+import pandas as pd
 import pytest
+import torch as th
 from gymnasium import spaces
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -160,7 +165,7 @@ class Wrapped(VecNormalize):
     ("env", "venv", "reason"),
     [
         (Opaque, {}, r"environment: .*\.hidden \(builtins.memoryview\)"),
-        (Growing, {}, r"environment: .*\.late \(Nested.Part, created while the environment runs\)"),
+        (Growing, {}, r"environment: .*\.late \(Nested.Part, created while the training runs\)"),
         (Registered, {}, r"environment 0 \(Registered\) does not repeat its steps .* differs.*get_state\(\) and set_state"),
         ("LunarLanderContinuous-v3", {}, r"this \(.SwigPyObject\) and \d+ more is not plain data: it belongs to Box2D. Wrap"),
         ("Pendulum-v1", dict(vec_env_cls=SubprocVecEnv), "the environments are in other processes. Wrap each environment in"),
@@ -181,6 +186,42 @@ def test_what_cannot_be_captured_is_named_once(algorithm, env, venv, reason, tmp
     # What was observed at the resumption does not follow from what was observed before
     if algorithm is SoftAC_v1:
         assert (model.replay_buffer.timeouts | model.replay_buffer.dones)[51].all()
+
+
+class Constants(Nested):
+    """What environments have that is not plain data, but does not change either."""
+
+    def __init__(self):
+        days = pd.date_range("2020-01-01", periods=3, freq="D")
+        self.prices = pd.DataFrame({"close": [1.0, 2.0, 3.0], "name": ["a", "b", "c"]}, index=days)
+        self.which, self.rest, self.pattern, self.zone = slice(0, 2), (..., slice(None)), re.compile("a+"), datetime.UTC
+        self.numbers, self.size, self.seeds = array.array("d", [1.0]), th.Size([2]), np.random.SeedSequence(3)
+
+    def put(self, value):
+        super().put(value + self.numbers[0] * self.prices["close"].iloc[1])
+
+
+class Changing(Constants):
+    def put(self, value):
+        self.numbers[0] += 0.1
+        super().put(value)
+
+
+class ChangingTable(Constants):
+    def put(self, value):
+        self.prices.iloc[1, 0] += 0.1
+        super().put(value)
+
+
+def test_what_does_not_change_need_not_be_plain(tmp_path):
+    check(maker(SoftAC_v1, Constants), tmp_path, steps=100)
+
+
+@pytest.mark.parametrize(("env", "name"), [(Changing, "numbers"), (ChangingTable, "prices")])
+def test_what_changes_is_named(env, name, tmp_path):
+    model, _ = maker(SoftAC_v1, env)()
+    with pytest.warns(UserWarning, match=rf"episodes start over when training is resumed.*\.{name} \("):
+        model.learn(50, callback=ExactCheckpoint(tmp_path, 25))
 
 
 def test_wrappers_must_be_the_same(tmp_path):
