@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch as th
+from sb3_contrib import QRDQN, TQC, RecurrentPPO
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import BitFlippingEnv
@@ -51,6 +52,20 @@ def test_algorithms_without_a_replay_buffer(algorithm, n_envs, tmp_path):
         return algorithm("MlpPolicy", normalized, **arguments | ({"batch_size": 8} if algorithm is PPO else {})), []
 
     check(make, tmp_path, steps=256, cuts=(110, 200))
+
+
+@pytest.mark.parametrize(("algorithm", "env"), [(TQC, "Pendulum-v1"), (QRDQN, "CartPole-v1")])
+def test_algorithms_of_sb3_contrib(algorithm, env, tmp_path):
+    check(maker(algorithm, env), tmp_path, steps=60, cuts=(40,))
+
+
+@pytest.mark.filterwarnings("ignore:These attributes cannot be saved.*rollout_buffer.pad")
+def test_recurrent_policies(tmp_path):
+    def make():
+        networks = dict(net_arch=[8], lstm_hidden_size=8)
+        return RecurrentPPO("MlpLstmPolicy", "CartPole-v1", n_steps=16, batch_size=8, seed=3, policy_kwargs=networks), []
+
+    check(make, tmp_path, steps=96, cuts=(60,))
 
 
 @pytest.mark.slow
