@@ -86,12 +86,12 @@ class Processes:
             self._running.append(process)
             # As it was declared when the study was started, whatever becomes of the file meanwhile
             process.communicate(pickle.dumps((self.study, run)))
-        if process.returncode == 0:
+        if process.returncode == 0 and self.study.result_of(run).exists():
             return None
-        said = log.read_bytes()[start:].decode(errors="replace").strip().splitlines()
         reason = failure_reason(self.study, run) or end_of_process(process.returncode)
         if reason is None:
-            reason = said[-1] if said else "no output"
+            said = log.read_bytes()[start:].decode(errors="replace").strip().splitlines()
+            reason = "ended without a result or an error; " + (f"its last output: {said[-1]}" if said else "no output")
         if process.returncode not in INTERRUPTED and not failure.exists():
             write_failure(self.study, run, f"{reason}\n")
         return f"{reason} (exit code {process.returncode}, see {log})"

@@ -9,6 +9,8 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +32,7 @@ from sb3_softac.study.archive import write_arrays
 from sb3_softac.study.callbacks import EveryNCalls, ProgressFile, QuietEvaluation, TrainingClock
 from sb3_softac.study.checks import made_otherwise
 from sb3_softac.study.declaration import Run, Study, StudyError
+from sb3_softac.study.local import INTERRUPTED
 from sb3_softac.study.results import is_finished, write_failure
 from sb3_softac.study.user_code import import_user_code, reason_of, traceback_of, with_defaults
 from sb3_softac.zoo.resume import EVERY, RUN_FOLDER, resumable
@@ -160,10 +163,22 @@ def work(study: Study, run: Run) -> None:
             if change := made_otherwise(study, run):
                 raise StudyError(f"{run.id} was started with a different declaration ({change})")
             if not is_finished(study, run):
-                train(study, run)
+                with _exits_as_errors():
+                    train(study, run)
         except Exception as error:
             write_failure(study, run, f"{reason_of(error)}\n\n{traceback_of(error)}")
             raise
+
+
+@contextmanager
+def _exits_as_errors() -> Iterator[None]:
+    """Turn the end of the process by code of the user into an error; a checkpoint on a signal ends it, too, and may."""
+    try:
+        yield
+    except SystemExit as error:
+        if error.code in INTERRUPTED:
+            raise
+        raise StudyError(f"the training ended the process: {reason_of(error)}") from error
 
 
 def train(study: Study, run: Run) -> None:

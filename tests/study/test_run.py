@@ -261,8 +261,21 @@ def fake_work(monkeypatch, code):
 
 
 ENDS = {
-    "the last line": ("import sys; print('what'); print('why'); sys.exit(3)", "why (exit code 3", "why"),
-    "nothing said": ("import os; os._exit(4)", "no output (exit code 4", "no output"),
+    "the last line": (
+        "import sys; print('what'); print('why'); sys.exit(3)",
+        "ended without a result or an error; its last output: why (exit code 3",
+        "ended without a result or an error; its last output: why",
+    ),
+    "nothing said": (
+        "import os; os._exit(4)",
+        "ended without a result or an error; no output (exit code 4",
+        "ended without a result or an error; no output",
+    ),
+    "as if all were well": (
+        "pass",
+        "ended without a result or an error; no output (exit code 0",
+        "ended without a result or an error; no output",
+    ),
     "killed": (
         "import os; print('training', flush=True); os.kill(os.getpid(), 9)",
         "killed by signal 9 (SIGKILL), perhaps because memory ran out (exit code -9",
@@ -312,12 +325,15 @@ def test_the_bar_of_a_failed_run_stays_where_it_was(tmp_path, monkeypatch):
     assert shown[-1] == (0, {"completed": 420, "description": "small, steps (1 of 2 runs failed)"})
 
 
+ENDINGS = {"interrupt": KeyboardInterrupt(), "exit": SystemExit(0)}
+
+
 class Broken(BaseCallback):
     """Ends a training as an accident or an interruption would."""
 
     def _on_step(self) -> bool:
         if self.num_timesteps == 150:
-            raise KeyboardInterrupt if os.environ.get("BROKEN") == "interrupt" else RuntimeError("an\n accident")
+            raise ENDINGS.get(os.environ.get("BROKEN"), RuntimeError("an\n accident"))
         return True
 
 
@@ -333,6 +349,15 @@ def test_a_run_that_fails_leaves_its_reason(tmp_path):
     assert "Traceback" in study.failure_of(run).read_text() and not study.result_of(run).exists()
     (cut,), (missing,) = read_results(study)[1:]
     assert cut.timesteps.tolist() == [100] and missing.why.startswith("failed: RuntimeError: an accident")
+
+
+def test_a_run_that_ends_the_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("BROKEN", "exit")
+    study = read_study(declare(tmp_path, few(a=BROKEN)))
+    (run,) = study.runs
+    with pytest.raises(StudyError, match=r"the training ended the process: SystemExit: 0 \(.*test_run\.py, line \d+\)"):
+        work(study, run)
+    assert failure_reason(study, run).startswith("the training ended the process: SystemExit")
 
 
 def test_an_interrupted_run_is_not_finished(tmp_path, monkeypatch):
@@ -401,7 +426,7 @@ def test_a_file_that_changes_while_the_study_runs(tmp_path, monkeypatch):
     path.write_text("nothing")
     taken = tmp_path / "taken"
     fake_work(monkeypatch, f"import sys; open({str(taken)!r}, 'wb').write(sys.stdin.buffer.read())")
-    assert local.Processes(study).run(study.runs[0]) is None
+    local.Processes(study).run(study.runs[0])
     assert pickle.loads(taken.read_bytes()) == (study, study.runs[0])
 
 
