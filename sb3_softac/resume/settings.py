@@ -229,7 +229,7 @@ def environment_leaves(tree: dict[str, Any], tensors: dict[str, th.Tensor]) -> d
             if "state" in pairs:
                 arrays = {key: tensors[part["array"]["data"]] for key, part in pairs["arrays"]["dict"][1:]}
                 texts |= leaves(json.loads(pairs["state"])["environments"][0], arrays, f"environments.{number}")
-    return {name: text for name, text in texts.items() if not name.endswith(".t_start")}
+    return {name: text for name, text in texts.items() if not name.endswith((".t_start", ".episode_start_time"))}
 
 
 def differences(saved: dict[str, str], now: dict[str, str]) -> list[str]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch as th
+from gymnasium.wrappers import RecordEpisodeStatistics
 from sb3_contrib import QRDQN, TQC, RecurrentPPO
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
@@ -66,6 +67,10 @@ def test_recurrent_policies(tmp_path):
         return RecurrentPPO("MlpLstmPolicy", "CartPole-v1", n_steps=16, batch_size=8, seed=3, policy_kwargs=networks), []
 
     check(make, tmp_path, steps=96, cuts=(60,))
+
+
+def test_times_are_not_compared(tmp_path):
+    check(maker(DiscreteSAC, venv=dict(wrapper_class=RecordEpisodeStatistics)), tmp_path, steps=60, cuts=(40,))
 
 
 @pytest.mark.slow
