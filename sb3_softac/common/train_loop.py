@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from itertools import chain
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -44,9 +45,9 @@ def running_statistics(network: th.nn.Module) -> dict[str, th.Tensor]:
     return named_tensors((name, buffer) for name, buffer in network.named_buffers() if "running_" in name)
 
 
-def followed_shapes(network: th.nn.Module) -> dict[str, th.Size]:
-    """:return: The shapes of everything that a target takes over from its network, by name."""
-    tensors = named_tensors(network.named_parameters()) | running_statistics(network)
+def followed_shapes(network: th.nn.Module, parameters: dict[str, th.nn.Parameter]) -> dict[str, th.Size]:
+    """:return: The shapes of everything that a target takes over from its network, by name; the parameters are given."""
+    tensors = named_tensors(parameters.items()) | running_statistics(network)
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 
@@ -193,8 +194,11 @@ class TrainLoop(OffPolicyAlgorithm):
         :raises ValueError: if a network was changed (for example pruned) and its target was not, so that the target cannot
             follow; or if an optimizer does not hold what a loss is to train.
         """
+        networks = {name: getattr(self.policy, name) for name in {*self.trains.values(), *chain(*self.targets.items())}}
+        # Once each: this runs before each round of gradient steps
+        parameters_of = {name: dict(network.named_parameters()) for name, network in networks.items()}
         for name, target_name in self.targets.items():
-            ours, theirs = (followed_shapes(getattr(self.policy, part)) for part in (name, target_name))
+            ours, theirs = (followed_shapes(networks[part], parameters_of[part]) for part in (name, target_name))
             if ours != theirs:
                 differing = sorted({key for key, _ in ours.items() ^ theirs.items()})
                 raise ValueError(
@@ -203,8 +207,7 @@ class TrainLoop(OffPolicyAlgorithm):
                 )
         held = {id(each) for optimizer in self._optimizers for group in optimizer.param_groups for each in group["params"]}
         for name in dict.fromkeys(self.trains.values()):
-            network = getattr(self.policy, name)
-            parameters = list(network.parameters())
+            network, parameters = networks[name], parameters_of[name].values()
             if missing := [each for each in parameters if each.requires_grad and id(each) not in held]:
                 raise ValueError(
                     f"policy.{name} would not be trained, because policy.optimizer does not hold its parameters "
