@@ -62,8 +62,8 @@ class TabularMDP:
         initial: np.ndarray | None = None,
     ) -> "TabularMDP":
         """
-        Probabilities may have any floating-point type. Those of less than double precision sum to 1 up to their rounding
-        errors, and are divided by their sums.
+        Probabilities may have any floating-point type. Those of less than double precision, also if they were converted to it,
+        sum to 1 up to their rounding errors, and are divided by their sums.
 
         :param transitions: Dense probabilities ``[n_states, n_actions, n_states]``, or sparse ones
             ``[n_states * n_actions, n_states]``.
@@ -166,12 +166,17 @@ class TabularMDP:
 def in_double_precision(probabilities: np.ndarray | sparse.spmatrix) -> np.ndarray | sparse.spmatrix:
     """
     :param probabilities: One distribution in each row, of any type.
-    :return: The same in double precision. Rows that were given in less, and sum to 1 up to rounding errors, are divided by
-        their sums.
+    :return: The same in double precision. Rows that were rounded to less, and sum to 1 up to that, are divided by their sums.
     """
     result, kind = probabilities.astype(np.float64), probabilities.dtype
-    if not np.issubdtype(kind, np.floating) or kind.itemsize >= 8:
+    if not np.issubdtype(kind, np.floating):
         return result
+    # Doubles may have been read from a table in single precision, and are left alone where they are exact
+    single = float(np.finfo(np.float32).eps)
+    least, most = (1e-8, 2.0 * single) if kind.itemsize >= 8 else (0.0, 32.0 * float(np.finfo(kind).eps))
     sums = np.asarray(result.sum(axis=-1))
-    divisors = np.where(np.abs(sums - 1.0) <= 32.0 * float(np.finfo(kind).eps), sums, 1.0)
+    error = np.abs(sums - 1.0)
+    if not (error > least).any():
+        return result
+    divisors = np.where((error > least) & (error <= most), sums, 1.0)
     return sparse.diags(1.0 / divisors.ravel()) @ result if sparse.issparse(result) else result / divisors[..., None]

@@ -44,6 +44,9 @@ def test_tables_of_any_precision(kind):
     if kind is np.float32:
         thin = TabularMDP.from_arrays(sparse.csr_matrix(transitions.reshape(60, 30)), rewards, 0.9, initial=initial)
         np.testing.assert_allclose(thin.transitions.toarray(), dense.transitions.toarray(), atol=1e-15)
+        converted = TabularMDP.from_arrays(transitions.astype(float), rewards, 0.9, initial=initial.astype(float))
+        np.testing.assert_allclose(converted.transitions.toarray(), dense.transitions.toarray(), atol=1e-7)
+        np.testing.assert_allclose(converted.transitions.sum(axis=1), 1.0, atol=1e-8)
 
 
 @pytest.mark.parametrize(("kind", "error"), [(np.float16, 0.1), (np.float32, 1e-4), (np.float64, 1e-6)])
