@@ -110,6 +110,7 @@ def test_the_resumed_training_is_the_same(capfd):
     assert "cut off" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_study_example(tmp_path):
     page = main_of("study")(timesteps=300, seeds=1, folder=str(tmp_path))
     assert page.stat().st_size > 10_000 and page.read_text().count("SoftAC_v1") > 1

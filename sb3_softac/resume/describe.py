@@ -59,7 +59,7 @@ def _parts(value: Any) -> dict[str | None, Any] | None:
     if isinstance(value, types.FunctionType):
         return {OWN: _text(value), **_variables(value)}
     simple = (type, enum.Enum, types.ModuleType, types.BuiltinFunctionType, spaces.Space, th.nn.Module)
-    if not isinstance(value, simple) and hasattr(value, "__dict__") and type(value).__module__ != "builtins":
+    if not isinstance(value, simple) and hasattr(value, "__dict__") and getattr(type(value), "__module__", "") != "builtins":
         return {OWN: _qualified(type(value)), **vars(value)}
     return None
 

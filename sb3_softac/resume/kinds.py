@@ -32,6 +32,7 @@ from sb3_softac.resume.plain import (
     ResumeError,
     Writer,
     class_name,
+    module_of,
     names_files,
     without_state,
 )
@@ -273,7 +274,7 @@ def _is_object(value: Any) -> bool:
     cls = type(value)
     pointers = len({id(slot) for slot in _slots(cls).values()}) * np.dtype(np.uintp).itemsize
     only_attributes = cls.__basicsize__ <= _Plain.__basicsize__ + pointers and (hasattr(value, "__dict__") or pointers > 0)
-    known = without_state(value) or cls.__module__.split(".")[0] in LIBRARIES_IN_C
+    known = without_state(value) or module_of(cls).split(".")[0] in LIBRARIES_IN_C
     return only_attributes and not known and not issubclass(cls, type) and cls.__itemsize__ == 0
 
 

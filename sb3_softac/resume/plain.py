@@ -169,7 +169,7 @@ class Writer:
     def _write_node(self, kind: Kind, value: Any, path: str) -> dict[str, Any]:
         node: dict[str, Any] = {}
         if self._detached and not kind.plain:
-            return self._lose(f"{path} ({_module(value)}.{type(value).__qualname__})")
+            return self._lose(f"{path} ({module_of(type(value))}.{type(value).__qualname__})")
         if self.origins is not None and not self.recording:
             origin, name = self.origins.path_of(value), class_name(value)
             if not kind.plain:
@@ -207,7 +207,7 @@ class Writer:
         if self.origins is not None and self.recording and digest is not None:
             self.origins.contents[id(value)] = digest
         elif digest is None or self.origins is None or self.origins.contents.get(id(value)) != digest:
-            return self._lose(f"{path} ({_module(value)}.{type(value).__qualname__})")
+            return self._lose(f"{path} ({module_of(type(value))}.{type(value).__qualname__})")
         origin = self.origins.path_of(value)
         return {"kept": None if origin == path else origin}
 
@@ -215,7 +215,7 @@ class Writer:
         """
         :param value: An object: its classes, except those of libraries, may have attributes that change.
         """
-        self.classes.update((cls, None) for cls in type(value).__mro__ if cls.__module__.split(".")[0] not in LIBRARIES)
+        self.classes.update((cls, None) for cls in type(value).__mro__ if module_of(cls).split(".")[0] not in LIBRARIES)
 
     def leave(self, value: Any) -> None:
         """
@@ -368,7 +368,7 @@ def without_state(value: Any) -> bool:
     """
     if isinstance(value, io.IOBase):
         return value.closed or not value.readable()  # the position in a file that is read is a state
-    return isinstance(value, WITHOUT_STATE) or _module(value).startswith(DISPLAYS)
+    return isinstance(value, WITHOUT_STATE) or module_of(type(value)).startswith(DISPLAYS)
 
 
 def class_name(value: Any) -> str:
@@ -389,5 +389,6 @@ def _saved_class(kind: str, content: Any) -> str:
     return f"a {content['class']}" if isinstance(content, dict) and "class" in content else f"a value of the kind {kind!r}"
 
 
-def _module(value: Any) -> str:
-    return getattr(type(value), "__module__", "")  # SWIG's types have none
+def module_of(cls: type) -> str:
+    """:return: Name of the module that a class is from; an empty text for SWIG's types, which name none."""
+    return getattr(cls, "__module__", "")

@@ -133,6 +133,7 @@ def test_all_have_the_same_networks(algorithm):
     assert algorithm is DiscreteSAC or not np.array_equal(rewards, others)
 
 
+@pytest.mark.slow
 def test_resumed_together(tmp_path):
     """One of them has come further before it was killed: they go on from where both have been."""
     (straight, _), _ = on_all(trained, SoftAC_v1, tmp_path / "straight", 60, {})

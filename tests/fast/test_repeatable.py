@@ -64,6 +64,7 @@ def test_from_run_to_run(algorithm, n_threads):
         assert_equal(state_of(models[0]), state_of(model))
 
 
+@pytest.mark.slow
 def test_resumed_in_another_process(tmp_path):
     models = {}
     try:

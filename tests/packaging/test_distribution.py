@@ -117,7 +117,9 @@ def test_libraries_are_in_the_wheel(built):
         assert not any(name.endswith((".so", ".o")) for name in archive.getnames())
 
 
-@pytest.mark.parametrize("kind", ["wheel", "sdist", "editable", "strict editable"])
+@pytest.mark.parametrize(
+    "kind", ["wheel", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sdist", "editable", "strict editable"))]
+)
 def test_install_use_uninstall(kind, built, source, make_environment, tmp_path):
     wheel, sdist = built
     python, site = make_environment()

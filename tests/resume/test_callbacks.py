@@ -227,6 +227,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 def test_in_new_processes(tmp_path):
     for hash_seed, cut in [("1", 60), ("2", 100), ("3", 10**9)]:
         command = [sys.executable, "-c", PROGRAM, str(tmp_path / "cut"), str(cut), str(tmp_path / "end")]

@@ -63,6 +63,7 @@ def test_plots(trained):
     assert (trained / "curve.svg").exists()
 
 
+@pytest.mark.slow
 def test_subprocesses_and_a_configuration_of_ones_own(tmp_path):
     (tmp_path / "mine.yml").write_text(
         "Pendulum-v1:\n  policy: MlpPolicy\n  n_timesteps: 100\n  n_envs: 2\n  normalize: true\n  ent_coef: 0.7\n"
@@ -83,6 +84,7 @@ def test_optimize_and_train_with_what_was_found(tmp_path):
     assert saved_config(tmp_path, 2)["actor_q"] in ("min", "first")
 
 
+@pytest.mark.slow
 def test_without_the_start_up_file(tmp_path):
     off = {"SB3_SOFTAC_NO_ZOO": "1"}
     assert "invalid choice: 'softac_v1'" in run_as_typed(tmp_path, "rl_zoo3.train", *PENDULUM, expect=2, **off)

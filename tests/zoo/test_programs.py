@@ -12,6 +12,7 @@ from sb3_softac.zoo.programs import absolute_output, find_programs
 from tests.zoo.commands import PENDULUM, SMALL, run, run_as_typed
 
 
+@pytest.mark.slow
 def test_record_training_where_neither_python_nor_ffmpeg_is_on_the_path(tmp_path):
     run(tmp_path, "rl_zoo3.train", *PENDULUM, "-n", 120, "--eval-freq", -1, *SMALL)
     arguments = (*PENDULUM, "-f", "logs", "-n", 20, "-o", "videos", "--gif")
