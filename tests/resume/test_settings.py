@@ -137,6 +137,7 @@ def test_another_program_is_refused_before_anything_changes(algorithm, changes, 
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Training and eval env are not of the same type")
 def test_other_processes_are_refused(checkpoint):
     with pytest.raises(ValueError, match="environment: SubprocVecEnv now, but DummyVecEnv of"):
         program(SoftAC_v1, checkpoint(SoftAC_v1), env=functools.partial(pendulum, vec_env_cls=SubprocVecEnv))
