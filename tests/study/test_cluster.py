@@ -68,7 +68,7 @@ def test_why_a_run_failed(tmp_path):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.drill  # two programs that start Ray at a time find each other's cluster
 def test_a_run_that_fails(tmp_path):
     """With its traceback, although Ray shows no log."""
     path = declare(tmp_path, few(a=("tests.interrupt.Interrupt", "tests.study.test_run.Broken")))

@@ -242,8 +242,9 @@ def test_hyperparameter_files_are_read_once(tmp_path, name):
         check_unchanged(frozen(later))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ["local", "ray"])
+@pytest.mark.parametrize(
+    "engine", [pytest.param("local", marks=pytest.mark.slow), pytest.param("ray", marks=pytest.mark.drill)]
+)
 def test_from_the_command_line(tmp_path, engine):
     """Processes that are started elsewhere find the same modules."""
     if engine == "ray":
