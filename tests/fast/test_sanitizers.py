@@ -38,6 +38,8 @@ for number, arch in enumerate(ARCHITECTURES):
         policy_kwargs = dict(net_arch=arch, activation_fn=(nn.ReLU, nn.Tanh)[number % 2], n_critics=1 + done % 4)
         if algorithm is SoftAC_v1:
             arguments = dict(arguments, n_critics=policy_kwargs.pop("n_critics"))
+        elif isinstance(arch, dict):  # it has no value network
+            policy_kwargs["net_arch"] = {name: sizes for name, sizes in arch.items() if name != "vf"}
         policy_kwargs["optimizer_kwargs"] = dict(amsgrad=done % 2 == 0)
         obs = spaces.Box(-1, 1, ((3, 300)[done % 7 == 0],), np.float32)
         ent_coef = ("auto", 0.2)[done % 3 == 0]
