@@ -18,7 +18,7 @@ import numpy as np
 import torch as th
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
-from sb3_softac.common import train_loop
+from sb3_softac.algorithm import train_loop
 
 RESULT = Path(__file__).parent / "results" / "finite_check.csv"
 CASES = {SoftAC_v1: ("Walker2d-v4", 256), DiscreteSAC: ("CartPole-v1", 64), SQL: ("Pendulum-v1", 128)}

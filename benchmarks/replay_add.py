@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 
-from sb3_softac.common.buffers import SoftReplayBuffer
+from sb3_softac.replay.buffer import SoftReplayBuffer
 
 ENVIRONMENTS = (1, 4, 16, 64, 256, 1024, 4096)
 OBSERVATIONS, ACTIONS = spaces.Box(-np.inf, np.inf, (17,), np.float64), spaces.Box(-1, 1, (6,))

@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 
-from sb3_softac.common.buffers import SoftReplayBuffer
+from sb3_softac.replay.buffer import SoftReplayBuffer
 from sb3_softac.resume import replay
 from sb3_softac.resume.store import Store
 

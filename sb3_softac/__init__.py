@@ -3,8 +3,8 @@
 from importlib.metadata import PackageNotFoundError, version
 
 import sb3_softac.envs  # noqa: F401  (registers the environments with Gymnasium)
-from sb3_softac.common.functions import remember
 from sb3_softac.discretesac import DiscreteSAC
+from sb3_softac.engines.functions import remember
 from sb3_softac.softac_v1 import SoftAC_v1
 from sb3_softac.sql import SQL
 

@@ -5,9 +5,9 @@ from collections.abc import Generator
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when NumPy and PyTorch are imported
-# The plain way is the specification, and what most tests look into; tests/fast compares the fast way with it
+# The plain way is the specification, and what most tests look into; tests/engines/native compares the fast way with it
 os.environ.setdefault("SB3_SOFTAC_FAST", "0")
-# Most tests compare numbers of a CPU; TEST_GPU=0 is for tests/cuda
+# Most tests compare numbers of a CPU; TEST_GPU=0 is for tests/engines/cuda_graphs
 os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("TEST_GPU", "")
 
 import numpy as np

@@ -20,17 +20,17 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_softac.common.arguments import ARGUMENTS, EXTENT, merged
-from sb3_softac.common.batch import Batch
-from sb3_softac.common.checks import Argument, keyword_table, number, one_of
-from sb3_softac.common.policies import NetworkOfPolicy
-from sb3_softac.common.temperature import Bounds
+from sb3_softac.algorithm.arguments import ARGUMENTS, EXTENT, merged
+from sb3_softac.algorithm.policies import NetworkOfPolicy
+from sb3_softac.checks import Argument, keyword_table, number, one_of
+from sb3_softac.discrete.off_policy import DiscreteOffPolicyAlgorithm
 from sb3_softac.discretesac.entropy_ratio import EntropyRatio
-from sb3_softac.discretesac.off_policy import DiscreteOffPolicyAlgorithm
 from sb3_softac.discretesac.policies import CnnPolicy, DiscreteSACPolicy, MlpPolicy, MultiInputPolicy
+from sb3_softac.entropy.temperature import Bounds
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target
 from sb3_softac.equations.discrete_sac import policy_entropy, policy_loss, soft_state_value
 from sb3_softac.equations.stable_discrete_sac import clipped_q_loss, entropy_penalty
+from sb3_softac.replay.batch import Batch
 
 POSITIVE = number("a finite number greater than 0 (leave it out to disable it)", lambda value: value > 0.0)
 
@@ -65,7 +65,7 @@ class DiscreteSAC(EntropyRatio, DiscreteOffPolicyAlgorithm):
     :param target_update_interval: Gradient steps between two updates of the target, counted over the whole training.
     :param target_entropy: Target entropy for a learned temperature: ``"auto"`` for the paper's 0.98 log|A|, ``"ratio_0.5"``
         for 0.5 log|A|, a number of nats, or a schedule as a dictionary, ``dict(schedule="linear", start=0.98, end=0.3)`` or
-        ``dict(schedule="drop", start=0.98)`` (:mod:`sb3_softac.discretesac.target_entropy` has all options). Branches are
+        ``dict(schedule="drop", start=0.98)`` (:mod:`sb3_softac.entropy.target_entropy` has all options). Branches are
         summed, and only allowed actions are counted.
     :param ent_coef_bounds: Smallest and largest value of a learned temperature, each may be None; None for no bounds.
     :param critic_ent_coef_scale: Factor in [0, 1] of the entropy in the Q target: 1 is the paper, 0 the decoupled critic of

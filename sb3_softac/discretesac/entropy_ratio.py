@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm
-from sb3_softac.discretesac.branches import Branches
-from sb3_softac.discretesac.target_entropy import DroppingTarget, make_target_entropy
+from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
+from sb3_softac.discrete.branches import Branches
+from sb3_softac.entropy.target_entropy import DroppingTarget, make_target_entropy
 
 # Entropy, as a part of the largest possible one, that a working policy does not fall to while its target is larger than 0.1
 LOST_RATIO = 1e-3
@@ -14,7 +14,7 @@ class EntropyRatio(SoftOffPolicyAlgorithm):
     """
     The part of DiscreteSAC that handles its target entropy.
 
-    The constructor's parameters are those of :class:`~sb3_softac.common.off_policy.SoftOffPolicyAlgorithm`.
+    The constructor's parameters are those of :class:`~sb3_softac.algorithm.off_policy.SoftOffPolicyAlgorithm`.
     """
 
     branches: Branches

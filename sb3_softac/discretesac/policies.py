@@ -15,9 +15,9 @@ from stable_baselines3.common.torch_layers import (
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
-from sb3_softac.common.policies import SoftPolicy, require_finite_actions
-from sb3_softac.discretesac.branches import Branches
-from sb3_softac.discretesac.networks import CategoricalActor, StackedDiscreteCritic
+from sb3_softac.algorithm.policies import SoftPolicy, require_finite_actions
+from sb3_softac.discrete.branches import Branches
+from sb3_softac.discrete.networks import CategoricalActor, StackedDiscreteCritic
 
 
 class DiscreteSACPolicy(SoftPolicy):

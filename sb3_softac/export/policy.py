@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
-from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm
+from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
 
 # Single precision has 7 digits: beyond this ratio of mean to standard deviation, fewer than 4 of them would be left of the
 # deviation from the mean

@@ -11,8 +11,8 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
-from sb3_softac.common.model_files import replacing
-from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm
+from sb3_softac.algorithm.model_files import replacing
+from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
 from sb3_softac.export.policy import ExportedPolicy, exported_policy
 
 OBSERVATIONS, MASKS, ACTIONS = "observations", "action_masks", "actions"

@@ -14,11 +14,11 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
-from sb3_softac.common.model_files import ROOM, networks_that_fit, replacing
-from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm
-from sb3_softac.common.plain_files import open_plain
-from sb3_softac.common.plain_json import NotPlain, declared_size, from_plain, spaces_in, to_plain
+from sb3_softac.algorithm.model_files import ROOM, networks_that_fit, replacing
+from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
+from sb3_softac.algorithm.plain_json import NotPlain, declared_size, from_plain, spaces_in, to_plain
 from sb3_softac.export.policy import ExportedPolicy, Normalization, exported_policy
+from sb3_softac.files.plain_files import open_plain
 
 FORMAT = 1
 ALGORITHMS: dict[str, type[SoftOffPolicyAlgorithm]] = {kind.__name__: kind for kind in (SoftAC_v1, DiscreteSAC, SQL)}

@@ -14,7 +14,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.her import HerReplayBuffer
 
-from sb3_softac.common import ranks
+from sb3_softac.algorithm import distributed
 from sb3_softac.resume.checkpoint import Checkpoint, Segment
 from sb3_softac.resume.lock import FolderLock
 from sb3_softac.resume.logs import iteration_of, read_logs, set_iteration, write_logs
@@ -109,7 +109,9 @@ class ExactCheckpoint(BaseCallback):
         """Continue from the newest checkpoint, if there is one."""
         self._steps, self._on_disk, self._missing = 0, {}, np.zeros(0, int)
         # Processes that train one agent go on together, from where all of them have been
-        together = ranks.common([path.name for path in self._store.checkpoints()]) if ranks.several() else None
+        together = (
+            distributed.common([path.name for path in self._store.checkpoints()]) if distributed.is_distributed() else None
+        )
         self._resumed = self._store.newest(together)
         self._start = note_start(self.model, self._callbacks)
         self._warned = set()

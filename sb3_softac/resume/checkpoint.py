@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 
-from sb3_softac.common.plain_files import open_plain, read_plain_json
+from sb3_softac.files.plain_files import open_plain, read_plain_json
 from sb3_softac.resume.plain import ResumeError
 
 FORMAT = 1

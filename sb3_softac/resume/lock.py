@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_softac.common.plain_files import read_plain_json
+from sb3_softac.files.plain_files import read_plain_json
 from sb3_softac.resume.plain import ResumeError
 
 LOCK, HOLDER = "lock", "lock.json"

@@ -25,7 +25,7 @@ import torch as th
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from stable_baselines3.common.logger import Logger
 
-from sb3_softac.common.plain_files import leads_to_a_file
+from sb3_softac.files.plain_files import leads_to_a_file
 from sb3_softac.resume.memory import Memory
 
 

@@ -12,7 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
 from stable_baselines3.common.save_util import recursive_getattr
 
-from sb3_softac.common.off_policy import SoftOffPolicyAlgorithm
+from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
 from sb3_softac.resume.describe import NOT_DESCRIBED, describe
 from sb3_softac.resume.environments import ENVIRONMENT_KINDS
 from sb3_softac.resume.generators import generator_states, set_generator_states

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 
-from sb3_softac.common.plain_files import read_plain_json
 from sb3_softac.files import sync
+from sb3_softac.files.plain_files import read_plain_json
 from sb3_softac.resume.checkpoint import (
     FORMAT,
     MANIFEST,

@@ -15,8 +15,9 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
 
-from sb3_softac.common.arguments import POLICY_ARGUMENTS, net_arch
-from sb3_softac.common.checks import (
+from sb3_softac.algorithm.arguments import POLICY_ARGUMENTS, net_arch
+from sb3_softac.algorithm.policies import CommonPolicy
+from sb3_softac.checks import (
     BOOLEAN,
     KEYWORD_ARGUMENTS,
     Argument,
@@ -28,7 +29,6 @@ from sb3_softac.common.checks import (
     optional,
     read,
 )
-from sb3_softac.common.policies import CommonPolicy
 from sb3_softac.nets.critics import StackedContinuousCritic, ValueNet
 from sb3_softac.nets.deterministic import SquashedDeterministicActor
 from sb3_softac.nets.flow import SquashedFlowActor

@@ -22,14 +22,14 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_softac.common.arguments import ARGUMENTS, merged
-from sb3_softac.common.batch import Batch
-from sb3_softac.common.checks import BOOLEAN, Argument, differs, one_of, shown
-from sb3_softac.common.continuous import ContinuousOffPolicyAlgorithm
-from sb3_softac.common.policies import NetworkOfPolicy
-from sb3_softac.common.temperature import Bounds, NoTemperature, Temperature, check_ent_coef
+from sb3_softac.algorithm.arguments import ARGUMENTS, merged
+from sb3_softac.algorithm.continuous import ContinuousOffPolicyAlgorithm
+from sb3_softac.algorithm.policies import NetworkOfPolicy
+from sb3_softac.checks import BOOLEAN, Argument, differs, one_of, shown
+from sb3_softac.entropy.temperature import Bounds, NoTemperature, Temperature, check_ent_coef
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target
 from sb3_softac.equations.softac_v1 import likelihood_ratio_loss, policy_loss, soft_value_target, value_loss
+from sb3_softac.replay.batch import Batch
 from sb3_softac.softac_v1.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, SoftACPolicy, check_distribution_kwargs
 
 

@@ -11,10 +11,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs
 
-from sb3_softac.common.checks import integer, is_number, read, shown
-from sb3_softac.common.continuous import ContinuousOffPolicyAlgorithm
-from sb3_softac.common.policies import NetworkOfPolicy
-from sb3_softac.common.train_loop import require_gradients
+from sb3_softac.algorithm.continuous import ContinuousOffPolicyAlgorithm
+from sb3_softac.algorithm.policies import NetworkOfPolicy
+from sb3_softac.algorithm.train_loop import require_gradients
+from sb3_softac.checks import integer, is_number, read, shown
 from sb3_softac.sql.composition import ComposedPolicy
 from sb3_softac.sql.policies import SQLPolicy
 from sb3_softac.sql.skills import check_skills, concatenate, read_weights, transitions_of
@@ -26,7 +26,7 @@ class Composable(ContinuousOffPolicyAlgorithm):
     """
     Soft Q-learning with models that can be composed.
 
-    The constructor's parameters are those of :class:`~sb3_softac.common.off_policy.SoftOffPolicyAlgorithm`.
+    The constructor's parameters are those of :class:`~sb3_softac.algorithm.off_policy.SoftOffPolicyAlgorithm`.
     """
 
     own_policies: ClassVar[dict[str, type[BasePolicy]]] = {"ComposedPolicy": ComposedPolicy}

@@ -13,9 +13,9 @@ from stable_baselines3.common.torch_layers import (
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
-from sb3_softac.common.arguments import POLICY_ARGUMENTS
-from sb3_softac.common.checks import Argument, integer
-from sb3_softac.common.policies import SoftPolicy
+from sb3_softac.algorithm.arguments import POLICY_ARGUMENTS
+from sb3_softac.algorithm.policies import SoftPolicy
+from sb3_softac.checks import Argument, integer
 from sb3_softac.nets.critics import StackedContinuousCritic
 from sb3_softac.nets.judged import smallest_q
 from sb3_softac.sql.sampler import ActionSampler

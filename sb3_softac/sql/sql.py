@@ -19,10 +19,9 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 
-from sb3_softac.common.batch import Batch
-from sb3_softac.common.checks import Argument, integer, one_of
-from sb3_softac.common.policies import NetworkOfPolicy
-from sb3_softac.common.temperature import Bounds
+from sb3_softac.algorithm.policies import NetworkOfPolicy
+from sb3_softac.checks import Argument, integer, one_of
+from sb3_softac.entropy.temperature import Bounds
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target
 from sb3_softac.equations.soft_q import (
     effective_sample_size,
@@ -31,6 +30,7 @@ from sb3_softac.equations.soft_q import (
     soft_policy_entropy,
 )
 from sb3_softac.equations.stein import sampler_loss, svgd_direction, unsquashed_score
+from sb3_softac.replay.batch import Batch
 from sb3_softac.sql.composable import Composable
 from sb3_softac.sql.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, SQLPolicy
 from sb3_softac.sql.proposal import FITTED_PARTICLES, mixture_proposal, uniform_proposal

@@ -5,18 +5,18 @@ RL Zoo's scripts with the algorithms registered, for installations where Python 
 ``python -m sb3_softac.zoo resume RUN_FOLDER`` completes an interrupted training run, see :mod:`sb3_softac.zoo.resume`.
 ``python -m sb3_softac.zoo robustness ...`` evaluates trained models under perturbations, see
 :mod:`sb3_softac.study.robustness_command`. ``torchrun --nproc-per-node=N -m sb3_softac.zoo train ...`` trains one agent with N
-processes, see :mod:`sb3_softac.zoo.ranks`.
+processes, see :mod:`sb3_softac.zoo.torchrun`.
 """
 
 import runpy
 import sys
 
-from sb3_softac.common.checks import did_you_mean
+from sb3_softac.checks import did_you_mean
 from sb3_softac.zoo import register
 from sb3_softac.zoo.programs import absolute_output, find_programs
-from sb3_softac.zoo.ranks import join
 from sb3_softac.zoo.resume import repeat_command
 from sb3_softac.zoo.statistics import keep_twins_of_all
+from sb3_softac.zoo.torchrun import join
 
 SCRIPTS = {
     **{

@@ -11,8 +11,8 @@ from typing import Any
 import gymnasium as gym
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_softac.discretesac.masked_play import MasksForPredict
-from sb3_softac.discretesac.masks import ActionMaskInfo, has_masks
+from sb3_softac.discrete.masked_play import MasksForPredict
+from sb3_softac.discrete.masks import ActionMaskInfo, has_masks
 from sb3_softac.zoo.wrapping import wrap_once
 
 MASKED_ALGORITHMS = ("discretesac",)

@@ -5,7 +5,7 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-from sb3_softac.common.plain_files import SAFE_LOAD, safe_load_is_on
+from sb3_softac.files.plain_files import SAFE_LOAD, safe_load_is_on
 from sb3_softac.zoo.statistics import twin_of
 from sb3_softac.zoo.wrapping import wrap_once
 

@@ -13,11 +13,11 @@ import sb3_softac
 from _sb3_softac_autoload import PATCHES
 from sb3_softac.zoo.environments import mask_play, mask_training
 from sb3_softac.zoo.hub import repair_hub
-from sb3_softac.zoo.ranks import share_training
 from sb3_softac.zoo.resume import make_resumable
 from sb3_softac.zoo.safe import make_experiments_safe, make_safe
 from sb3_softac.zoo.statistics import keep_plain_twins
 from sb3_softac.zoo.sweeps import make_sweeps_survive
+from sb3_softac.zoo.torchrun import share_training
 from sb3_softac.zoo.wrapping import wrap_once
 
 

@@ -19,12 +19,12 @@ from typing import Any
 
 import gymnasium as gym
 
-from sb3_softac.common.plain_files import read_plain_json, safe_load_is_on
-from sb3_softac.common.ranks import own_rank
+from sb3_softac.algorithm.distributed import rank
 from sb3_softac.files import replacing
+from sb3_softac.files.plain_files import read_plain_json, safe_load_is_on
 from sb3_softac.resume import ExactCheckpoint, Resumable
-from sb3_softac.zoo.ranks import shared_folder
 from sb3_softac.zoo.safe import safe_command
+from sb3_softac.zoo.torchrun import shared_folder
 from sb3_softac.zoo.wrapping import wrap_once
 
 EVERY = "SB3_SOFTAC_CHECKPOINT_EVERY"
@@ -79,7 +79,7 @@ def _check_every_first(original: Any, self: Any) -> Any:
 
 
 def _create_folder_of_run(original: Any, self: Any) -> None:
-    if RUN_FOLDER in os.environ and own_rank() == 0:
+    if RUN_FOLDER in os.environ and rank() == 0:
         self.save_path = os.environ[RUN_FOLDER]
         self.params_path = os.path.join(self.save_path, self.env_name)
     original(self)
@@ -89,10 +89,10 @@ def _create_callbacks_with_checkpoints(original: Any, self: Any) -> None:
     every = checkpoint_every()
     if every is not None and not self.optimize_hyperparameters:
         folder = Path(shared_folder(self.save_path), FOLDER)
-        if own_rank() == 0:
+        if rank() == 0:
             _write_command(folder, every, self.seed)
         else:
-            folder /= f"rank_{own_rank()}"
+            folder /= f"rank_{rank()}"
         self.env_wrapper = functools.partial(resumable, self.env_wrapper)
         self.callbacks.insert(0, ExactCheckpoint(folder, every))
     original(self)

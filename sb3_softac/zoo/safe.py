@@ -29,8 +29,8 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 from yaml.constructor import ConstructorError
 
-from sb3_softac.common.plain_files import SAFE_LOAD, leads_to_a_file, safe_load_is_on
-from sb3_softac.common.plain_json import CLASSES
+from sb3_softac.algorithm.plain_json import CLASSES
+from sb3_softac.files.plain_files import SAFE_LOAD, leads_to_a_file, safe_load_is_on
 from sb3_softac.zoo.statistics import load_plain
 from sb3_softac.zoo.wrapping import wrap_once
 

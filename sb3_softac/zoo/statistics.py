@@ -13,8 +13,8 @@ import numpy as np
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_softac.common.plain_files import memory, read_plain
 from sb3_softac.files import replacing
+from sb3_softac.files.plain_files import memory, read_plain
 from sb3_softac.zoo.wrapping import wrap_once
 
 SETTINGS = ("training", "norm_obs", "norm_reward", "clip_obs", "clip_reward", "gamma", "epsilon", "norm_obs_keys")

@@ -14,7 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from sb3_softac.common.plain_files import safe_load_is_on
+from sb3_softac.files.plain_files import safe_load_is_on
 from sb3_softac.zoo.safe import SafeZooLoader
 
 

@@ -5,7 +5,7 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_softac import DiscreteSAC
-from tests.discretesac.masked_walk import TERMINAL, allowed
+from tests.discrete.masked_walk import TERMINAL, allowed
 
 SMALL = dict(policy_kwargs=dict(net_arch=[16]), batch_size=16, learning_starts=40, buffer_size=600, seed=0, device="cpu")
 SPACES = [spaces.Discrete(4), spaces.Discrete(4, start=3), spaces.MultiDiscrete([2, 3], start=[1, -1]), spaces.MultiBinary(3)]

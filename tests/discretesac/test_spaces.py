@@ -12,8 +12,8 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_softac import DiscreteSAC
-from sb3_softac.common.batch import make_batch
-from sb3_softac.common.buffers import SoftReplayBuffer
+from sb3_softac.replay.batch import make_batch
+from sb3_softac.replay.buffer import SoftReplayBuffer
 
 SMALL = dict(policy_kwargs=dict(net_arch=[16]), batch_size=16, learning_starts=20, buffer_size=600, seed=0, device="cpu")
 CNN = dict(net_arch=[8], features_extractor_kwargs=dict(features_dim=8))

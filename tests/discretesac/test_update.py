@@ -13,8 +13,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from sb3_softac import DiscreteSAC
-from sb3_softac.common.batch import make_batch
-from sb3_softac.common.buffers import SoftReplayBufferSamples
+from sb3_softac.replay.batch import make_batch
+from sb3_softac.replay.buffer import SoftReplayBufferSamples
 
 OBS, HIDDEN, BATCH, GAMMA = 4, 6, 32, 0.9
 DISCRETE, FACTORED = spaces.Discrete(3), spaces.MultiDiscrete([2, 3])

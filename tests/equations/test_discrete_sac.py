@@ -62,7 +62,7 @@ def test_gradients_against_finite_differences(alpha):
 
 
 def test_gradients_stay_finite_with_forbidden_actions():
-    """Their log-probability is a large negative number, as sb3_softac.discretesac.branches makes it."""
+    """Their log-probability is a large negative number, as sb3_softac.discrete.branches makes it."""
     logits = th.tensor([[0.3, -1e8, -0.2]], requires_grad=True)
     log_pi, q = logits.log_softmax(-1), th.tensor([[1.0, 1e6, 2.0]])
     allowed = logits[:, [0, 2]].log_softmax(-1)

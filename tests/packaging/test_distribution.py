@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from sb3_softac.fast.library import builds
+from sb3_softac.engines.native.library import builds
 
 ROOT = Path(__file__).parents[2]
 HOOK_FILES = {"sb3_softac.pth", "sb3_softac.start", "_sb3_softac_autoload.py"}
@@ -101,8 +101,8 @@ def test_contents(built):
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     assert {"sb3_softac.pth", "sb3_softac.start", "_build_hooks.py", "hyperparams/softac_v1.yml", "LICENSE"} <= names
-    folder = ROOT / "sb3_softac" / "fast" / "csrc"
-    assert {"setup.py", *(f"sb3_softac/fast/csrc/{path.name}" for path in folder.iterdir())} <= names
+    folder = ROOT / "sb3_softac" / "engines" / "native" / "csrc"
+    assert {"setup.py", *(f"sb3_softac/engines/native/csrc/{path.name}" for path in folder.iterdir())} <= names
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None or not builds(), reason="there is no C compiler, or nothing to build")
@@ -110,7 +110,7 @@ def test_libraries_are_in_the_wheel(built):
     wheel, sdist = built
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assert {f"sb3_softac/fast/_step_{name}.so" for name in builds()} <= names
+    assert {f"sb3_softac/engines/native/_step_{name}.so" for name in builds()} <= names
     assert not any(name.endswith((".c", ".h", ".o")) for name in names)
     assert not wheel.name.endswith("-any.whl")
     with tarfile.open(sdist) as archive:

@@ -18,7 +18,7 @@ from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.her import HerReplayBuffer
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
-from sb3_softac.common.buffers import SoftReplayBuffer
+from sb3_softac.replay.buffer import SoftReplayBuffer
 from sb3_softac.resume import ExactCheckpoint, ResumeError, replay
 from tests.resume.harness import Cut, differences, fingerprint, flatten
 

@@ -5,7 +5,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_softac import SoftAC_v1
-from sb3_softac.common.batch import Batch, make_batch
+from sb3_softac.replay.batch import Batch, make_batch
 from sb3_softac.tabular import BoltzmannOracle
 
 SMALL = dict(policy_kwargs=dict(net_arch=[16]), batch_size=16, learning_starts=10, buffer_size=500, seed=0, device="cpu")

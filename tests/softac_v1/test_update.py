@@ -8,7 +8,7 @@ from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.utils import LinearSchedule
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sb3_softac.common.batch import make_batch
+from sb3_softac.replay.batch import make_batch
 from tests.softac_v1.helpers import ConstantReward, FaultyReward, draw_batch, make_model
 
 

@@ -12,7 +12,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_softac import SQL
-from sb3_softac.common.batch import make_batch
+from sb3_softac.replay.batch import make_batch
 from tests.sql.helpers import make_model
 
 

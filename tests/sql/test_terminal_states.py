@@ -5,7 +5,7 @@ import pytest
 import torch as th
 from scipy.optimize import brentq
 
-from sb3_softac.common.batch import Batch
+from sb3_softac.replay.batch import Batch
 from sb3_softac.tabular import BoltzmannOracle
 from tests.softac_v1.helpers import QuadraticBandit
 from tests.sql.helpers import make_model

@@ -2,7 +2,7 @@
 
 from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_softac.common.ranks import own_rank
+from sb3_softac.algorithm.distributed import rank
 
 
 class StopOne(BaseCallback):
@@ -13,4 +13,4 @@ class StopOne(BaseCallback):
         self.rank, self.steps = rank, steps
 
     def _on_step(self) -> bool:
-        return own_rank() != self.rank or self.num_timesteps < self.steps
+        return rank() != self.rank or self.num_timesteps < self.steps

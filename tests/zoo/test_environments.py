@@ -14,8 +14,8 @@ from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_softac.discretesac.masked_play import MasksForPredict
-from sb3_softac.discretesac.masks import ActionMaskInfo
+from sb3_softac.discrete.masked_play import MasksForPredict
+from sb3_softac.discrete.masks import ActionMaskInfo
 from sb3_softac.zoo.environments import mask_play, report_masks
 from tests.zoo import masked_game
 

@@ -1,0 +1,55 @@
+"""The finite check on the device: which values it checks, and how it skips a step."""
+
+from collections.abc import Iterator
+
+import torch as th
+from torch import nn
+
+from sb3_softac.replay.batch import Batch
+
+
+def step_if(optimizer: th.optim.Optimizer, finite: th.Tensor) -> None:
+    """
+    Step the optimizer if and only if a flag on the device is 1.
+
+    A fused optimizer reads the flag in its kernel (the mechanism of gradient scaling), so the host does not wait. For any
+    other optimizer the host reads the flag.
+
+    :param optimizer: The optimizer, with gradients in place.
+    :param finite: 1.0 to step, 0.0 to leave parameters and optimizer state as they are; no dimensions, on their device.
+    """
+    if optimizer.defaults.get("fused"):
+        optimizer.grad_scale, optimizer.found_inf = None, 1.0 - finite  # type: ignore[attr-defined]
+        optimizer.step()
+    elif finite:
+        optimizer.step()
+
+
+def largest_norms(tensors: dict[str, list[th.Tensor]]) -> dict[str, th.Tensor]:
+    """
+    :param tensors: Tensors by name, at least one each.
+    :return: The largest of their norms by name, not finite if an element is not. So is the square of what is larger than 1e19,
+        and with it the moments of Adam.
+    """
+    if not tensors:
+        return {}
+    norms = th.stack(th._foreach_norm([tensor for each in tensors.values() for tensor in each]))  # all in one operation
+    parts = norms.split([len(each) for each in tensors.values()])
+    return {name: part.amax() for name, part in zip(tensors, parts, strict=True)}
+
+
+def find_faults(policy: nn.Module, batch: Batch | None) -> list[str]:
+    """
+    Find what made a gradient step fail. Only called after a step that was not finite.
+
+    :param policy: All networks.
+    :param batch: The transitions of that step, if they are still available.
+    :return: Names of the parts of the batch, and of the parameters and buffers of the networks, that are not finite.
+    """
+    return [name for name, tensor in [*_parts(batch), *policy.state_dict().items()] if not tensor.isfinite().all()]
+
+
+def _parts(batch: Batch | None) -> Iterator[tuple[str, th.Tensor]]:
+    for name, part in ({} if batch is None else batch._asdict()).items():
+        for key, tensor in part.items() if isinstance(part, dict) else [("", part)]:
+            yield f"{name} of the batch{key and f' ({key})'}", tensor

@@ -1,0 +1,1 @@
+"""What discrete action spaces need in general: branches, action masks, networks, and the base of the algorithms."""

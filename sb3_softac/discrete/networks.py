@@ -1,0 +1,87 @@
+"""Networks of DiscreteSAC: the categorical actor and the critics."""
+
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.torch_layers import create_mlp
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import nn
+
+from sb3_softac.discrete.branches import Branches
+from sb3_softac.nets.base import FeatureActor, FeatureNetwork
+from sb3_softac.nets.stacked import StackedMLP
+
+
+class CategoricalActor(FeatureActor):
+    """
+    Policy over discrete actions: one softmax per branch.
+
+    :param kwargs: Keyword arguments of :class:`~sb3_softac.nets.base.FeatureNetwork`.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.branches = Branches(self.action_space)
+        self.logits = nn.Sequential(*create_mlp(self.features_dim, self.branches.n, self.net_arch, self.activation_fn))
+
+    def log_probs(self, features: th.Tensor, masks: th.Tensor | None = None) -> th.Tensor:
+        """
+        :param features: What :meth:`features` returned ``[batch, features_dim]``.
+        :param masks: True where an action is allowed ``[batch, n]``; None if all are.
+        :return: Log-probabilities of the options of all branches ``[batch, n]``, in nats.
+        """
+        return self.branches.log_softmax(self.logits(features), masks)
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False, action_masks: th.Tensor | None = None) -> th.Tensor:
+        """
+        :param obs: Observations.
+        :param deterministic: Whether to take the most probable action instead of a sample.
+        :param action_masks: True where an action is allowed ``[batch, n]``; None if all are.
+        :return: Actions of the action space ``[batch, *action_space.shape]``.
+        """
+        return self.choose(self.log_probs(self.features(obs), action_masks), deterministic)
+
+    def choose(self, log_pi: th.Tensor, deterministic: bool) -> th.Tensor:
+        """
+        :param log_pi: Log-probabilities of the options of all branches ``[batch, n]``.
+        :param deterministic: Whether to take the most probable action instead of a sample.
+        :return: Actions of the action space ``[batch, *action_space.shape]``.
+        """
+        chosen = self.branches.argmax(log_pi) if deterministic else self.branches.sample(log_pi)
+        start = th.as_tensor(self.branches.start, device=chosen.device)
+        return chosen.reshape(-1, *self.action_space.shape) + start  # type: ignore[misc]
+
+
+class StackedDiscreteCritic(FeatureNetwork):
+    """
+    ``n_critics`` soft Q-functions of discrete actions: one output per action, or per option of each branch.
+
+    The Q-value of an action with several branches is the mean of the outputs of its options (the value decomposition of DecQN,
+    arXiv:2210.12566). The outputs are divided by the number of branches here, so that all other code can sum them.
+
+    :param n_critics: Number of soft Q-functions.
+    :param kwargs: Keyword arguments of :class:`~sb3_softac.nets.base.FeatureNetwork`.
+    """
+
+    def __init__(self, *, n_critics: int = 2, **kwargs: Any):
+        super().__init__(**kwargs)
+        branches = Branches(self.action_space)
+        self.n_critics, self.n_branches = n_critics, len(branches.sizes)
+        self.q_networks = StackedMLP(n_critics, self.features_dim, branches.n, self.net_arch, self.activation_fn)
+
+    def q_values(self, features: th.Tensor) -> th.Tensor:
+        """
+        :param features: What :meth:`features` returned ``[batch, features_dim]``.
+        :return: Utilities of all options in units of reward ``[n_critics, batch, n]``; Q-values where there is one branch.
+        """
+        return self.q_networks(features) / self.n_branches
+
+    def forward(self, obs: PyTorchObs) -> th.Tensor:
+        """
+        :param obs: Observations.
+        :return: Utilities of all options in units of reward ``[n_critics, batch, n]``.
+        """
+        return self.q_values(self.features(obs))
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "n_critics": self.n_critics}

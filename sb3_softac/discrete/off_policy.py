@@ -1,0 +1,225 @@
+"""
+Collecting, storing and resuming with discrete actions: branches, action masks and the columns that the replay buffer keeps.
+"""
+
+import warnings
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
+from sb3_softac.algorithm.policies import require_finite_actions
+from sb3_softac.discrete.branches import Branches
+from sb3_softac.discrete.masked_play import ADVICE, mask_evaluations, masks_behind
+from sb3_softac.discrete.masks import (
+    MASK_KEY,
+    ask_masks,
+    dead_ends,
+    has_masks,
+    keep_last_masks,
+    masks_of_next_states,
+    unread_masks,
+    unread_masks_of_infos,
+)
+from sb3_softac.discretesac.policies import DiscreteSACPolicy
+from sb3_softac.equations.discrete_sac import policy_entropy
+
+# Steps at the start of learn() in whose infos masks are looked for
+N_INFOS = 10
+
+
+class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
+    """
+    The part of DiscreteSAC outside of its gradient steps.
+
+    The constructor's parameters are those of :class:`~sb3_softac.algorithm.off_policy.SoftOffPolicyAlgorithm`.
+    """
+
+    policy: DiscreteSACPolicy
+    branches: Branches
+    stable_kwargs: dict[str, float]
+    _has_masks = False
+    """Whether the model was trained with masks; its replay buffer keeps them."""
+    _env_has_masks = False
+    """Whether the environment has masks that it is trained in now."""
+    _masks: np.ndarray | None = None
+    """Masks of the actions taken last, if the environment has masks ``[n_envs, n]``."""
+    _warnings_given: frozenset[str] = frozenset()
+
+    @staticmethod
+    def _check_action_space(action_space: spaces.Space) -> None:
+        Branches(action_space)
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        return keep_last_masks(SoftOffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper))
+
+    def _setup_model(self) -> None:
+        self.branches = Branches(self.action_space)
+        if self.env is not None:
+            self._has_masks = self._has_masks or has_masks(self.env)
+        super()._setup_model()
+
+    def _buffer_columns(self) -> dict[str, tuple[tuple[int, ...], type]]:
+        columns: dict[str, tuple[tuple[int, ...], type]] = {}
+        if self._has_masks:
+            columns |= {name: ((self.branches.n,), bool) for name in ("action_masks", "next_action_masks")}
+        if "entropy_penalty" in self.stable_kwargs:
+            columns["old_entropy"] = ((), np.float32)
+        return columns
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> Any:
+        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        self._env_has_masks, self._masks = has_masks(self._env()), None
+        columns = self._kept_columns()
+        if self._env_has_masks and "action_masks" not in columns:
+            raise ValueError(
+                "The environment has action masks, but this model was created for an environment without them, and its "
+                "replay buffer does not store masks: load the model with the environment, DiscreteSAC.load(path, env=env)"
+            )
+        mask_evaluations(result[1], self)
+        if not self._env_has_masks:
+            self._warn_about_masks(unread_masks(self._env()))
+        return result
+
+    def _warn_about_masks(self, found: str | None) -> None:
+        """:param found: What looks like masks that nobody reads; None if there is nothing."""
+        if found is not None:
+            self._warn_once(
+                f"The environment has {found}, but no method action_masks(). DiscreteSAC reads masks from that method only, "
+                "so it may choose invalid actions. If this is a mask, wrap each environment in sb3-contrib's ActionMasker, "
+                "ActionMasker(env, function), with a function that returns the mask of the current state",
+                about="unread masks",
+            )
+
+    def _follow_arguments(self) -> None:
+        super()._follow_arguments()
+        if "entropy_penalty" in self.stable_kwargs and "old_entropy" not in self._kept_columns():
+            raise ValueError(
+                "The entropy penalty needs the entropies of the policy that collected the data; the replay buffer does not "
+                "contain them: start with an empty replay buffer, or leave the penalty out"
+            )
+
+    @th.inference_mode()
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        # Asked only now: a callback may have used the environment since its last step
+        self._masks = ask_masks(self._env(), self.branches) if self._env_has_masks else None
+        random_steps = learning_starts if self.random_steps is None else self.random_steps
+        if self.num_timesteps < random_steps:
+            logits = th.zeros(n_envs, self.branches.n)
+            log_pi = self.branches.log_softmax(logits, None if self._masks is None else th.as_tensor(self._masks))
+        else:
+            obs = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
+            log_pi = self.policy.log_probs(obs, self._masks)
+            require_finite_actions(log_pi)
+        if "entropy_penalty" in self.stable_kwargs:
+            self._last_entropy = policy_entropy(log_pi).cpu().numpy()
+        chosen = self.policy.actor.choose(log_pi, deterministic=False).cpu().numpy()
+        action = chosen.astype(self.action_space.dtype)
+        return action, action - self.branches.start  # the buffer counts from 0
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        if not self._env_has_masks and self.num_timesteps - self._num_timesteps_at_start <= N_INFOS * self.n_envs:
+            self._warn_about_masks(unread_masks_of_infos(infos))
+        ended = dead_ends(infos, dones, self.branches) if self._masks is not None else []
+        if ended:
+            self._warn_once(
+                f"A time limit ended an episode of environment {ended[0]} in a state in which its mask allows no action. "
+                "Such states are stored as terminal, without a value: let the environment return terminated=True in them"
+            )
+            infos = [{**info, "TimeLimit.truncated": False} if i in ended else info for i, info in enumerate(infos)]
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+
+    def _extra_columns(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+        columns = {}
+        if "entropy_penalty" in self.stable_kwargs:
+            columns["old_entropy"] = self._last_entropy
+        if self._masks is not None:
+            masks_next, missing = masks_of_next_states(self._env(), infos, dones, self.branches)
+            if missing:
+                self._warn_once(
+                    "The masks of the last states before time limits are not available, so all actions count as allowed in "
+                    "them: wrap each environment in sb3_softac.discrete.masks.ActionMaskInfo, e.g. make_vec_env(..., "
+                    f'wrapper_class=ActionMaskInfo), or let the vectorized environment put them into infos[i]["{MASK_KEY}"]'
+                )
+            columns |= {"action_masks": self._masks, "next_action_masks": masks_next}
+        elif "action_masks" in self._kept_columns():
+            everything = np.ones((len(dones), self.branches.n), dtype=bool)
+            columns |= {"action_masks": everything, "next_action_masks": everything}
+        return columns
+
+    def _kept_columns(self) -> Collection[str]:
+        """:return: Names of what the replay buffer keeps beyond SB3's columns."""
+        return getattr(self.replay_buffer, "extras", {}).keys()
+
+    def _env(self) -> VecEnv:
+        assert self.env is not None
+        return self.env
+
+    def _warn_once(self, message: str, about: str = "") -> None:
+        """Warn, unless this model has warned about the same already; by default, with the same message."""
+        if (about or message) not in self._warnings_given:
+            self._warnings_given = self._warnings_given | {about or message}
+            warnings.warn(message, stacklevel=2)
+
+    def predict(  # type: ignore[override]
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        Choose actions; SB3's ``predict`` with sb3-contrib's ``action_masks``.
+
+        :param observation: Observation or batch of observations.
+        :param state: Not used; returned unchanged (recurrent policies have one).
+        :param episode_start: Not used.
+        :param deterministic: Whether to take the most probable action instead of a sample.
+        :param action_masks: True where an action is allowed, one row per observation. If None, the masks come from the
+            environment that returned this observation object, if :class:`~sb3_softac.discrete.masked_play.MasksForPredict`
+            knows it; otherwise all actions are allowed, and a model that was trained with masks warns once.
+        :return: Actions of the action space, and the state.
+        :raises ValueError: if a mask has the wrong shape or values, or forbids everything.
+        """
+        if action_masks is None:
+            action_masks = masks_behind(observation)  # type: ignore[assignment]
+            if action_masks is None and self._has_masks:
+                self._warn_once(ADVICE)
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [
+            *super()._excluded_save_params(),
+            "branches",
+            "_env_has_masks",
+            "_masks",
+            "_warnings_given",
+            "_infos_to_look_at",
+        ]

@@ -1,0 +1,123 @@
+"""A replay buffer's observations, actions and extra columns on the device of the networks."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.type_aliases import TensorDict
+
+from sb3_softac.replay.buffer import SoftReplayBuffer
+from sb3_softac.replay.samples import Draw, SoftReplayBufferSamples
+
+
+class DrawnBatches(NamedTuple):
+    """Batches of several gradient steps, as tensors on the device."""
+
+    transitions: th.Tensor
+    """Indices of the first and last transitions, counted over rows and environments ``[gradient_steps, 2, batch]``."""
+    numbers: th.Tensor
+    """Rewards, dones and, for n-step targets, discounts ``[gradient_steps, 2 or 3, batch, 1]``."""
+
+
+class DeviceCopy:
+    """
+    Mirrors a replay buffer on another device, so that batches are gathered there and only their indices are sent.
+
+    The buffer itself stays on the host, where transitions come from, where it is saved, and where its memory need not be
+    allocated in advance. Rewards and ends, a few bytes per transition, are not copied, because targets are computed from them
+    on the host. Overwriting actions or extra columns of existing rows is not detected.
+
+    :param buffer: Replay buffer.
+    :param device: Device of the networks.
+    """
+
+    def __init__(self, buffer: SoftReplayBuffer, device: th.device):
+        self.buffer, self.device = buffer, device
+        self._n_seen, self._versions = buffer.n_added, self._buffer_versions()
+        self._pieces = {key: self._send(store.pieces) for key, store in buffer.stores.items()}
+        self._index = {key: self._send(store.index) for key, store in buffer.stores.items()}
+        self._actions = self._send(buffer.actions)
+        self._extras = {name: self._send(column) for name, column in buffer.extras.items()}
+        self._shapes = {key: store.shape for key, store in buffer.stores.items()}
+        self._is_dict = buffer.is_dict
+
+    @staticmethod
+    def size(buffer: SoftReplayBuffer) -> int:
+        """
+        :param buffer: Replay buffer.
+        :return: Maximum size of its copy in bytes.
+        """
+        arrays = [array for store in buffer.stores.values() for array in (store.pieces, store.index)]
+        return sum(array.nbytes for array in [*arrays, buffer.actions, *buffer.extras.values()])
+
+    def follows(self, buffer: SoftReplayBuffer) -> bool:
+        """
+        :param buffer: Replay buffer.
+        :return: Whether it is the copied buffer, and has only received new transitions since.
+        """
+        return self.buffer is buffer and self._versions == self._buffer_versions()
+
+    def _buffer_versions(self) -> list[int]:
+        return [store.version for store in self.buffer.stores.values()]
+
+    def _send(self, array: np.ndarray) -> th.Tensor:
+        # The networks read single precision
+        array = array.astype(np.float32) if array.dtype == np.float64 else np.ascontiguousarray(array)
+        # Without waiting for the device: memory that is not pinned has been read when this returns
+        return th.from_numpy(array).to(self.device, non_blocking=True, copy=True)
+
+    def update(self) -> None:
+        """Send the transitions that were added to the buffer since the last call."""
+        size = self.buffer.buffer_size
+        new = min(self.buffer.n_added - self._n_seen, size)
+        if new == 0:
+            return
+        rows = (self.buffer.pos - 1 - np.arange(new)) % size
+        there = self._send(rows)
+        for key, store in self.buffer.stores.items():
+            # Whatever pieces are new, the new rows refer to them
+            slots = np.unique(store.index[:, rows])
+            self._pieces[key][self._send(slots).long()] = self._send(store.pieces[slots])
+            self._index[key][:, there] = self._send(store.index[:, rows])
+        self._actions[there] = self._send(self.buffer.actions[rows])
+        for name, column in self.buffer.extras.items():
+            self._extras[name][there] = self._send(column[rows])
+        self._n_seen = self.buffer.n_added
+
+    def send(self, draws: list[Draw]) -> DrawnBatches:
+        """
+        :param draws: Draws of the buffer, one per gradient step.
+        :return: The draws on the device.
+        """
+        n_envs = self.buffer.n_envs
+        transitions = [[rows * n_envs + columns for rows, columns in (draw.first, draw.last)] for draw in draws]
+        numbers = [[part for part in draw[2:] if part is not None] for draw in draws]
+        return DrawnBatches(self._send(np.array(transitions)), self._send(np.array(numbers)))
+
+    def gather(self, batches: DrawnBatches, step: int) -> SoftReplayBufferSamples:
+        """
+        :param batches: The result of :meth:`send`.
+        :param step: Gradient step.
+        :return: Its batch, as from the buffer's own ``sample``.
+        """
+        first, last = batches.transitions[step]
+        rewards, dones, *discounts = batches.numbers[step]
+        return SoftReplayBufferSamples(
+            observations=self._observations(0, first),
+            actions=self._actions.flatten(0, 1).index_select(0, first),
+            next_observations=self._observations(1, last),
+            dones=dones,
+            rewards=rewards,
+            discounts=discounts[0] if discounts else None,
+            extras={
+                name: column.flatten(0, 1).index_select(0, last if name.startswith("next_") else first)
+                for name, column in self._extras.items()
+            },
+        )
+
+    def _observations(self, which: int, transitions: th.Tensor) -> th.Tensor | TensorDict:
+        parts = {}
+        for key, shape in self._shapes.items():
+            index = self._index[key][which].flatten(0, 1).index_select(0, transitions)
+            parts[key] = self._pieces[key].index_select(0, index.flatten()).reshape(len(transitions), *shape)
+        return parts if self._is_dict else parts[""]

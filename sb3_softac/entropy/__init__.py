@@ -1,0 +1,1 @@
+"""The temperature and the target entropy of all algorithms."""

@@ -1,0 +1,225 @@
+"""
+The target entropy of a discrete policy for a learned temperature, as an object with one interface: constant or scheduled.
+
+All targets are ratios of the largest possible entropy, log|A| (summed over branches, and over the allowed actions of a
+state where there are masks), so that one setting serves every action space.
+"""
+
+import inspect
+import math
+from typing import Any
+
+import numpy as np
+import torch as th
+
+from sb3_softac.checks import Argument, Refused, did_you_mean, integer, number, read, shown
+
+# Hyperparameters of arXiv:1910.07207 (appendix)
+PAPER_RATIO = 0.98
+
+STEPS = integer(1, " gradient step")
+COUNT = Argument("an integer, at least 1, or infinity", lambda value: value if value == math.inf else STEPS.read(value))
+NATS = number("a number of nats")
+RATIO = number(
+    "a ratio of log|A| in [0, 1] (1 is the uniform policy)",
+    lambda ratio: 0.0 <= ratio <= 1.0,
+)
+
+
+class TargetEntropy:
+    """
+    A constant ratio, as in arXiv:1910.07207; base class of the schedules.
+
+    :param ratio: Ratio of the largest entropy, in [0, 1].
+    :param device: Device of the networks.
+    :raises ValueError: if the ratio is out of range.
+    """
+
+    def __init__(self, ratio: float, device: th.device):
+        self.ratio = th.tensor(check_ratio(ratio), device=device)
+        """Target as a ratio of the largest entropy, a tensor without dimensions."""
+
+    def follow(self, progress_remaining: float) -> None:
+        """
+        Follow a schedule; called before each round of gradient steps.
+
+        :param progress_remaining: 1 at the start of training, 0 at its end.
+        """
+
+    def observe(self, ratios: np.ndarray) -> None:
+        """
+        Receive the entropies of the policy; called after each round of gradient steps.
+
+        :param ratios: Entropy of the policy as a ratio of the largest, one per gradient step ``[gradient_steps]``.
+        """
+
+    def state(self) -> dict[str, float]:
+        """:return: The state that a resumed training run needs."""
+        return {}
+
+    def load_state(self, state: dict[str, float]) -> None:
+        """
+        :param state: What :meth:`state` returned.
+        """
+
+
+class LinearTarget(TargetEntropy):
+    """
+    A ratio that changes linearly with the training progress.
+
+    :param device: Device of the networks.
+    :param start: Ratio at the start.
+    :param end: Ratio from ``fraction`` on.
+    :param fraction: Part of the training, in (0, 1], over which the ratio goes from ``start`` to ``end``.
+    :raises ValueError: if a value is out of range.
+    """
+
+    def __init__(self, device: th.device, start: float = PAPER_RATIO, end: float = 0.3, fraction: float = 1.0):
+        super().__init__(start, device)
+        self.start, self.end, self.fraction = check_ratio(start), check_ratio(end), check_range("fraction", fraction, 0.0, 1.0)
+
+    def follow(self, progress_remaining: float) -> None:
+        done = min((1.0 - progress_remaining) / self.fraction, 1.0)
+        self.ratio.fill_(self.start + done * (self.end - self.start))
+
+
+class DroppingTarget(TargetEntropy):
+    """
+    Target entropy scheduling (TES-SAC, arXiv:2112.02852): the target drops once the policy has settled at it.
+
+    The policy has settled when, for ``patience`` gradient steps in a row, the moving average of its entropy is within
+    ``tolerance`` of the target and the moving standard deviation is below ``max_std``. A target that the policy never reaches
+    would never drop, so it drops after ``timeout`` gradient steps in any case (not in the paper).
+
+    :param device: Device of the networks.
+    :param start: Ratio at the start.
+    :param end: Smallest ratio.
+    :param factor: Each drop multiplies the ratio by this, in (0, 0.9999].
+    :param patience: Number of gradient steps in a row for which the policy must have settled.
+    :param timeout: Gradient steps after which the ratio drops in any case.
+    :param tolerance: Largest distance of the average from the target, as a ratio.
+    :param max_std: Largest standard deviation, as a ratio.
+    :param decay: Weight of the past in the moving averages, in (0, 0.9999].
+    :raises ValueError: if a value is out of range.
+    """
+
+    def __init__(
+        self,
+        device: th.device,
+        start: float = PAPER_RATIO,
+        end: float = 0.0,
+        factor: float = 0.9,
+        patience: int = 1_000,
+        timeout: int = 5_000,
+        tolerance: float = 0.01,
+        max_std: float = 0.05,
+        decay: float = 0.999,
+    ):
+        super().__init__(start, device)
+        self.end, self.factor = check_ratio(end), check_range("factor", factor, 0.0, 0.9999)
+        self.patience = read("target_entropy: patience", patience, COUNT)
+        self.timeout = read("target_entropy: timeout", timeout, COUNT)
+        self.tolerance = check_range("tolerance", tolerance, 0.0, 1.0)
+        self.max_std = check_range("max_std", max_std, 0.0, 1.0)
+        self.decay = check_range("decay", decay, 0.0, 0.9999)
+        self._target = self._mean = start = check_ratio(start)
+        self._square = start**2
+        self._settled = self._age = 0
+
+    def observe(self, ratios: np.ndarray) -> None:
+        for ratio in ratios.tolist():
+            self._mean += (1.0 - self.decay) * (ratio - self._mean)
+            self._square += (1.0 - self.decay) * (ratio**2 - self._square)
+            std = math.sqrt(max(self._square - self._mean**2, 0.0))
+            near = abs(self._mean - self._target) < self.tolerance and std < self.max_std
+            self._settled = self._settled + 1 if near else 0
+            self._age += 1
+            if self._settled >= self.patience or self._age >= self.timeout:
+                self._target = max(self.factor * self._target, self.end)
+                self._settled = self._age = 0
+        self.ratio.fill_(self._target)
+
+    def state(self) -> dict[str, float]:
+        names = ("_target", "_mean", "_square", "_settled", "_age")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state(self, state: dict[str, float]) -> None:
+        vars(self).update(state)
+        self.ratio.fill_(self._target)
+
+
+SCHEDULES: dict[str, type[TargetEntropy]] = {"linear": LinearTarget, "drop": DroppingTarget}
+
+
+def make_target_entropy(target_entropy: str | float | dict[str, Any], max_entropy: float, device: th.device) -> TargetEntropy:
+    """
+    Read DiscreteSAC's ``target_entropy`` argument.
+
+    :param target_entropy: ``"auto"`` (0.98 log|A|), ``"ratio_<r>"`` (r log|A|), a number of nats, or a dictionary with the key
+        ``schedule`` (``"linear"`` or ``"drop"``) and the options of :class:`LinearTarget` or :class:`DroppingTarget`.
+    :param max_entropy: log|A|, in nats.
+    :param device: Device of the networks.
+    :return: The target.
+    :raises ValueError: if it is none of these, cannot be reached, or has an unknown option.
+    """
+    if isinstance(target_entropy, dict):
+        options = dict(target_entropy)
+        name = options.pop("schedule", None)
+        if not isinstance(name, str) or name not in SCHEDULES:
+            raise Refused(f"target_entropy={shown(target_entropy)} needs the key 'schedule', one of {sorted(SCHEDULES)}")
+        kind = SCHEDULES[name]
+        known = inspect.signature(kind).parameters.keys() - {"device"}
+        if unknown := [option for option in options if option not in known]:
+            raise Refused(
+                f"target_entropy: unknown options {unknown} of schedule {name!r}{did_you_mean(unknown[0], known)}; use "
+                f"{sorted(known)}"
+            )
+        return kind(device=device, **options)
+    if isinstance(target_entropy, str) and target_entropy == "auto":
+        return TargetEntropy(PAPER_RATIO, device)
+    is_ratio = isinstance(target_entropy, str) and target_entropy.startswith("ratio_")
+    try:
+        value = NATS.read(float(target_entropy.removeprefix("ratio_")) if isinstance(target_entropy, str) else target_entropy)
+    except (TypeError, ValueError):
+        raise Refused(
+            f"target_entropy={shown(target_entropy)} is not valid: use 'auto' (0.98 log|A|), 'ratio_<r>' for r log|A| (e.g. "
+            "'ratio_0.5'), a number of nats, or a dictionary with a 'schedule'"
+        ) from None
+    if is_ratio:
+        return TargetEntropy(value, device)
+    if not 0.0 <= value <= max_entropy:
+        advice = f" (for a ratio write 'ratio_{value}')" if 0.0 <= value <= 1.0 else ""
+        if value < 0.0:
+            advice = ": unlike a density's, it is never negative. Use 'auto' or e.g. 'ratio_0.5'"
+        raise Refused(
+            f"target_entropy={value} nats cannot be reached: the entropy of this action space is between 0 and "
+            f"{max_entropy:.3f} nats{advice}"
+        )
+    # Of one action there is no entropy, and its only target is 0
+    return TargetEntropy(value / max_entropy if max_entropy else 0.0, device)
+
+
+def check_ratio(ratio: float) -> float:
+    """
+    Validate a ratio.
+
+    :param ratio: Candidate.
+    :return: The same number.
+    :raises ValueError: if it is not in [0, 1].
+    """
+    return float(read("target_entropy", ratio, RATIO))
+
+
+def check_range(name: str, value: float, low: float, high: float) -> float:
+    """
+    Validate a value in (low, high].
+
+    :param name: Name of the value in the error message.
+    :param value: Candidate.
+    :param low: Lower bound, excluded.
+    :param high: Upper bound, included.
+    :return: The same number.
+    :raises ValueError: if it is out of range.
+    """
+    inside = number(f"a number in ({low:g}, {high:g}]", lambda candidate: low < candidate <= high)
+    return read(f"target_entropy: {name}", value, inside)

@@ -1,0 +1,1 @@
+"""The replay buffer and its batches: imports nothing else of the package."""

@@ -1,0 +1,51 @@
+"""The batch that every ``_update`` reads."""
+
+from typing import NamedTuple
+
+import torch as th
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples, PyTorchObs, ReplayBufferSamples
+
+from sb3_softac.replay.buffer import SoftReplayBufferSamples
+
+
+class Batch(NamedTuple):
+    """Transitions on the device of the networks."""
+
+    obs: PyTorchObs
+    """Observations ``[batch, ...]``, or a dictionary of them."""
+    actions: th.Tensor
+    """Actions as stored in the replay buffer: scaled to [-1, 1], or counted from 0 ``[batch, action_dim]``."""
+    rewards: th.Tensor
+    """Rewards, or discounted sums of n of them ``[batch]``."""
+    dones: th.Tensor
+    """1 where the next state is terminal, else 0 ``[batch]``; a time limit is not terminal."""
+    discounts: th.Tensor
+    """Discounts of the value of the next state ``[batch]``."""
+    next_obs: PyTorchObs
+    """Observations of the states that the values behind the rewards belong to ``[batch, ...]``."""
+    extras: dict[str, th.Tensor]
+    """Additional columns of the replay buffer by name ``[batch, ...]``."""
+
+
+def make_batch(samples: ReplayBufferSamples | DictReplayBufferSamples | SoftReplayBufferSamples, gamma: float) -> Batch:
+    """
+    :param samples: Samples from our replay buffer or one of SB3's.
+    :param gamma: Discount factor, used if the buffer does not return discounts.
+    :return: The same transitions; values that are one number per transition have shape ``[batch]``.
+    """
+    rewards, discounts = _numbers(samples.rewards), samples.discounts
+    return Batch(
+        obs=samples.observations,
+        actions=samples.actions,
+        rewards=rewards,
+        dones=_numbers(samples.dones),
+        discounts=th.full_like(rewards, gamma) if discounts is None else _numbers(discounts),
+        next_obs=samples.next_observations,
+        extras=getattr(samples, "extras", {}),
+    )
+
+
+def _numbers(column: th.Tensor) -> th.Tensor:
+    """:return: One number per transition ``[batch]``; booleans and integers, as buffers of users may have, as floats."""
+    column = column.flatten()
+    return column if column.is_floating_point() else column.float()

@@ -1,0 +1,60 @@
+"""
+One agent trained by several processes.
+
+``torchrun --nproc-per-node=N -m sb3_softac.zoo train ...`` starts N processes. Each has its own environments, seed and replay
+buffer. Gradients are averaged before each step (:mod:`sb3_softac.algorithm.distributed`), so that all have the same networks.
+The first process evaluates, logs and saves as a single process would; the others write only checkpoints, if these are enabled.
+"""
+
+import os
+import tempfile
+from typing import Any
+
+import torch as th
+from torch import distributed
+
+from sb3_softac.algorithm.distributed import broadcast_object, is_distributed, rank
+from sb3_softac.zoo.wrapping import wrap_once
+
+
+def join() -> None:
+    """Join the other processes if torchrun has started several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
+        on_gpus = th.cuda.is_available()
+        if on_gpus:
+            th.cuda.set_device(int(os.environ["LOCAL_RANK"]) % th.cuda.device_count())
+        distributed.init_process_group("nccl" if on_gpus else "gloo")
+
+
+def shared_folder(folder: str) -> str:
+    """
+    :param folder: Folder of the run in this process.
+    :return: Folder of the run in the first process.
+    """
+    return broadcast_object(folder) if is_distributed() else folder
+
+
+def share_training(manager: Any) -> None:
+    """
+    Let the first of several processes write and log for all.
+
+    :param manager: The Zoo's ``ExperimentManager``.
+    """
+    wrap_once(manager, "__init__", _first_speaks)
+
+
+def _first_speaks(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
+    original(self, *args, **kwargs)
+    if not is_distributed():
+        return
+    if self.optimize_hyperparameters:
+        raise ValueError(
+            "-optimize does not work with several processes that train one agent: start a separate program for each worker, "
+            "with the same --storage"
+        )
+    self.seed = broadcast_object(self.seed) + rank()
+    if rank() > 0:
+        self.log_folder = self.save_path = tempfile.mkdtemp()
+        self.params_path = f"{self.save_path}/{self.env_name}"
+        self.eval_freq = self.save_freq = -1
+        self.tensorboard_log, self.verbose, self.show_progress = None, 0, False

@@ -1,0 +1,219 @@
+"""Schedules and settings of the optimizer that are not finite change no parameter; what is set on a model takes effect."""
+
+import math
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.buffers import NStepReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.her import HerReplayBuffer
+
+from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac.entropy.temperature import make_temperature
+from sb3_softac.replay.batch import make_batch
+from tests.engines.native.helpers import is_fast, make_model, state_of, train
+
+WAYS = [(SoftAC_v1, True), (SoftAC_v1, False), (DiscreteSAC, True), (DiscreteSAC, False), (SQL, False)]
+ways = pytest.mark.parametrize(("algorithm", "fast"), WAYS, ids=[f"{a.__name__}-{'fast' if f else 'plain'}" for a, f in WAYS])
+algorithms = pytest.mark.parametrize("algorithm", [SoftAC_v1, SQL, DiscreteSAC])
+
+
+def model_of(algorithm, fast=False, **kwargs):
+    own = dict(kernel_particles=4, value_particles=4) if algorithm is SQL else {}
+    model = make_model(algorithm, fast, **own, **kwargs)
+    assert not fast or is_fast(model) or not model._step_runner._said.startswith("Gradient steps run in C")
+    return model
+
+
+def assert_refused(model, message):
+    before, n_updates = state_of(model), model._n_updates
+    with pytest.raises(ValueError, match=message):
+        train(model, 2)
+    after = state_of(model)
+    assert model._n_updates == n_updates and before.keys() == after.keys()
+    assert all(th.equal(before[name], after[name]) for name in before)
+
+
+BAD = [math.nan, math.inf, -math.inf, -1e-3, None, "a", th.full((1,), math.nan), np.array([1.0, 2.0])]
+
+
+@pytest.mark.parametrize("kind", ["learning_rate", "ent_coef"])
+@ways
+def test_a_schedule_that_turns_bad(algorithm, fast, kind):
+    values = {"now": 0.01}
+    model = model_of(algorithm, fast, **{kind: lambda progress: values["now"]})
+    for bad in [*BAD, *([0.0] if kind == "ent_coef" else [])]:
+        values["now"] = bad
+        assert_refused(
+            model, rf"{kind}.*: the schedule must return a finite number.*, got .* at the remaining progress 0 \(1 at"
+        )
+    values["now"] = 0.01
+    train(model)
+
+
+@pytest.mark.parametrize("kind", ["learning_rate", "ent_coef"])
+@ways
+def test_a_schedule_that_fails(algorithm, fast, kind):
+    values = {"now": 1.0}
+    model = model_of(algorithm, fast, **{kind: lambda progress: 0.01 / values["now"]})
+    values["now"] = 0.0
+    assert_refused(model, rf"{kind}.*: the schedule fails at the remaining progress 0 .*ZeroDivisionError: ")
+
+
+@pytest.mark.parametrize(("name", "value"), [("weight_decay", math.nan), ("eps", math.inf), ("betas", (math.nan, 0.999))])
+@ways
+def test_settings_of_the_optimizer_that_are_not_finite(algorithm, fast, name, value):
+    model = model_of(algorithm, fast)
+    model.policy.optimizer.param_groups[0][name] = value
+    assert_refused(model, f"The optimizer's {name} is .*: it must be finite")
+
+
+@ways
+def test_a_learning_rate_by_hand_follows_the_schedule(algorithm, fast):
+    """As in SB3, whatever is written into the optimizer; NaN, too, is gone before the step."""
+    model, twin = (model_of(algorithm, fast) for _ in range(2))
+    for group in model.policy.optimizer.param_groups:
+        group["lr"] = math.nan
+    train(model, 2)
+    train(twin, 2)
+    assert all(th.equal(one, other) for one, other in zip(state_of(model).values(), state_of(twin).values(), strict=True))
+
+
+@algorithms
+def test_progress_ends_at_zero(algorithm):
+    """With several environments more steps are taken than asked for; a linear schedule would go on below 0."""
+    model = model_of(algorithm, n_envs=3, learning_rate=lambda progress: 1e-3 * progress)
+    model.learning_starts = 0
+    model.learn(4)
+    assert model.num_timesteps == 6 and model._current_progress_remaining == 0.0
+    assert model.policy.optimizer.param_groups[0]["lr"] == 0.0
+
+
+# --- What is set takes effect
+
+
+def batch_of(model):
+    np.random.seed(0)
+    return make_batch(model.replay_buffer.sample(16), model.gamma)
+
+
+@pytest.mark.parametrize(("name", "value"), [("gamma", 0.5), ("n_steps", 2)])
+@ways
+def test_targets_follow_gamma_and_n_steps(algorithm, fast, name, value):
+    model, twin = model_of(algorithm, fast, n_steps=3), model_of(algorithm, fast, **{"n_steps": 3, name: value})
+    setattr(model, name, value)
+    train(model)
+    mine, other = batch_of(model), batch_of(twin)
+    assert th.equal(mine.rewards, other.rewards) and th.equal(mine.discounts, other.discounts)
+
+
+@algorithms
+def test_a_loaded_replay_buffer_follows_the_model(algorithm, tmp_path):
+    model, other = model_of(algorithm, n_steps=3), model_of(algorithm)
+    other.save_replay_buffer(tmp_path / "buffer")
+    model.load_replay_buffer(tmp_path / "buffer")
+    train(model)
+    assert (model.replay_buffer.n_steps, model.replay_buffer.gamma) == (3, model.gamma)
+
+
+@algorithms
+def test_buffers_that_cannot_follow(algorithm):
+    kwargs = dict(replay_buffer_class=NStepReplayBuffer, replay_buffer_kwargs=dict(n_steps=3, gamma=0.9))
+    model = model_of(algorithm, **kwargs)
+    model.gamma = 0.5
+    assert_refused(
+        model, r"gamma was changed to 0\.5, but NStepReplayBuffer computes the targets, and replay_buffer_kwargs fixes it"
+    )
+    model.gamma = 0.99
+    train(model)
+    model = model_of(algorithm, optimize_memory_usage=True, replay_buffer_kwargs=dict(handle_timeout_termination=False))
+    model.n_steps = 3
+    assert_refused(model, "n_steps was changed to 3, but ReplayBuffer computes the targets, and it has no such attribute")
+
+
+def test_her_has_no_n_steps():
+    assert not hasattr(HerReplayBuffer, "n_steps")
+
+
+@ways
+def test_a_learning_rate_that_is_set(algorithm, fast):
+    """SB3 keeps to the schedule of the construction without a word."""
+    model = model_of(algorithm, fast)
+    model.learning_rate = 0.25
+    train(model)
+    assert model.policy.optimizer.param_groups[0]["lr"] == 0.25
+
+
+class Setting(BaseCallback):
+    def __init__(self, **values):
+        super().__init__()
+        self.values = values
+
+    def _on_step(self):
+        if self.n_calls == 3:
+            for name, value in self.values.items():
+                setattr(self.model, name, value)
+        return True
+
+
+EFFECTS = {
+    "batch_size": (5, lambda model: model.batch_size),
+    "tau": (0.5, lambda model: model.tau),
+    "train_freq": (4, lambda model: model.train_freq.frequency),
+    "gradient_steps": (np.int64(3), lambda model: model.gradient_steps),
+    "target_update_interval": (3.0, lambda model: model.target_update_interval),
+    "gamma": (0.5, lambda model: model.replay_buffer.gamma),
+    "n_steps": (2, lambda model: model.replay_buffer.n_steps),
+}
+
+
+@algorithms
+@pytest.mark.parametrize("name", EFFECTS)
+def test_set_in_a_callback(algorithm, name):
+    value, effect = EFFECTS[name]
+    model = model_of(algorithm, n_steps=3)
+    model.learning_starts = 0
+    calls, step = [], model._run_steps
+    model._run_steps = lambda steps, size: (calls.append((steps, size)), step(steps, size))
+    model.learn(13, callback=Setting(**{name: value}), reset_num_timesteps=False)
+    assert effect(model) == value and type(effect(model)) in (int, float)
+    assert set(calls[4:]) == {(3 if name == "gradient_steps" else 1, 5 if name == "batch_size" else 8)}
+    assert len(calls) == (6 if name == "train_freq" else 13)
+
+
+@ways
+@pytest.mark.parametrize(("bounds", "expected"), [((None, 0.5), 0.5), ((2.0, None), 2.0), ((None, None), 1.0), (None, 1.0)])
+def test_bounds_of_the_temperature_that_are_set(algorithm, fast, bounds, expected):
+    model = model_of(algorithm, fast, ent_coef="auto", learning_rate=1e-6)
+    model.ent_coef_bounds = bounds
+    train(model)
+    assert float(model.temperature.alpha) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "low", "high"), [((None, 1.5), 0.0, 1.5), ((0.5, None), 0.5, math.inf), ([0.5, 1.5], 0.5, 1.5)]
+)
+def test_one_sided_bounds(bounds, low, high):
+    temperature = make_temperature("auto", th.device("cpu"), 0.1, bounds)
+    for log_alpha in (-20.0, 20.0):
+        temperature.log_ent_coef.data.fill_(log_alpha)
+        temperature.bound()
+        assert float(temperature.alpha) == pytest.approx(min(max(math.exp(log_alpha), low), high))
+
+
+@algorithms
+def test_one_sided_bounds_of_a_model(algorithm, tmp_path):
+    model = model_of(algorithm, ent_coef="auto", ent_coef_bounds=(None, 1.0))
+    model.save(tmp_path / "model")
+    assert algorithm.load(tmp_path / "model", safe=True).ent_coef_bounds == (None, 1.0)
+
+
+@ways
+@pytest.mark.parametrize(("name", "good", "bad"), [("ent_coef", 0.5, -1.0), ("target_entropy", 0.25, "a")])
+def test_a_refused_value_leaves_the_old_one(algorithm, fast, name, good, bad):
+    model = model_of(algorithm, fast, **{"ent_coef": "auto", name: good})
+    with pytest.raises(ValueError, match=name):
+        setattr(model, name, bad)
+    assert getattr(model, name) == pytest.approx(good)
+    train(model)

@@ -1,0 +1,306 @@
+"""Training that would learn nothing is an error, and so is a network that nobody trains; what is legal stays legal."""
+
+import copy
+from contextlib import contextmanager
+
+import pytest
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from torch import nn
+
+from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac.algorithm.train_loop import require_gradients
+from tests.engines.native.helpers import BOX, make_model, state_of, train
+
+ALGORITHMS = [SoftAC_v1, DiscreteSAC, SQL]
+TARGETS = {
+    SoftAC_v1: ("value_net", "value_net_target"),
+    DiscreteSAC: ("critic", "critic_target"),
+    SQL: ("critic", "critic_target"),
+}
+# Networks without a target, then those with one
+TRAINED = [(SoftAC_v1, "actor"), (SoftAC_v1, "critic"), (DiscreteSAC, "actor"), (SQL, "actor")]
+FOLLOWED = [(algorithm, TARGETS[algorithm][0]) for algorithm in ALGORITHMS]
+FEW_PARTICLES = dict(kernel_particles=4, value_particles=4)
+
+
+@pytest.fixture(autouse=True)
+def both_ways(monkeypatch):
+    """In C, if there is a library for this machine; models with ``fast=False`` take the plain way."""
+    monkeypatch.setenv("SB3_SOFTAC_FAST", "1")
+
+
+def make(algorithm, **kwargs):
+    return make_model(algorithm, **(dict(actions=BOX, **FEW_PARTICLES) if algorithm is SQL else {}), **kwargs)
+
+
+@contextmanager
+def switched_off():
+    th.set_grad_enabled(False)
+    try:
+        yield
+    finally:
+        th.set_grad_enabled(True)
+
+
+MODES = {"no_grad": th.no_grad, "inference_mode": th.inference_mode, "set_grad_enabled": switched_off}
+
+
+def parameters_of(model):
+    return {name: value.clone() for name, value in model.policy.state_dict().items()}
+
+
+def moved(model, before):
+    return {name for name, value in model.policy.state_dict().items() if not th.equal(value, before[name])}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_without_gradients(algorithm, mode):
+    model = make(algorithm)
+    train(model)
+    before, n_updates, num_timesteps = parameters_of(model), model._n_updates, model.num_timesteps
+    for act in (lambda: train(model), lambda: model.learn(10)):
+        with MODES[mode](), pytest.raises(RuntimeError, match="gradients are switched off"):
+            act()
+    assert not moved(model, before) and (model._n_updates, model.num_timesteps) == (n_updates, num_timesteps)
+    model.learning_starts = 0
+    model.learn(2)
+    assert moved(model, before)
+
+
+def test_gradients_within_inference_mode():
+    """PyTorch enables them there in name only."""
+    with th.inference_mode(), th.enable_grad(), pytest.raises(RuntimeError, match="gradients are switched off"):
+        require_gradients()
+
+
+def test_a_callback_that_switches_them_off():
+    class Off(BaseCallback):
+        def _on_step(self):
+            th.set_grad_enabled(False)
+            return True
+
+    model = make(SoftAC_v1)
+    model.learning_starts = 0
+    try:
+        with pytest.raises(RuntimeError, match="gradients are switched off"):
+            model.learn(5, callback=Off())
+    finally:
+        th.set_grad_enabled(True)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_acting_and_loading_need_no_gradients(algorithm, tmp_path):
+    model = make(algorithm)
+    model.save(tmp_path / "model")
+    for mode in (th.no_grad, th.inference_mode):
+        with mode():
+            loaded = algorithm.load(tmp_path / "model", device="cpu")
+            loaded.predict(model.observation_space.sample())
+            model.predict(model.observation_space.sample())
+    train(model)
+
+
+def test_networks_that_were_created_in_inference_mode():
+    model = make(SoftAC_v1)
+    with th.inference_mode():
+        model.actor.mu = nn.Linear(6, 2)
+    model.policy.optimizer = model.policy.make_optimizer(model.lr_schedule)
+    with pytest.raises(ValueError, match=r"mu.weight.* were created under th.inference_mode"):
+        train(model)
+
+
+def test_a_loss_without_a_gradient(monkeypatch):
+    """A method of the user's under no_grad, for example."""
+    model = make(SoftAC_v1)
+    monkeypatch.setattr(model.policy.value_net, "forward", th.no_grad()(model.policy.value_net.forward))
+    with pytest.raises(RuntimeError, match=r"value_loss does not depend on .*policy.value_net"):
+        train(model)
+
+
+# ---- networks that were replaced
+
+
+def assert_refused(model, name):
+    before = {key: value.clone() for key, value in state_of(model).items()}
+    for act in (lambda: train(model), lambda: model.learn(10)):
+        with pytest.raises(ValueError, match=rf"policy.{name} would not be trained.*make_optimizer\(model.lr_schedule\)"):
+            act()
+    assert all(th.equal(value, state_of(model)[key]) for key, value in before.items())
+
+
+def replace(model, name):
+    setattr(model.policy, name, copy.deepcopy(getattr(model.policy, name)))
+
+
+def assert_trained(model, names):
+    """Every parameter of these networks moves."""
+    before = parameters_of(model)
+    train(model, 3)
+    wanted = {f"{name}.{key}" for name in names for key, _ in getattr(model.policy, name).named_parameters()}
+    assert wanted <= moved(model, before)
+
+
+@pytest.mark.parametrize(("algorithm", "name"), TRAINED)
+@pytest.mark.parametrize("gradient_steps", [1, 3])
+def test_replaced_networks(algorithm, name, gradient_steps):
+    model = make(algorithm)
+    train(model, gradient_steps)
+    replace(model, name)
+    assert_refused(model, name)
+    model.policy.optimizer = model.policy.make_optimizer(model.lr_schedule)
+    assert_trained(model, [name])
+
+
+@pytest.mark.parametrize(("algorithm", "name"), TRAINED)
+def test_replaced_layers(algorithm, name):
+    model = make(algorithm)
+    train(model)
+    network = getattr(model.policy, name)
+    layer = next(module for module in network.modules() if not list(module.children()) and list(module.parameters()))
+    path = next(path for path, module in network.named_modules() if module is layer)
+    network.set_submodule(path, copy.deepcopy(layer))
+    with pytest.raises(ValueError, match=rf"policy.{name} would not be trained.*{path}.weight"):
+        train(model)
+    model.policy.optimizer = model.policy.make_optimizer(model.lr_schedule)
+    assert_trained(model, [name])
+
+
+def policy_of_another_optimizer(model):
+    optimizer = model.policy.optimizer
+    model.policy = copy.deepcopy(model.policy)
+    model.policy.optimizer = optimizer
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_policy_of_another_optimizer(algorithm):
+    model = make(algorithm)
+    policy_of_another_optimizer(model)
+    assert_refused(model, "actor")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_parameter_left_out(algorithm):
+    """Frozen it may be left out."""
+    model = make(algorithm)
+    parameter = model.policy.optimizer.param_groups[0]["params"].pop()
+    with pytest.raises(ValueError, match="would not be trained"):
+        train(model)
+    parameter.requires_grad_(False)
+    train(model)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_replaced_temperature(algorithm):
+    model = make(algorithm, ent_coef="auto")
+    train(model)
+    model.temperature.log_ent_coef = th.full((1,), -1.0, requires_grad=True)
+    with pytest.raises(ValueError, match=r"temperature would not be trained.*model.ent_coef"):
+        train(model)
+    model.ent_coef = "auto_0.3"
+    train(model)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_layer_that_was_added(algorithm, fast):
+    """C does not read what no forward pass of the package's uses, but nobody adds a layer in order not to train it."""
+    model = make(algorithm, fast=fast)
+    train(model)
+    model.actor.added = nn.Linear(2, 2)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"policy.actor would not be trained.*'added.weight', 'added.bias'"):
+            train(model)
+
+
+def test_a_temperature_of_another_size():
+    model = make(SoftAC_v1, ent_coef="auto")
+    train(model)
+    model.log_ent_coef.data = th.zeros(3)
+    with pytest.raises(ValueError, match=r"^log_ent_coef cannot be trained, because .* set model.ent_coef"):
+        train(model)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_frozen_networks_may_be_replaced(algorithm):
+    model = make(algorithm)
+    replace(model, "actor")
+    model.policy.actor.requires_grad_(False)
+    before = parameters_of(model)
+    train(model, 2)
+    assert moved(model, before) and not any(name.startswith("actor.") for name in moved(model, before))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_frozen_part_of_a_network(algorithm):
+    """Its loss may depend on no trained parameter at all."""
+    model = make(algorithm)
+    train(model)
+    for parameter in list(model.policy.critic.parameters())[:-1]:
+        parameter.requires_grad_(False)
+    train(model, 2)
+    list(model.policy.critic.parameters())[-1].requires_grad_(False)
+    train(model, 2)
+
+
+def test_hand_made_optimizers():
+    model = make(SoftAC_v1)
+    networks = (model.actor, model.critic, model.value_net)
+    groups = [dict(params=list(network.parameters())) for network in networks]
+    model.policy.optimizer = th.optim.SGD(groups, lr=1e-2)
+    assert_trained(model, ["actor", "critic", "value_net"])
+    model.policy.optimizer = th.optim.AdamW(model.policy.parameters(), lr=1e-2)
+    assert_trained(model, ["actor", "critic", "value_net"])
+
+
+MISFITS = {
+    "moment": lambda p, state: state.update(exp_avg=state["exp_avg"][:1].clone()),
+    "moment of another order": lambda p, state: state.update(exp_avg_sq=state["exp_avg_sq"].t().contiguous().t()),
+    "step": lambda p, state: state.update(step=th.zeros(0)),
+    "smaller parameter": lambda p, state: setattr(p, "data", p.data[:4].clone()),
+    "larger parameter": lambda p, state: setattr(p, "data", p.data.repeat(2, 1)),
+    "expanded": lambda p, state: setattr(p, "data", p.data[:1].expand_as(p)),
+    "strided": lambda p, state: setattr(p, "data", p.data.repeat(1, 2)[:, ::2]),
+}
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("name", MISFITS)
+def test_what_a_fused_optimizer_would_overrun(name, fast):
+    """PyTorch itself writes over foreign memory then."""
+    model = make(SoftAC_v1, fast=fast)
+    train(model)
+    parameter = model.actor.latent_pi[0].weight
+    MISFITS[name](parameter, model.policy.optimizer.state[parameter])
+    with pytest.raises(ValueError, match=r"^actor.latent_pi.0.weight cannot be trained, because .*make_optimizer"):
+        train(model)
+
+
+# ---- compiled networks, batch normalisation
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize(
+    "path", ["critic", "value_net", "value_net_target", "actor", "value_net.v_network", "critic.q_networks"]
+)
+def test_compiled_networks(path):
+    """One of them alone, too; the backend leaves the numbers as they are."""
+    models = [make(SoftAC_v1, fast=False) for _ in range(2)]
+    owner, _, name = f"policy.{path}".rpartition(".")
+    part = models[0]
+    for each in owner.split("."):
+        part = getattr(part, each)
+    setattr(part, name, th.compile(getattr(part, name), backend="eager"))
+    for model in models:
+        train(model, 2)
+    for mine, theirs in zip(*(model.policy.parameters() for model in models), strict=True):
+        assert th.equal(mine, theirs)
+
+
+def test_statistics_without_parameters():
+    """They are followed too: a target without them is refused, not a KeyError."""
+    model = make(SoftAC_v1, fast=False)
+    model.value_net.v_network.insert(1, nn.BatchNorm1d(8, affine=False))
+    with pytest.raises(ValueError, match=r"value_net_target follows value_net.*running_mean"):
+        train(model)

@@ -1,0 +1,233 @@
+"""Branches against torch.distributions and plain loops, for each kind of discrete action space."""
+
+import itertools
+import math
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from torch.distributions import Categorical
+
+from sb3_softac import DiscreteSAC
+from sb3_softac.discrete.branches import MASKED_LOGIT, Branches
+
+SPACES = [
+    spaces.Discrete(5),
+    spaces.MultiDiscrete([2, 4, 3]),
+    spaces.MultiDiscrete([3, 3]),
+    spaces.MultiBinary(3),
+    spaces.MultiDiscrete([1, 3]),
+]
+SIZES = [[5], [2, 4, 3], [3, 3], [2, 2, 2], [1, 3]]
+every_space = pytest.mark.parametrize(("space", "sizes"), list(zip(SPACES, SIZES, strict=True)), ids=str)
+
+
+def random_masks(sizes, batch):
+    """Masks that leave every branch at least one option."""
+    masks = th.rand(batch, sum(sizes)) < 0.5
+    for start, size in zip(np.cumsum([0, *sizes[:-1]]), sizes, strict=True):
+        masks[th.arange(batch), start + th.randint(size, (batch,))] = True
+    return masks
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    th.manual_seed(0)
+
+
+@every_space
+def test_sizes(space, sizes):
+    branches = Branches(space)
+    assert branches.sizes == sizes and branches.n == sum(sizes)
+    assert branches.max_entropy == pytest.approx(math.log(math.prod(sizes)))
+
+
+@every_space
+@pytest.mark.parametrize("leading", [(7,), (2, 7)])
+def test_log_softmax_is_that_of_each_branch(space, sizes, leading):
+    logits = 3 * th.randn(*leading, sum(sizes))
+    expected = th.cat([Categorical(logits=branch).logits for branch in logits.split(sizes, dim=-1)], dim=-1)
+    th.testing.assert_close(Branches(space).log_softmax(logits), expected)
+
+
+@every_space
+def test_forbidden_options_have_no_probability_and_no_gradient(space, sizes):
+    branches = Branches(space)
+    logits = (3 * th.randn(50, branches.n)).requires_grad_()
+    masks = random_masks(sizes, 50)
+    assert not masks.all()
+    log_pi = branches.log_softmax(logits, masks)
+    pi = log_pi.exp()
+    assert (pi[~masks] == 0.0).all()
+    infinite = logits.detach().masked_fill(~masks, -math.inf)
+    expected = th.cat([Categorical(logits=branch).probs for branch in infinite.split(sizes, dim=-1)], dim=-1)
+    th.testing.assert_close(pi, expected)
+    (pi * (log_pi - th.randn_like(log_pi))).sum().backward()
+    assert logits.grad.isfinite().all() and (logits.grad[~masks] == 0.0).all() and (logits.grad[masks] != 0.0).any()
+
+
+@every_space
+@pytest.mark.parametrize("masked", [False, True])
+def test_sampled_frequencies(space, sizes, masked):
+    branches = Branches(space)
+    masks = random_masks(sizes, 1) if masked else None
+    log_pi = branches.log_softmax(th.randn(1, branches.n), masks)
+    draws = branches.sample(log_pi.expand(20_000, -1))
+    assert draws.shape == (20_000, len(sizes)) and draws.dtype == th.int64
+    for actions, probabilities in zip(draws.T, log_pi[0].exp().split(sizes), strict=True):
+        frequencies = th.bincount(actions, minlength=len(probabilities)) / 20_000
+        assert (frequencies[probabilities == 0.0] == 0.0).all()
+        th.testing.assert_close(frequencies, probabilities, atol=0.015, rtol=0.0)
+
+
+def test_branches_are_drawn_independently():
+    draws = Branches(spaces.MultiDiscrete([2, 2])).sample(th.full((20_000, 4), math.log(0.5)))
+    assert np.corrcoef(draws.T.numpy())[0, 1] == pytest.approx(0.0, abs=0.03)
+
+
+@every_space
+def test_the_most_extreme_noise_cannot_draw_a_forbidden_option(space, sizes, monkeypatch):
+    monkeypatch.setattr(th.Tensor, "exponential_", th.Tensor.zero_)
+    branches = Branches(space)
+    masks = random_masks(sizes, 50)
+    draws = branches.sample(branches.log_softmax(th.randn(50, branches.n), masks))
+    assert (branches.select(masks.float(), draws) == len(sizes)).all()
+
+
+@every_space
+def test_argmax_and_select_against_a_loop(space, sizes):
+    branches = Branches(space)
+    scores = th.randn(3, 10, branches.n)
+    best, total = th.zeros(3, 10, len(sizes), dtype=th.int64), th.zeros(3, 10)
+    for critic, row in itertools.product(range(3), range(10)):
+        offset = 0
+        for branch, size in enumerate(sizes):
+            values = scores[critic, row, offset : offset + size].tolist()
+            best[critic, row, branch] = values.index(max(values))
+            total[critic, row] += max(values)
+            offset += size
+    assert th.equal(branches.argmax(scores), best)
+    th.testing.assert_close(branches.select(scores, best), total)
+    last = th.tensor(sizes) - 1
+    expected = scores[0, :, np.cumsum(sizes) - 1].sum(dim=1)
+    th.testing.assert_close(branches.select(scores[0], last.expand(10, -1)), expected)
+
+
+@every_space
+def test_max_entropies_are_those_of_the_uniform_policy(space, sizes):
+    branches = Branches(space)
+    masks = random_masks(sizes, 30)
+    expected = [sum(math.log(branch.sum()) for branch in row.split(sizes)) for row in masks]
+    th.testing.assert_close(branches.max_entropies(masks), th.tensor(expected))
+    everything = branches.max_entropies(th.ones(4, branches.n, dtype=th.bool))
+    th.testing.assert_close(everything, th.full((4,), branches.max_entropy))
+
+
+@every_space
+def test_good_masks(space, sizes):
+    branches = Branches(space)
+    masks = random_masks(sizes, 4).numpy()
+    for given in (masks, masks.astype(np.int8), masks.astype(float), masks.tolist(), masks.reshape(4, 1, -1), list(masks)):
+        checked = branches.check_masks(given, 4)
+        assert checked.dtype == bool
+        np.testing.assert_array_equal(checked, masks)
+    assert branches.check_masks(masks[0], 1).shape == (1, branches.n)
+
+
+def test_masks_that_forbid_everything():
+    branches = Branches(spaces.MultiDiscrete([2, 3]))
+    masks = np.ones((3, 5), dtype=bool)
+    masks[2, 2:] = False  # all of the second branch, in the third environment
+    with pytest.raises(ValueError, match=r"environment 2 forbids every option of branch 1 \(of 2\)"):
+        branches.check_masks(masks, 3)
+    with pytest.raises(ValueError, match=r"environment 0 forbids every option of branch 0 \(of 1\)"):
+        Branches(spaces.Discrete(4)).check_masks(np.zeros(4), 1)
+
+
+@pytest.mark.parametrize("wrong", [-math.inf, math.nan, 0.5, -1, 2])
+def test_masks_that_are_neither_true_nor_false(wrong):
+    """What is added to logits is 0 where an action is allowed: as a truth value it would be the opposite of a mask."""
+    masks = np.zeros((2, 3))
+    masks[1, 2] = wrong
+    with pytest.raises(ValueError, match=rf"True or 1 where an action is allowed .* got {wrong}.*values == 0"):
+        Branches(spaces.Discrete(3)).check_masks(masks, 2)
+
+
+def test_masks_of_different_sizes():
+    with pytest.raises(ValueError, match=r"need shape \(2, 5\).* masks of the shapes \[\(5,\), \(4,\)\]"):
+        Branches(spaces.MultiDiscrete([2, 3])).check_masks([np.ones(5), np.ones(4)], 2)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (2, 5), (5,)])
+def test_masks_of_the_wrong_shape(shape):
+    with pytest.raises(ValueError, match=r"need shape \(3, 5\).*sizes \[2, 3\]"):
+        Branches(spaces.MultiDiscrete([2, 3])).check_masks(np.ones(shape), 3)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-1, 1, (2,)),
+        spaces.Dict(a=spaces.Discrete(2)),
+        spaces.Tuple([spaces.Discrete(2)]),
+        spaces.MultiDiscrete([[2, 3], [4, 2]]),
+        spaces.MultiBinary([2, 2]),
+    ],
+    ids=str,
+)
+def test_refused_spaces(space):
+    with pytest.raises(AssertionError, match=r"(?s)DiscreteSAC needs .* for a Box use SoftAC_v1 .*ActionWrapper"):
+        Branches(space)
+
+
+@pytest.mark.parametrize("space", [spaces.Discrete(1), spaces.MultiDiscrete([1, 1])], ids=str)
+def test_nothing_to_choose(space):
+    """The first lesson of a curriculum may have one action."""
+    branches = Branches(space)
+    assert branches.max_entropy == 0.0
+    log_pi = branches.log_softmax(th.randn(6, branches.n))
+    assert (log_pi == 0.0).all()
+    assert (branches.sample(log_pi) == 0).all() and (branches.argmax(log_pi) == 0).all()
+    assert (branches.max_entropies(th.ones(6, branches.n, dtype=th.bool)) == 0.0).all()
+
+
+class Waiting(gym.Env):
+    """Nothing to decide, for three steps."""
+
+    observation_space = spaces.Box(0, 1, (2,), np.float32)
+
+    def __init__(self, action_space):
+        self.action_space, self.steps = action_space, 0
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return np.ones(2, np.float32), {}
+
+    def step(self, action):
+        assert (np.asarray(action) == 0).all()
+        self.steps += 1
+        return np.ones(2, np.float32), 1.0, self.steps == 3, False, {}
+
+
+@pytest.mark.parametrize("space", [spaces.Discrete(1), spaces.MultiDiscrete([1, 1])], ids=str)
+@pytest.mark.parametrize("target_entropy", ["auto", 0.0, {"schedule": "linear", "start": 0.98, "end": 0.3}], ids=str)
+def test_training_with_nothing_to_choose(space, target_entropy):
+    """The ratio of two entropies that are 0 is no reason for NaN, which would end the training."""
+    model = DiscreteSAC(
+        "MlpPolicy",
+        Waiting(space),
+        target_entropy=target_entropy,
+        learning_starts=5,
+        batch_size=8,
+        buffer_size=100,
+        policy_kwargs=dict(net_arch=[8]),
+        device="cpu",
+    )
+    model.learn(40)
+    assert model.target_entropy == 0.0 and all(p.isfinite().all() for p in model.policy.parameters())
+
+
+def test_masked_logits_vanish_and_stay_finite():
+    assert math.exp(MASKED_LOGIT) == 0.0 and math.isfinite(0.0 * MASKED_LOGIT)
