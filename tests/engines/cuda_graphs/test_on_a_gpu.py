@@ -1,4 +1,4 @@
-"""What only a GPU can show: ``TEST_GPU=0 python -m pytest tests/cuda``."""
+"""What only a GPU can show: ``TEST_GPU=0 python -m pytest tests/engines/cuda_graphs``."""
 
 import gc
 

@@ -22,7 +22,7 @@ ARGUMENTS = {
 PACKAGE = Path(sb3_softac.__file__).parent
 # Called by both ways (sampling and logging, the temperature), or without influence on the numbers
 CALLED_BY_BOTH = {
-    *("make_batch", "_numbers", "add", "add_steps", "sample", "is_distributed", "alpha", "bound", "_optimizers", "__get__", "get"),
+    *("add", "add_steps", "is_distributed", "alpha", "bound", "_optimizers", "__get__"),
     *("set_training_mode", "require_same_shape", "__setattr__", "find_misfit", "followed_shapes"),
 }
 
@@ -66,7 +66,7 @@ def test_the_list_of_functions_is_complete(algorithm):
     def note(frame, event, _):
         file, name = Path(frame.f_code.co_filename), frame.f_code.co_name
         if event == "call" and not name.startswith("<") and (PACKAGE in file.parents or "stable_baselines3" in file.parts):
-            if file.parent.name != "replay":
+            if file.parent.name != "replay" and file.name != "buffers.py":
                 called.add(name)
 
     sys.setprofile(note)
