@@ -21,7 +21,8 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "SDL_V
 TIMEOUT = 300  # seconds
 
 forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(["rl_zoo3.exp_manager", "rl_zoo3.callbacks", "rl_zoo3.plots", "sb3_softac"])
+# torch._dynamo, which PyTorch imports with the first optimizer, takes longer than all the rest
+forks.set_forkserver_preload(["rl_zoo3.exp_manager", "rl_zoo3.callbacks", "rl_zoo3.plots", "sb3_softac", "torch._dynamo"])
 
 
 def run(folder, module, *arguments, expect=0):
