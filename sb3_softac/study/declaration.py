@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+from rl_zoo3 import ALGOS
 
 from sb3_softac.robustness import PERTURBATIONS, Perturbation
 
@@ -196,8 +197,10 @@ def name_of(algorithm: str, varied: dict[str, Any]) -> str:
     """
     :param algorithm: Name of an algorithm.
     :param varied: What is varied, by name.
-    :return: Both as one name.
+    :return: Both as one name; an id of RL Zoo at the beginning becomes the name of its class.
     """
+    algo = algorithm.partition(",")[0]
+    algorithm = ALGOS[algo].__name__ + algorithm.removeprefix(algo) if algo in ALGOS else algorithm
     values = ", ".join(f"{key} {value}" for key, value in varied.items())
     return f"{algorithm}, {values}" if values else algorithm
 

@@ -1,8 +1,9 @@
 """The plots of a report: every seed, and the interquartile mean with its interval."""
 
+import itertools
 import json
 import textwrap
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from sb3_softac.study.results import Result, shared_evaluations
 from sb3_softac.study.statistics import SEEDS_FOR_INTERVAL, iqm_band
 
 # Okabe and Ito's colours, told apart by colour-blind readers; line styles and markers tell them apart in grey
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 STYLES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LOOK_OF = {"SoftAC_v1": 0, "DiscreteSAC": 1, "SQL": 2, "DiscreteSQL": 2, "PPO": 3, "SAC": 4, "TD3": 5, "DQN": 6, "QRDQN": 7}
+"""The same in all figures; variants take what a figure leaves free."""
 COLUMNS = 3
 """Panels per row."""
 SECONDS = "seconds of training (median of the seeds)"
@@ -51,6 +54,14 @@ def look(number: int) -> dict[str, Any]:
     :return: Its colour and style.
     """
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number % len(STYLES)]}
+
+
+def looks(names: Iterable[str]) -> dict[str, int]:
+    """:return: The number of each name's look, for :func:`look` and ``MARKERS``."""
+    names = list(names)
+    taken = {LOOK_OF.get(name) for name in names}
+    free = (number % 8 for number in itertools.count(6, -1) if number % 8 not in taken or len(names) > 8)
+    return {name: LOOK_OF[name] if name in LOOK_OF else next(free) for name in names}
 
 
 def band(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -94,7 +105,7 @@ def learning_curves(groups: dict[str, list[Result]], cut: dict[str, list[Result]
     grid = figure.add_gridspec(1 + rows, columns, height_ratios=[2.4, *[1] * rows])
     main = figure.add_subplot(grid[0, :])
     panels = [figure.add_subplot(grid[1 + k // columns, k % columns], sharex=main, sharey=main) for k in range(len(names))]
-    for number, (name, panel) in enumerate(zip(names, panels, strict=True)):
+    for position, ((name, number), panel) in enumerate(zip(looks(names).items(), panels, strict=True)):
         group, not_ended = groups.get(name, []), cut.get(name, [])
         for result in not_ended:
             panel.plot(AXES[axis](result), result.returns[mode], color=look(number)["color"], linestyle=":", linewidth=1)
@@ -107,9 +118,10 @@ def learning_curves(groups: dict[str, list[Result]], cut: dict[str, list[Result]
             main.plot(x, value, **look(number), linewidth=2, label=shown(f"{name} (n = {len(group)})"))
             main.fill_between(x, low, high, color=look(number)["color"], alpha=0.15, linewidth=0)
             panel.plot(x, value, color="black", linewidth=1.2)
-        title = f"{name}, {len(group)} seeds" + (f", {len(not_ended)} unfinished" if not_ended else "")
+        seeds = "1 seed" if len(group) == 1 else f"{len(group)} seeds"
+        title = f"{name}, {seeds}" + (f", {len(not_ended)} unfinished" if not_ended else "")
         panel.set_title(shown(title, 90 // columns), fontsize="small")
-        panel.tick_params(labelsize="x-small", labelleft=number % columns == 0, labelbottom=number + columns >= len(names))
+        panel.tick_params(labelsize="x-small", labelleft=position % columns == 0, labelbottom=position + columns >= len(names))
         panel.xaxis.set_major_locator(MaxNLocator(5))
     main.set_ylabel(f"return, {mode} policy")
     if groups:
@@ -129,14 +141,16 @@ def final_returns(groups: dict[str, list[Result]], mode: str, step: str) -> Figu
     """
     figure = Figure(figsize=(7, 0.8 + 0.45 * len(groups)), layout="constrained")
     plot = figure.subplots()
-    for number, (_, group) in enumerate(groups.items()):
+    numbers = looks(groups)
+    for row, (name, group) in enumerate(groups.items()):
+        number = numbers[name]
         final = [result.final(mode) for result in group]
         value, low, high = band(np.array(final))
         colour = look(number)["color"]
         spread = np.linspace(-0.16, 0.16, len(final)) if len(final) > 1 else [0.0]
-        plot.scatter(final, np.add(number, spread), s=14, color=colour, marker=MARKERS[number % len(MARKERS)], alpha=0.7)
-        plot.plot([low, high], [number + 0.3] * 2, color="0.3", linewidth=1.5)
-        plot.plot([value], [number + 0.3], "d", color="0.1", markersize=5)
+        plot.scatter(final, np.add(row, spread), s=14, color=colour, marker=MARKERS[number % len(MARKERS)], alpha=0.7)
+        plot.plot([low, high], [row + 0.3] * 2, color="0.3", linewidth=1.5)
+        plot.plot([value], [row + 0.3], "d", color="0.1", markersize=5)
     plot.set_yticks(range(len(groups)), [shown(f"{name} (n = {len(group)})", 45) for name, group in groups.items()])
     plot.invert_yaxis()
     plot.set_xlabel(f"return at step {step}, {mode} policy")
@@ -163,7 +177,9 @@ def sensitivity(groups: dict[str, list[Result]], mode: str, key: str, step: str)
     values = [group[0].run.varied[key] for line in lines.values() for group in line]
     texts = list(dict.fromkeys(map(json.dumps, values)))
     are_numbers = all(type(value) in (int, float) and abs(value) < float("inf") for value in values)
-    for number, (name, line) in enumerate(lines.items()):
+    numbers = looks(lines)
+    for name, line in lines.items():
+        number = numbers[name]
         chosen = [group[0].run.varied[key] for group in line]
         x = np.array(chosen if are_numbers else [texts.index(json.dumps(value)) for value in chosen], float)
         found = [band(np.array([result.final(mode) for result in group])) for group in line]
@@ -213,8 +229,10 @@ def return_against_strength(
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for panel in panels.flat[len(axes) :]:
         panel.set_visible(False)
+    numbers = looks(dict.fromkeys(name for of_algorithms in curves.values() for name in of_algorithms))
     for (name, (unit, strengths)), panel in zip(axes.items(), panels.flat, strict=False):
-        for number, (algorithm, returns) in enumerate(curves[name].items()):
+        for algorithm, returns in curves[name].items():
+            number = numbers[algorithm]
             value, low, high = band(returns)
             panel.plot(strengths, returns.T, color=look(number)["color"], linewidth=0.5, alpha=0.4)
             marker = MARKERS[number % len(MARKERS)]

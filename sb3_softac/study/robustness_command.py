@@ -150,7 +150,7 @@ def source_of(folder: Path, args: argparse.Namespace) -> Source:
             source = Source(folder, content["algo"], name_of(content["algorithm"], content["varied"]), content["env_kwargs"])
         else:
             algo = arguments_of(folder, args.env).get("algo", args.algo[0])
-            source = Source(folder, algo, algo, None)
+            source = Source(folder, algo, name_of(algo, {}), None)
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise StudyError(f"The declaration of {folder} cannot be read: {error}") from error
     if source.algo not in args.algo:

@@ -49,7 +49,7 @@ def test_short(tmp_path):
     run = study.runs[0]
     assert (run.algorithm, run.algo, run.env, run.n_timesteps) == ("softac_v1", "softac_v1", "Pendulum-v1", 1_000)
     assert (run.evaluate_every, run.evaluation_episodes, run.evaluation_modes) == (500, 10, ("deterministic",))
-    assert run.id == "softac_v1/Pendulum-v1/0" and run.name == "softac_v1" and run.threads == 1
+    assert run.id == "softac_v1/Pendulum-v1/0" and run.name == "SoftAC_v1" and run.threads == 1
     assert study.output == tmp_path / "my study"
     assert study.result_of(run) == tmp_path / "my study" / "results" / "softac_v1" / "Pendulum-v1" / "0.npz"
     assert study.folder_of(run) == tmp_path / "my study" / "runs" / "softac_v1" / "Pendulum-v1" / "0"

@@ -84,9 +84,9 @@ def test_equal_budgets(tmp_path, quick):
     text = page(study, tmp_path)
     assert "The runs are compared at step 1000, the last evaluation that all of them have.</p>" in text
     final = {row["algorithm"]: row for row in rows(tmp_path, "final")}
-    assert final["sac"]["all seeds"] == "4, 14, 24" and final["ppo"]["all seeds"] == "3.5, 13.5, 23.5"
-    assert final["ppo"]["steps"] == "1000" and final["ppo"]["IQM of the mean of all evaluations"] == "12"
-    assert final["ppo"]["IQM of the last 20 training episodes"] == "1.5"
+    assert final["SAC"]["all seeds"] == "4, 14, 24" and final["PPO"]["all seeds"] == "3.5, 13.5, 23.5"
+    assert final["PPO"]["steps"] == "1000" and final["PPO"]["IQM of the mean of all evaluations"] == "12"
+    assert final["PPO"]["IQM of the last 20 training episodes"] == "1.5"
     (better,) = rows(tmp_path, "improvement")
     assert float(better["probability"]) == pytest.approx(6 / 9, abs=0.01)
     with open(tmp_path / "report" / "curves.csv", encoding="utf-8") as file:
@@ -107,7 +107,7 @@ def test_more_steps_for_one_algorithm(tmp_path, quick):
     for run in study.runs:
         write(study, run, range(250, run.n_timesteps + 1, 250))
     text = page(study, tmp_path)
-    assert "compared at step 1000" in text and "evaluated for longer" in text and "(ppo: step 2000)" in text
+    assert "compared at step 1000" in text and "evaluated for longer" in text and "(PPO: step 2000)" in text
     assert {row["steps"] for row in rows(tmp_path, "final")} == {"1000"}
 
 
@@ -117,7 +117,7 @@ def test_seeds_that_end_at_different_steps(tmp_path, quick):
     for run in study.runs:
         write(study, run, range(250, 1001 - 250 * run.seed, 250))
     text = page(study, tmp_path)
-    assert "compared at step 500" in text and "(sac: step 500 to 1000; ppo: step 500 to 1000)" in text
+    assert "compared at step 500" in text and "(SAC: step 500 to 1000; PPO: step 500 to 1000)" in text
     assert rows(tmp_path, "final")[0]["all seeds"] == "2, 12, 22"
     group = read_results(study)[0][:3]
     assert [at.tolist() for at in shared_evaluations(group)] == [[0, 1]] * 3
@@ -165,7 +165,7 @@ def test_returns_that_are_not_finite(tmp_path, quick, value, seeds):
     assert "could not be made" not in text
     assert "not finite, and the means and intervals with them are missing: sac/Pendulum-v1/1." in text
     final = {row["algorithm"]: row for row in rows(tmp_path, "final")}
-    assert final["sac"]["IQM"] == "-" and final["ppo"]["IQM"] != "-"
+    assert final["SAC"]["IQM"] == "-" and final["PPO"]["IQM"] != "-"
     (better,) = rows(tmp_path, "improvement")
     assert better["probability"] == "-"
 
@@ -205,7 +205,7 @@ def test_names(tmp_path, quick):
         assert ".." not in study.result_of(run).parts
     text = page(study, tmp_path)
     assert "could not be made" not in text and "<b>" not in text
-    assert [row["algorithm"] for row in rows(tmp_path, "final")] == list(dict.fromkeys(run.algorithm for run in study.runs))
+    assert [row["algorithm"] for row in rows(tmp_path, "final")] == list(dict.fromkeys(run.name for run in study.runs))
 
 
 def test_nothing_yet(tmp_path, capsys):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sb3_softac.study import read_study
+from sb3_softac.study.plots import looks
 from sb3_softac.study.report import write_report
 from sb3_softac.study.results import read_results
 
@@ -68,7 +69,7 @@ def test_all_runs(study, tmp_path):
     assert FILE.strip() in text and "torch: 2.13" in text
     rows = rows_of(tmp_path / "report" / "Hopper-v4_stochastic_final.csv")
     assert len(rows) == 12
-    row = next(row for row in rows if row["algorithm"] == "sac, ent_coef 0.1, policy CnnPolicy")
+    row = next(row for row in rows if row["algorithm"] == "SAC, ent_coef 0.1, policy CnnPolicy")
     assert row["IQM"] == "1115" and row["n"] == "4" and row["all seeds"] == "1100, 1110, 1120, 1130"
     assert row["95 % interval of the IQM"] == "-"  # four seeds are too few
     assert (
@@ -82,7 +83,7 @@ def test_all_runs(study, tmp_path):
     better = rows_of(tmp_path / "report" / "Pendulum-v1_deterministic_improvement.csv")
     assert len(better) == 12 * 11 / 2
     pair = next(
-        row for row in better if row["better"].startswith("softac_v1, ent_coef 0.01") and row["than"].startswith("sac")
+        row for row in better if row["better"].startswith("SoftAC_v1, ent_coef 0.01") and row["than"].startswith("SAC")
     )
     assert pair["probability"] == "0.00"
     curves = rows_of(tmp_path / "report" / "curves.csv")
@@ -138,3 +139,9 @@ def test_names_are_escaped(tmp_path):
     study = read_study(tmp_path / "a.yml")
     make_result(study.runs[0], study.result_of(study.runs[0]))
     assert "<script" not in write_report(study, tmp_path / "report").read_text()
+
+
+def test_an_algorithm_looks_the_same_in_all_figures():
+    alone, among_variants = looks(["SQL"]), looks(["a variant", "SoftAC_v1", "SQL", "another"])
+    assert alone["SQL"] == among_variants["SQL"] and len(set(among_variants.values())) == 4
+    assert len(looks(map(str, range(20)))) == 20

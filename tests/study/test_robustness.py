@@ -267,7 +267,7 @@ def test_the_report_shows_it(trained, tmp_path):
     assert text.count("<svg") == 2 * 3 + 1
     with open(tmp_path / "report" / "Pendulum-v1_robustness.csv") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 + 3 and {row["algorithm"] for row in rows} == {"softac_v1"}
+    assert len(rows) == 2 + 3 and {row["algorithm"] for row in rows} == {"SoftAC_v1"}
     assert (tmp_path / "report" / "Pendulum-v1_robustness.png").stat().st_size > 5_000
     robustness.write_rows(list(read_rows(trained.robustness_of(run)).values())[1:], trained.robustness_of(run))
     assert "1 runs have not been evaluated" in write_report(trained, tmp_path / "part").read_text()  # one strength lacks
@@ -295,9 +295,9 @@ def test_the_command(trained, tmp_path):
     made = [str(tmp_path / "made" / f"Pendulum-v1_robustness.{end}") for end in ("csv", "png")]
     assert result.stdout.strip().splitlines()[-2:] == made
     names = {path.name for path in (tmp_path / "made").iterdir()}
-    assert names == {f"Pendulum-v1_robustness.{end}" for end in ("png", "svg", "csv")} | {"Pendulum-v1_softac_v1_1.csv"}
+    assert names == {f"Pendulum-v1_robustness.{end}" for end in ("png", "svg", "csv")} | {"Pendulum-v1_SoftAC_v1_1.csv"}
     evaluate_run(trained, run)  # the same numbers as by the study
-    assert read_rows(tmp_path / "made" / "Pendulum-v1_softac_v1_1.csv") == read_rows(trained.robustness_of(run))
+    assert read_rows(tmp_path / "made" / "Pendulum-v1_SoftAC_v1_1.csv") == read_rows(trained.robustness_of(run))
     trained.robustness_of(run).unlink()
 
 
@@ -340,7 +340,7 @@ def test_runs_are_found_where_the_zoo_puts_them(tmp_path):
         *("sac/Pendulum-v1_1", "sac/Pendulum-v1_12"),
         "td3/Pendulum-v1_1",
     ]
-    assert [source.name for source in found] == ["sac", "sac", "td3"]
+    assert [source.name for source in found] == ["SAC", "SAC", "TD3"]
     with pytest.raises(StudyError, match="No run of dqn on Pendulum-v1"):
         sources(parse(["--algo", "dqn", "--env", "Pendulum-v1", "-f", str(tmp_path)]))
 
@@ -371,7 +371,7 @@ def test_models_of_the_zoo(tmp_path):
     assert result.returncode == 0, result.stderr
     with open(tmp_path / "robustness" / "Pendulum-v1_robustness.csv") as file:
         rows = list(csv.DictReader(file))
-    assert {row["algorithm"] for row in rows} == {"sac", "td3", "ppo", "softac_v1"}
+    assert {row["algorithm"] for row in rows} == {"SAC", "TD3", "PPO", "SoftAC_v1"}
     assert len({row["perturbation"] for row in rows}) == 7 and all(np.isfinite(float(row["IQM"])) for row in rows)
 
 
