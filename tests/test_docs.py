@@ -8,8 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sb3_contrib.common.maskable.evaluation
+import stable_baselines3.common.evaluation
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """As users run them, in C where it can be, but with few episodes in each evaluation."""
+    monkeypatch.setenv("SB3_SOFTAC_FAST", "1")
+    for module in (stable_baselines3.common.evaluation, sb3_contrib.common.maskable.evaluation):
+        monkeypatch.setattr(module, "evaluate_policy", few_episodes(module.evaluate_policy))
+
+
+def few_episodes(evaluate_policy: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args, n_eval_episodes=10, **kwargs: evaluate_policy(
+        *args, n_eval_episodes=min(n_eval_episodes, 3), **kwargs
+    )
 
 
 def python_blocks(path: Path) -> list[tuple[str, str]]:
@@ -69,7 +85,7 @@ def main_of(name: str) -> Callable[..., Any]:
 
 def test_pendulum_example():
     example = runpy.run_path(str(ROOT / "docs" / "examples" / "pendulum.py"))
-    assert -2000 < example["main"](timesteps=150) < 0
+    assert -2000 < example["main"](timesteps=120) < 0
 
 
 @pytest.mark.parametrize(
@@ -85,16 +101,16 @@ def test_pendulum_example():
     ],
 )
 def test_examples_with_one_result(name, lowest, highest):
-    assert lowest <= main_of(name)(timesteps=200) <= highest
+    assert lowest <= main_of(name)(timesteps=120) <= highest
 
 
 def test_hindsight_example():
-    without, with_her = main_of("her")(timesteps=150)
+    without, with_her = main_of("her")(timesteps=120)
     assert 0 <= without <= 1 and 0 <= with_her <= 1
 
 
 def test_demonstrations_are_learned_from():
-    without, with_them = main_of("demonstrations")(timesteps=150)
+    without, with_them = main_of("demonstrations")(timesteps=120)
     assert -100 <= without <= 100 and -100 <= with_them <= 100 and without != with_them
 
 
@@ -106,7 +122,7 @@ def test_callbacks_log(tmp_path):
 
 
 def test_the_resumed_training_is_the_same(capfd):
-    assert main_of("resume")(timesteps=240) == 0.0
+    assert main_of("resume")(timesteps=180) == 0.0
     assert "cut off" in capfd.readouterr().out
 
 
@@ -117,7 +133,7 @@ def test_study_example(tmp_path):
 
 
 def test_deep_and_tabular_answer_the_same_question():
-    exact, learned, uniform = main_of("tabular_against_deep")(timesteps=1_000)
+    exact, learned, uniform = main_of("tabular_against_deep")(timesteps=400)
     assert uniform < exact and learned <= exact
 
 
@@ -128,7 +144,7 @@ def test_every_example_is_run():
 
 def test_skills_are_composed(tmp_path):
     example = runpy.run_path(str(ROOT / "docs" / "examples" / "compose_skills.py"))
-    distances = example["main"](timesteps=200, picture=str(tmp_path / "compose_skills.png"))
+    distances = example["main"](timesteps=120, picture=str(tmp_path / "compose_skills.png"))
     assert set(distances) == {"skill A", "skill B", "A + B at once", "A + B distilled"}
     assert all(distance.shape == (2,) and (0 <= distance).all() for distance in distances.values())
     assert (tmp_path / "compose_skills.png").stat().st_size > 10_000

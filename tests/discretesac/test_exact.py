@@ -208,17 +208,12 @@ def factored_problem(masked: bool):
     return mdp, sizes, masks, allowed
 
 
-@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(
-    "kwargs",
-    [
-        dict(q_aggregation="mean"),
-        dict(policy_kwargs=dict(n_critics=1)),
-        dict(),
-    ],
+    ("kwargs", "masked"),
+    [(dict(q_aggregation="mean"), True), (dict(policy_kwargs=dict(n_critics=1)), False), (dict(), True)],
     ids=["mean", "one critic", "min"],
 )
-def test_factored_actions_equal_the_flattened_solution(masked, kwargs):
+def test_factored_actions_equal_the_flattened_solution(kwargs, masked):
     mdp, sizes, masks, allowed = factored_problem(masked)
     env = FactoredEnv(mdp, sizes)
     model = make_model(Masked(env, masks) if masked else env, **kwargs)
@@ -234,8 +229,7 @@ def ring(n_actions=2) -> TabularMDP:
     return TabularMDP.from_arrays(transitions, np.repeat([[1.0], [-2.0], [4.0]], n_actions, axis=1), GAMMA)
 
 
-@pytest.mark.parametrize("n_steps", [1, 3])
-@pytest.mark.parametrize("scale", [0.0, 1.0])
+@pytest.mark.parametrize(("n_steps", "scale"), [(1, 1.0), (3, 0.0), (3, 1.0)])
 def test_n_steps_without_a_choice(n_steps, scale):
     """
     Where actions change nothing, data of any policy are on-policy, and n steps have the 1-step fixed point for scale 0. With
@@ -309,8 +303,7 @@ def test_n_steps_off_policy_are_biased():
     assert (learned[3] - exact.q).min() < -5 * TOLERANCE * np.ptp(exact.q)
 
 
-@pytest.mark.parametrize(("n_steps", "scale"), [(1, 1.0), (3, 0.0)])
-@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize(("n_steps", "scale", "ends"), [(1, 1.0, False), (1, 1.0, True), (3, 0.0, True)])
 def test_time_limits_bootstrap_and_terminations_do_not(n_steps, scale, ends):
     """Four states in a row that pay 1 each; the last one leads to a terminal state, or to the first. A limit of 3 steps."""
     transitions = np.repeat(np.roll(np.eye(5), 1, axis=1)[:, None], 2, axis=1)

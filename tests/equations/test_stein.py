@@ -65,7 +65,7 @@ def test_two_correlated_dimensions():
         x, y = a[..., 0], a[..., 1]
         return -15.0 * (x - 0.8 * y) ** 2 - 1.0 * (x + y - 0.3) ** 2
 
-    samples = run(q, 1.0, dim=2, particles=200, steps=1_500)
+    samples = run(q, 1.0, dim=2, particles=200, steps=600)
     oracle = BoltzmannOracle(lambda a: q(th.as_tensor(a)).numpy(), 1.0, dim=2)
     distance = sliced_wasserstein_distance(oracle, samples, np.random.default_rng(0))
     assert distance < 0.06

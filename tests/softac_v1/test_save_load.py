@@ -227,10 +227,11 @@ def test_identity_environment_is_learned():
         gamma=0.5,
         learning_rate=3e-3,
         learning_starts=0,
+        batch_size=64,
         policy_kwargs=dict(net_arch=[64]),
         device="cpu",
     )
-    model.learn(600)
+    model.learn(500)
     assert evaluate_policy(model, env, n_eval_episodes=20, warn=False)[0] > 90
 
 

@@ -19,7 +19,7 @@ def left(a):
 
 @pytest.fixture(scope="module")
 def skills():
-    return [solve_bandit(reward, 1, steps=500) for reward in (right, left)]
+    return [solve_bandit(reward, 1, steps=300, kernel_particles=16) for reward in (right, left)]
 
 
 @pytest.mark.parametrize(("weights", "numbers"), [("sum", (1.0, 1.0)), ("mean", (0.5, 0.5)), ([2.0, 0.5], (2.0, 0.5))])

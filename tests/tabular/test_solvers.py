@@ -176,8 +176,9 @@ def test_limits_of_the_temperature(problem):
     entropy, in which case the limit is the policy of the same MDP without rewards.
     """
     mdp, _, _ = problem
-    v = np.zeros(mdp.n_states)
-    for _ in range(2_000):
+    v, before = np.zeros(mdp.n_states), None
+    while before is None or np.abs(v - before).max() > 1e-10 * (1 - mdp.discount):
+        before = v
         v = np.where(mdp.terminal, 0.0, soft_bellman_backup(mdp.rewards, mdp.transitions, mdp.discount, v).max(axis=1))
     cold = soft_value_iteration(mdp, 1e-4)
     tolerance = 1e-4 * math.log(mdp.n_actions) / (1 - mdp.discount) + 1e-8
