@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from sb3_softac.study import read_study
-from sb3_softac.study.plots import COLOURS, MARKERS, STYLES, learning_curves
+from sb3_softac.study.plots import MARKERS, learning_curves, look, looks
 from sb3_softac.study.results import by_name, read_results
 from sb3_softac.study.statistics import bootstrap, interquartile_mean
 
@@ -67,13 +67,14 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(rows)
     figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
-    for k, (name, colour) in enumerate(zip(returns, COLOURS[: len(returns)], strict=True)):
-        places = np.arange(len(SIZES) + 1) + 0.28 * k
+    for k, (name, number) in enumerate(looks(returns).items()):
+        places, style = np.arange(len(SIZES) + 1) + 0.28 * k, look(number)
         axis.violinplot([drawn[name, size] for size in SIZES], places[:-1], widths=0.24, showextrema=False)
         for body in axis.collections[-len(SIZES) :]:
-            body.set_facecolor(colour)
-        axis.scatter(np.full(len(returns[name]), places[-1]), returns[name], s=10, color=colour, marker=MARKERS[k], label=name)
-        axis.axhline(whole[name], color=colour, linestyle=STYLES[k], linewidth=1)
+            body.set_facecolor(style["color"])
+        last = np.full(len(returns[name]), places[-1])
+        axis.scatter(last, returns[name], s=10, color=style["color"], marker=MARKERS[number], label=name)
+        axis.axhline(whole[name], **style, linewidth=1)
     labels = [f"IQM of {size} seeds" for size in SIZES]
     axis.set_xticks(np.arange(len(SIZES) + 1) + 0.28, [*labels, "each seed"])
     axis.set_ylabel("return, mean of all evaluations")

@@ -10,6 +10,7 @@ sys.path[:0] = [str(DOCS), str(DOCS.parent)]
 
 import equation_table  # noqa: E402
 import inventories  # noqa: E402
+import ledger  # noqa: E402
 import study_reports  # noqa: E402
 
 import sb3_softac  # noqa: E402
@@ -59,8 +60,9 @@ html_extra_path = ["_build/extra"]  # reports of the studies
 html_css_files = ["site.css"]
 
 
-def write_equation_table(_app: object) -> None:
+def write_tables(_app: object) -> None:
     (DOCS / "_build" / "equation_table.md").write_text(equation_table.as_markdown())
+    (DOCS / "_build" / "ledger.md").write_text(ledger.as_markdown())
 
 
 def write_reports(_app: object) -> None:
@@ -74,6 +76,6 @@ def module_of(_app: object, module: str, name: str) -> str | None:
 
 
 def setup(app: object) -> None:
-    app.connect("builder-inited", write_equation_table)  # type: ignore[attr-defined]
+    app.connect("builder-inited", write_tables)  # type: ignore[attr-defined]
     app.connect("builder-inited", write_reports)  # type: ignore[attr-defined]
     app.connect("viewcode-follow-imported", module_of)  # type: ignore[attr-defined]
