@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch as th
 from PIL import Image
+from rl_zoo3 import ALGOS
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
@@ -59,9 +60,10 @@ def summarize(rows: list[list[str]]) -> None:
     lines = []
     for task in TASKS:
         for algorithm in dict.fromkeys(row[0] for row in rows):
+            label = ALGOS[algorithm].__name__
             own = [row for row in rows if row[0] == algorithm and row[2] == task]
             means = sorted(float(row[3]) for row in own)
-            lines.append([task, algorithm, str(len(own)), f"{np.mean(means):.0f}", ", ".join(f"{mean:.0f}" for mean in means)])
+            lines.append([task, label, str(len(own)), f"{np.mean(means):.0f}", ", ".join(f"{mean:.0f}" for mean in means)])
     with open(RESULTS / "bipedalwalker_summary.csv", "w", newline="") as file:
         csv.writer(file).writerows([["evaluated on", "algorithm", "seeds", "mean return", "all seeds"], *lines])
 

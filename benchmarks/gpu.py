@@ -32,6 +32,7 @@ from stable_baselines3 import DQN, SAC
 from stable_baselines3.common.envs import FakeImageEnv
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac.study.plots import colour_of
 from sb3_softac.study.worker import processor
 
 RESULTS = Path(__file__).parent / "results"
@@ -176,8 +177,10 @@ def draw() -> None:
     for axes, task in zip(figure.subplots(2, 2).flat, TASKS, strict=True):
         own = [row for row in rows if row["task"] == task]
         middles = [float(row["train: ms"].split()[0]) for row in own]
-        colours = ["#0072B2" if "graphs" in row["name"] else "#9fc5dd" if "SB" not in row["name"] else "0.7" for row in own]
+        colours = [colour_of(row["name"]) for row in own]
         bars = axes.barh([row["name"] for row in own], middles, color=colours)
+        for bar, row in zip(bars, own, strict=True):
+            bar.set_alpha(1.0 if "graphs" in row["name"] else 0.4)
         axes.bar_label(bars, [f"{middle:.2f}" for middle in middles], padding=2, fontsize=8)
         axes.set_title(task, fontsize=10)
         axes.set(xlabel="milliseconds per gradient step", xlim=(0, 1.2 * max(middles)))

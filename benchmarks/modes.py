@@ -40,7 +40,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_softac import SQL, SoftAC_v1
-from sb3_softac.study.plots import COLOURS, MARKERS
+from sb3_softac.study.plots import COLOURS, LOOK_OF, MARKERS
 from sb3_softac.tabular import BoltzmannOracle
 
 RESULTS = Path(__file__).parent / "results"
@@ -74,7 +74,7 @@ POLICIES = {
     "flow": (SoftAC_v1, dict(distribution="flow"), 1.0),
     "flow, annealed": (SoftAC_v1, dict(distribution="flow"), 10.0),
     "mixture, slow targets": (SoftAC_v1, MIXTURE, 1.0),
-    "sql": (SQL, {}, 1.0),
+    "SQL": (SQL, {}, 1.0),
 }
 # Settings that differ, of policies that are for MultiGoal only
 ON_MULTIGOAL = {"mixture, slow targets": dict(tau=0.003)}
@@ -191,10 +191,11 @@ def draw(rows: list[list[str]]) -> None:
     figure = Figure(figsize=(10, 5.5))
     FigureCanvasAgg(figure)
     for axes, column, label in zip(figure.subplots(2, 1, sharex=True), (6, 7), (HEADER[6], HEADER[7]), strict=True):
-        for number, (policy, colour, marker) in enumerate(zip(POLICIES, (*COLOURS, "0.5"), (*MARKERS, "<"), strict=True)):
+        colours, markers = (*COLOURS, "#8C564B"), (*MARKERS, "<")
+        for number, (policy, look) in enumerate(zip(POLICIES, (0, 1, 8, 3, 4, 5, 6, 7, LOOK_OF["SQL"]), strict=True)):
             points = [(tasks.index(row[0]) + 0.1 * (number - 4), float(row[column])) for row in rows if row[1] == policy]
             if points:
-                axes.plot(*zip(*points, strict=True), marker, color=colour, alpha=0.6, label=policy)
+                axes.plot(*zip(*points, strict=True), markers[look], color=colours[look], alpha=0.6, label=policy)
         axes.set(ylabel=label, xticks=range(len(tasks)), xticklabels=tasks)
         axes.grid(axis="y", alpha=0.4)
     figure.axes[0].axhline(10, color="black", linewidth=0.8)

@@ -29,6 +29,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sb3_softac.study.plots import colour_of
+
 RESULTS = Path(__file__).parents[1] / "results" / "throughput"
 # Whose interpreter runs it, what the ratios refer to, and whose matrix products are its limit.
 PEERS: dict[str, tuple[str, str, str]] = {
@@ -193,8 +195,11 @@ def draw(folder: Path, path: Path) -> None:
             times = [[runs[name][key] for runs in rounds.values() if name in runs] for name in there]
             middle = np.array([np.median(values) for values in times])
             ends = np.array([[m - min(values), max(values) - m] for m, values in zip(middle, times, strict=True)]).T
-            colours = ["#0072B2" if name == ours else "#9fc5dd" if name == f"{ours}_plain" else "0.7" for name in there]
-            axis.barh([LABELS.get(name, name) for name in there], middle, xerr=ends, color=colours, ecolor="0.3", capsize=2)
+            labels = [LABELS.get(name, name) for name in there]
+            colours = [colour_of(label.replace("discrete SAC", "DiscreteSAC")) for label in labels]
+            bars = axis.barh(labels, middle, xerr=ends, color=colours, ecolor="0.3", capsize=2)
+            for bar, name in zip(bars, there, strict=True):
+                bar.set_alpha(1.0 if name == ours else 0.4)
             axis.set(title=f"{title}: {what}", xlabel="milliseconds per step")
         axis.invert_yaxis()  # both share it
     figure.savefig(path, dpi=110)

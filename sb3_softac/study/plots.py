@@ -56,6 +56,12 @@ def look(number: int) -> dict[str, Any]:
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number % len(STYLES)]}
 
 
+def colour_of(label: str) -> str:
+    """:return: The colour of the algorithm that a label names among its words; grey if it names none."""
+    words = label.replace(",", " ").split()
+    return next((COLOURS[number] for name, number in LOOK_OF.items() if name in words), "0.7")
+
+
 def looks(names: Iterable[str]) -> dict[str, int]:
     """:return: The number of each name's look, for :func:`look` and ``MARKERS``."""
     names = list(names)
