@@ -11,13 +11,13 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
-from tests.random_observations import OBSERVATIONS, POLICIES, RandomObservations
+from tests.toys import OBSERVATIONS, POLICIES, RandomEnv
 
 
 def make_model(algorithm, kind="vector", n_envs=1, action_space=None, normalize=False, **kwargs):
     if action_space is None:
         action_space = spaces.Discrete(3) if algorithm is DiscreteSAC else spaces.Box(-1.0, 3.0, (2,))
-    env = make_vec_env(lambda: RandomObservations(OBSERVATIONS[kind], action_space), n_envs, seed=0)
+    env = make_vec_env(lambda: RandomEnv(OBSERVATIONS[kind], action_space), n_envs, seed=0)
     env = VecNormalize(env) if normalize else env
     policy_kwargs = dict(net_arch=[8], **(dict(features_extractor_kwargs=dict(features_dim=8)) if kind == "image" else {}))
     model = algorithm(POLICIES.get(kind, "MlpPolicy"), env, buffer_size=100, policy_kwargs=policy_kwargs, seed=0, **kwargs)
@@ -83,7 +83,7 @@ def test_saturated_actions_keep_their_bounds(algorithm, dtype):
     box = spaces.Box(
         *np.sort(rng.normal(size=(2, 200)) * 10 ** rng.uniform(-3, 3, (2, 200)), axis=0).astype(dtype), dtype=dtype
     )
-    env = RandomObservations(OBSERVATIONS["vector"], box)
+    env = RandomEnv(OBSERVATIONS["vector"], box)
     model = algorithm(
         "MlpPolicy", env, buffer_size=100, policy_kwargs=dict(net_arch=[8]), learning_starts=0, train_freq=100, seed=0
     )

@@ -20,7 +20,7 @@ from torch import nn
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.algorithm.arguments import BUFFER_ARGUMENTS, LEARN_ARGUMENTS
-from tests.random_observations import RandomObservations
+from tests.toys import RandomEnv
 
 ALGORITHMS = [SoftAC_v1, SQL, DiscreteSAC]
 OBSERVATIONS = spaces.Box(-1.0, 1.0, (2,))
@@ -155,7 +155,7 @@ def nothing_is_built(monkeypatch):
 
 
 def make(algorithm, **kwargs):
-    env = RandomObservations(OBSERVATIONS, spaces.Discrete(3) if algorithm is DiscreteSAC else spaces.Box(-1.0, 1.0, (2,)))
+    env = RandomEnv(OBSERVATIONS, spaces.Discrete(3) if algorithm is DiscreteSAC else spaces.Box(-1.0, 1.0, (2,)))
     return algorithm(**{"policy": "MlpPolicy", "env": env, "device": "cpu", **kwargs})
 
 
@@ -303,9 +303,9 @@ WRONG = [
         "replay_buffer_kwargs: goal_selection_strategy must be one of .*'future'",
     ),
     (dict(device="gpu"), "device must be 'auto', 'cpu', 'cuda'"),
-    (dict(env=RandomObservations), "env must be an environment, .*this is a class, create an environment with it: Random"),
+    (dict(env=RandomEnv), "env must be an environment, .*this is a class, create an environment with it: Random"),
     (dict(env=lambda: None), "env must be an environment, .*this is a function: call it"),
-    (dict(env=[RandomObservations(OBSERVATIONS, OBSERVATIONS)]), "env must be an environment, .*DummyVecEnv"),
+    (dict(env=[RandomEnv(OBSERVATIONS, OBSERVATIONS)]), "env must be an environment, .*DummyVecEnv"),
     (dict(env=gym.make_vec("CartPole-v1")), "env must be an environment, .*vector environment of Gymnasium; SB3 has its own"),
     (dict(env=None), "env must be an environment"),
     (dict(buffer_size="1e6"), r"buffer_size must be .*, got '1e6' \(text, not a number: in YAML write 1\.0e\+6 for 1e6\)"),
@@ -382,7 +382,7 @@ def test_odd_types_of_right_values(algorithm, given, kept, nothing_is_built):
 @algorithms
 def test_a_policy_class_that_cannot_read_dictionaries(algorithm, nothing_is_built):
     actions = spaces.Discrete(3) if algorithm is DiscreteSAC else spaces.Box(-1.0, 1.0, (2,))
-    env = RandomObservations(spaces.Dict({"a": OBSERVATIONS}), actions)
+    env = RandomEnv(spaces.Dict({"a": OBSERVATIONS}), actions)
     with pytest.raises(ValueError, match=r"FlattenExtractor cannot read Dict observations, .*: use 'MultiInputPolicy'"):
         make(algorithm, policy=algorithm.policy_aliases["MlpPolicy"], env=env)
     with pytest.raises(Built):
@@ -539,7 +539,7 @@ def test_the_zoos_arguments_of_load(tmp_path):
 def test_environments_of_load_and_set_env(algorithm, tmp_path):
     model = trained(algorithm)
     model.save(tmp_path / "model")
-    for env, message in ((RandomObservations, "this is a class, create"), ("Pendulum-v1", "create it with gymnasium.make")):
+    for env, message in ((RandomEnv, "this is a class, create"), ("Pendulum-v1", "create it with gymnasium.make")):
         with pytest.raises(ValueError, match=f"env must be an environment, got .*{message}"):
             model.set_env(env)
         with pytest.raises(ValueError, match=f"env must be an environment, got .*{message}"):

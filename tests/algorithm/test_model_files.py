@@ -22,7 +22,7 @@ from stable_baselines3.her.goal_selection_strategy import GoalSelectionStrategy
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.algorithm.plain_json import NotPlain, from_plain, to_plain
 from sb3_softac.files.plain_files import safe_load_is_on
-from tests.random_observations import RandomObservations
+from tests.toys import RandomEnv
 
 ALGORITHMS = {SoftAC_v1: "Pendulum-v1", DiscreteSAC: "CartPole-v1", SQL: "Pendulum-v1"}
 
@@ -403,7 +403,7 @@ def test_noise_comes_back(value, tmp_path):
     assert np.array_equal(*draws) and draws[0][0].dtype == draws[1][0].dtype
 
 
-@pytest.mark.parametrize("value", [spaces.Text(3), object(), print, {1: 2}, RandomObservations])
+@pytest.mark.parametrize("value", [spaces.Text(3), object(), print, {1: 2}, RandomEnv])
 def test_other_values_have_no_form(value):
     with pytest.raises(NotPlain):
         to_plain(value, {})

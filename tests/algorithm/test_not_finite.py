@@ -14,7 +14,8 @@ from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.engines.native import steps
 from sb3_softac.engines.native.library import load
 from sb3_softac.engines.native.steps import SWITCH
-from tests.engines.native.helpers import ALGORITHMS, assert_close, both, is_fast, make_model, state_of, train
+from tests.engines.native.helpers import ALGORITHMS, assert_close, both, is_fast, make_model
+from tests.toys import state_of, train
 
 WAYS = [(SoftAC_v1, True), (SoftAC_v1, False), (DiscreteSAC, True), (DiscreteSAC, False), (SQL, False)]
 ways = pytest.mark.parametrize(("algorithm", "fast"), WAYS, ids=[f"{a.__name__}-{'fast' if f else 'plain'}" for a, f in WAYS])

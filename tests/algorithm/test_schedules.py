@@ -12,7 +12,8 @@ from stable_baselines3.her import HerReplayBuffer
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.entropy.temperature import make_temperature
 from sb3_softac.replay.batch import make_batch
-from tests.engines.native.helpers import is_fast, make_model, state_of, train
+from tests.engines.native.helpers import make_model
+from tests.toys import state_of, train
 
 WAYS = [(SoftAC_v1, True), (SoftAC_v1, False), (DiscreteSAC, True), (DiscreteSAC, False), (SQL, False)]
 ways = pytest.mark.parametrize(("algorithm", "fast"), WAYS, ids=[f"{a.__name__}-{'fast' if f else 'plain'}" for a, f in WAYS])
@@ -22,7 +23,6 @@ algorithms = pytest.mark.parametrize("algorithm", [SoftAC_v1, SQL, DiscreteSAC])
 def model_of(algorithm, fast=False, **kwargs):
     own = dict(kernel_particles=4, value_particles=4) if algorithm is SQL else {}
     model = make_model(algorithm, fast, **own, **kwargs)
-    assert not fast or is_fast(model) or not model._step_runner._said.startswith("Gradient steps run in C")
     return model
 
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.algorithm.train_loop import require_gradients
-from tests.engines.native.helpers import BOX, make_model, state_of, train
+from tests.engines.native.helpers import make_model
+from tests.toys import BOX, state_of, train
 
 ALGORITHMS = [SoftAC_v1, DiscreteSAC, SQL]
 TARGETS = {

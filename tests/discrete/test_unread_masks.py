@@ -10,13 +10,13 @@ from sb3_contrib.common.wrappers import ActionMasker
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnvWrapper, VecMonitor
 
 from sb3_softac import DiscreteSAC, SoftAC_v1
-from tests.random_observations import RandomObservations
+from tests.toys import RandomEnv
 
 MASK = np.array([True, False, True])
 SMALL = dict(learning_starts=100, buffer_size=50, policy_kwargs=dict(net_arch=[4]), device="cpu", seed=0)
 
 
-class Game(RandomObservations):
+class Game(RandomEnv):
     """Has what ``infos`` and ``members`` say."""
 
     def __init__(self, infos=None, members=None, obs=None, actions=None, only_in_steps=False):

@@ -24,7 +24,7 @@ from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.export import export_onnx, export_program, export_safetensors, exported_policy, load_policy
 from sb3_softac.export.policy import Normalization
 from sb3_softac.export.programs import _input_names
-from tests.random_observations import RandomObservations
+from tests.toys import RandomEnv
 
 N = 1_000
 VECTOR = spaces.Box(-np.inf, np.inf, (5,), np.float64)
@@ -36,12 +36,12 @@ COUNTED = spaces.Discrete(3, start=-1)
 SEVERAL = spaces.MultiDiscrete([2, 4, 3])
 
 
-class Masked(RandomObservations):
+class Masked(RandomEnv):
     def action_masks(self):
         return np.ones(9, dtype=bool)  # SEVERAL
 
 
-def make(algorithm, observations, actions, policy="MlpPolicy", wrap=None, env=RandomObservations, **kwargs):
+def make(algorithm, observations, actions, policy="MlpPolicy", wrap=None, env=RandomEnv, **kwargs):
     venv = DummyVecEnv([lambda: env(observations, actions)])
     policy_kwargs = dict(net_arch=[16], **kwargs.pop("policy_kwargs", {}))
     own = dict(kernel_particles=4, value_particles=4) if algorithm is SQL else {}

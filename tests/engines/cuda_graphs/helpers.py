@@ -8,17 +8,17 @@ from stable_baselines3.common.env_util import make_vec_env
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.engines.cuda_graphs import GraphSteps
 from tests.engines.cuda_graphs.graph_engine import DEVICE, CountingEngine
-from tests.random_observations import OBSERVATIONS, POLICIES, RandomObservations
+from tests.toys import OBSERVATIONS, POLICIES, RandomEnv
 
 ALGORITHMS = [SoftAC_v1, SQL, DiscreteSAC]
 
 
-class Masked(RandomObservations):
+class Masked(RandomEnv):
     def action_masks(self):
         return np.array([True, True, True, False, True])
 
 
-def make_model(algorithm, graphs, kind="vector", action_space=None, n_envs=1, env_class=RandomObservations, **kwargs):
+def make_model(algorithm, graphs, kind="vector", action_space=None, n_envs=1, env_class=RandomEnv, **kwargs):
     if action_space is None:
         discrete = issubclass(algorithm, DiscreteSAC)
         action_space = spaces.Discrete(3) if discrete else spaces.Box(-1.0, 3.0, (2,))

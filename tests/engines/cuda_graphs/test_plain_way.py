@@ -19,7 +19,7 @@ from sb3_softac.engines.cuda_graphs.launcher import WARM_UP
 from tests.engines.cuda_graphs.graph_engine import DEVICE, CountingEngine
 from tests.engines.cuda_graphs.helpers import (
     OBSERVATIONS,
-    RandomObservations,
+    RandomEnv,
     assert_same,
     assert_same_models,
     both,
@@ -47,7 +47,7 @@ def with_normalised_critic():
 
 
 def with_vec_normalize():
-    env = VecNormalize(make_vec_env(lambda: RandomObservations(OBSERVATIONS["vector"], make_model(SQL, False).action_space)))
+    env = VecNormalize(make_vec_env(lambda: RandomEnv(OBSERVATIONS["vector"], make_model(SQL, False).action_space)))
     return use_graphs(SoftAC_v1("MlpPolicy", env, learning_starts=3, batch_size=4, buffer_size=50, device=DEVICE))
 
 

@@ -12,7 +12,8 @@ from sb3_softac import DiscreteSAC, SoftAC_v1
 from sb3_softac.algorithm.step_log import StepLog
 from sb3_softac.engines.native import library, plan, steps
 from sb3_softac.nets.stacked import StackedMLP
-from tests.engines.native.helpers import difference, is_fast, make_model, state_of, train
+from tests.engines.native.helpers import difference, is_fast, make_model
+from tests.toys import state_of, train
 
 ALGORITHMS = {"SoftAC_v1": SoftAC_v1, "DiscreteSAC": DiscreteSAC}
 NETWORKS = {

@@ -12,7 +12,8 @@ from torch import nn
 import sb3_softac
 from sb3_softac import DiscreteSAC, SoftAC_v1
 from sb3_softac.engines.native.steps import plans
-from tests.engines.native.helpers import ALGORITHMS, assert_close, both, is_fast, make_model, train
+from tests.engines.native.helpers import ALGORITHMS, assert_close, both, is_fast, make_model
+from tests.toys import train
 
 PLANS = {plan.algorithm: plan for plan in plans()}
 ARGUMENTS = {

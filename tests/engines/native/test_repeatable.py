@@ -14,7 +14,8 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from sb3_softac import DiscreteSAC, SoftAC_v1
 from sb3_softac.replay.batch import make_batch
-from tests.engines.native.helpers import ALGORITHMS, BOX, VECTOR, RandomEnv, is_fast, make_model, state_of, train
+from tests.engines.native.helpers import ALGORITHMS, is_fast, make_model, plan_of
+from tests.toys import BOX, VECTOR, RandomEnv, state_of, train
 
 ROOT = Path(__file__).parents[3]
 RESUME = """
@@ -22,7 +23,8 @@ import sys
 import torch as th
 from stable_baselines3.common.logger import configure
 from sb3_softac.engines.native import steps
-from tests.engines.native.helpers import ALGORITHMS, is_fast, state_of, train
+from tests.engines.native.helpers import ALGORITHMS, is_fast
+from tests.toys import state_of, train
 
 steps.WORK_PER_THREAD = 1
 for algorithm in ALGORITHMS:
@@ -33,7 +35,7 @@ for algorithm in ALGORITHMS:
         model.load_replay_buffer(f"{folder}/buffer")
         model.set_logger(configure(None, []))
         train(model, 7, seed=2)
-        assert is_fast(model) and model._step_runner._plan.n_threads == n_threads
+        assert is_fast(model) and plan_of(model).n_threads == n_threads
         th.save(state_of(model), f"{folder}/state")
 """
 
@@ -59,7 +61,7 @@ def test_from_run_to_run(algorithm, n_threads):
     models = [model_of(algorithm) for _ in range(3)]
     for model in models:
         train(model, 20)
-        assert model._step_runner._plan.n_threads == n_threads
+        assert plan_of(model).n_threads == n_threads
     for model in models[1:]:
         assert_equal(state_of(models[0]), state_of(model))
 
@@ -95,7 +97,7 @@ def test_number_of_threads_changed_in_between():
         for n_threads in (1, 3, 2, 1):
             th.set_num_threads(n_threads)
             train(model, 3)
-            assert model._step_runner._plan.n_threads == n_threads
+            assert plan_of(model).n_threads == n_threads
     assert_equal(*map(state_of, models))
 
 
@@ -106,7 +108,7 @@ def test_two_models_at_once():
     plans = {}
     for model in [*alone, *together]:
         train(model)
-        plans[model] = model._step_runner._plan
+        plans[model] = plan_of(model)
     th.set_num_threads(2)
     try:
         for model in [*alone, *together]:

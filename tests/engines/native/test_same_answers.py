@@ -19,7 +19,8 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from torch import nn
 
 from sb3_softac import DiscreteSAC, SoftAC_v1
-from tests.engines.native.helpers import VECTOR, assert_close, both, is_fast, train
+from tests.engines.native.helpers import assert_close, both, is_fast, plan_of
+from tests.toys import VECTOR, train
 
 TOLERANCE = 1e-5
 OBSERVATIONS = {
@@ -104,7 +105,7 @@ def compare(fast, plain, n_threads=1, steps=1, rtol=TOLERANCE):
     drawn = th.get_rng_state(), np.random.get_state()[1:3]
     train(plain, steps)
     assert is_fast(fast)
-    assert fast._step_runner._plan.n_threads == min(n_threads, fast.batch_size)
+    assert plan_of(fast).n_threads == min(n_threads, fast.batch_size)
     assert th.equal(drawn[0], th.get_rng_state())
     assert all(np.array_equal(*pair) for pair in zip(drawn[1], np.random.get_state()[1:3], strict=True))
     assert_close(fast, plain, rtol)

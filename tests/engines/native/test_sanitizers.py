@@ -24,7 +24,8 @@ from torch import nn
 
 from sb3_softac import DiscreteSAC, SoftAC_v1
 from sb3_softac.engines.native import library, plan, steps
-from tests.engines.native.helpers import is_fast, make_model, train
+from tests.engines.native.helpers import is_fast, make_model
+from tests.toys import train
 
 loaded = library.open_library(Path(sys.argv[1]))
 steps.load = plan.load = lambda: (loaded, "")

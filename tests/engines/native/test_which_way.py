@@ -21,8 +21,8 @@ from sb3_softac.entropy.temperature import AutoTemperature
 from sb3_softac.nets.critics import ValueNet
 from sb3_softac.nets.stacked import StackedLinear, StackedMLP
 from sb3_softac.replay.batch import make_batch
-from tests.engines.native.helpers import ALGORITHMS, assert_close, both, is_fast, make_model, state_of, train
-from tests.random_observations import OBSERVATIONS
+from tests.engines.native.helpers import ALGORITHMS, assert_close, both, is_fast, make_model, plan_of
+from tests.toys import OBSERVATIONS, state_of, train
 
 SAYS = "Gradient steps run in "
 SQUARE = dict(net_arch=[8, 8])
@@ -627,7 +627,7 @@ def test_actions_out_of_range(action):
 def test_shapes_that_c_reads_are_checked():
     model = make_model(DiscreteSAC, masked=True, actions=spaces.MultiDiscrete([2, 3]))
     train(model)
-    plan = model._step_runner._plan
+    plan = plan_of(model)
     batch_size = model.batch_size
     for change in (
         dict(observations=th.zeros(batch_size, 4)),
@@ -649,12 +649,12 @@ def test_threads_that_have_enough_to_do(monkeypatch, batch_size, work_per_thread
     th.set_num_threads(3)
     try:
         train(model, batch_size=batch_size)
-        assert model._step_runner._plan.n_threads == expected
-        plan = model._step_runner._plan
+        assert plan_of(model).n_threads == expected
+        plan = plan_of(model)
         train(model, batch_size=batch_size)
-        assert model._step_runner._plan is plan
+        assert plan_of(model) is plan
         th.set_num_threads(1)
         train(model, batch_size=batch_size)
-        assert model._step_runner._plan.n_threads == 1
+        assert plan_of(model).n_threads == 1
     finally:
         th.set_num_threads(1)
