@@ -18,6 +18,7 @@ from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import spectral_norm
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac.replay.batch import make_batch
 from tests.toys import (
     ALGORITHMS,
     OBSERVATIONS,
@@ -477,3 +478,17 @@ def test_boxes_that_no_squashed_policy_can_act_in(algorithm, space, cause):
     env.action_space = space
     with pytest.raises(AssertionError, match=cause):
         make_model(algorithm, env)
+
+
+@algorithms
+def test_gradients_do_not_pile_up_outside_of_a_replaced_optimizer(algorithm):
+    model = make_trained(algorithm, ent_coef=0.5)
+    model.policy.optimizer = th.optim.SGD(model.actor.parameters(), lr=0.0)
+    gradients = []
+    for _ in range(2):
+        np.random.seed(0)
+        th.manual_seed(0)
+        model._update(make_batch(model.replay_buffer.sample(8), model.gamma))
+        gradients.append([parameter.grad.clone() for parameter in model.critic.q_networks.parameters()])
+    for first, second in zip(*gradients, strict=True):
+        th.testing.assert_close(first, second)
