@@ -195,7 +195,7 @@ def test_calls_add_to_the_tables(model, tmp_path, typed):
     typed("-p", "action_noise", "0.5")
     typed("-p", "observation_noise", "0.1", "-p", "action_noise", "1.0")
     typed("-p", "parameter", "2", "name=g", episodes=2)
-    (file,) = tmp_path.glob(f"robustness/{PENDULUM}_ppo_*.csv")
+    (file,) = tmp_path.glob(f"robustness/{PENDULUM}_PPO_*.csv")
     assert {(cell.perturbation, cell.strength, cell.episodes) for cell in read_rows(file)} == {
         *(("none", 0.0, 1), ("action_noise", 0.5, 1), ("action_noise", 1.0, 1), ("observation_noise", 0.1, 1)),
         *(("none", 0.0, 2), ("parameter", 2.0, 2)),
@@ -212,7 +212,7 @@ def test_calls_add_to_the_tables(model, tmp_path, typed):
     typed("-p", "action_noise", "0.5", "--run", second)
     assert file.read_text() == before  # of another run
     typed("-p", "action_noise", "0.5")
-    assert len(list(tmp_path.glob(f"robustness/{PENDULUM}_ppo_*.csv"))) == 2
+    assert len(list(tmp_path.glob(f"robustness/{PENDULUM}_PPO_*.csv"))) == 2
     (row, *_) = table(tmp_path / "robustness" / f"{PENDULUM}_robustness.csv")
     assert row["n"] == "2"
 
@@ -220,7 +220,7 @@ def test_calls_add_to_the_tables(model, tmp_path, typed):
 def test_a_foreign_table_is_not_overwritten(model, tmp_path, typed):
     save(model, tmp_path / "logs" / "ppo" / f"{PENDULUM}_1")
     (tmp_path / "robustness").mkdir()
-    file = tmp_path / "robustness" / f"{PENDULUM}_ppo_1.csv"
+    file = tmp_path / "robustness" / f"{PENDULUM}_PPO_1.csv"
     file.write_text("a,b\n1,2\n")
     assert "has no returns under perturbations" in typed("-p", "action_noise", "0.5")[0] + typed()[2]
     assert file.read_text() == "a,b\n1,2\n"
@@ -290,7 +290,7 @@ def test_a_perturbation_that_is_named_where_none_applies_by_default(tmp_path, ty
     assert "none of the default perturbations applies to masked-v0" in typed(env="masked-v0")[0]
     code, _, _ = typed("-p", "parameter", "2", "name=wage", env="masked-v0", episodes=2)
     assert code == 0
-    found = read_rows(tmp_path / "robustness" / "masked-v0_ppo_1.csv")
+    found = read_rows(tmp_path / "robustness" / "masked-v0_PPO_1.csv")
     doubled = found[Cell("parameter", '{"name": "wage"}', 2.0, 2)]["return"]
     assert float(doubled) == 2 * float(found[Cell("none", "{}", 0.0, 2)]["return"])
 
