@@ -119,7 +119,7 @@ class ExactCheckpoint(BaseCallback):
             checkpoint, buffer = self._resumed, self._buffer
             # The log first, so that it is there again even if this program cannot go on
             read_logs(self.model, checkpoint.tree, checkpoint.tensors)
-            differences = check_start(self._callbacks, checkpoint.tree, self._start)
+            differences = check_start(checkpoint.tree, self._start)
             if differences:
                 warnings.warn(
                     f"This program differs from the one that saved {checkpoint.path}: {'; '.join(differences)}. Numbers of "
@@ -130,9 +130,6 @@ class ExactCheckpoint(BaseCallback):
             if is_segmented(buffer):
                 self._restore_rows(buffer, checkpoint)
             self._restore(checkpoint)
-            # Not those of this program, which are not in use
-            for name in ("arguments", "environment"):
-                setattr(self._start, name, checkpoint.tree["settings"][name])
             self._steps = self.model.num_timesteps
             if self.verbose:
                 print(f"Resuming from {checkpoint.path}")
@@ -220,7 +217,7 @@ class ExactCheckpoint(BaseCallback):
         snapshot = capture(self.model, self._callbacks, self._start)
         self._warn(
             "The state of these environments cannot be saved, so their episodes start over when training is resumed",
-            snapshot.anew,
+            snapshot.restarted,
         )
         self._warn(
             "These attributes cannot be saved, and are as this program creates them when training is resumed (name those of a "

@@ -61,7 +61,9 @@ def read_logs(model: BaseAlgorithm, tree: Any, tensors: dict[str, th.Tensor]) ->
                 output.keys = list(written["keys"][name])
     for output in model.logger.output_formats:
         if isinstance(output, TensorBoardOutputFormat):
-            _continue_tensorboard(model, output, written["tensorboard"], tree["attributes"]["num_timesteps"])
+            _continue_tensorboard(
+                model, output, written["tensorboard"], tree["attributes"]["nodes"]["attributes"]["num_timesteps"]
+            )
 
 
 def _tensorboard_run(model: BaseAlgorithm) -> re.Match[str] | None:

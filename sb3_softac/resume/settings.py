@@ -6,9 +6,8 @@ Functions, texts and the arguments of callbacks come from the program.
 """
 
 import inspect
-import json
 import re
-import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch as th
@@ -17,138 +16,107 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.save_util import recursive_getattr
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
-from sb3_softac.resume.describe import SHORT, describe
-from sb3_softac.resume.kinds import KINDS
-from sb3_softac.resume.plain import Origins, names_files
+from sb3_softac.resume.environments import ENVIRONMENT_CODECS
+from sb3_softac.resume.traversal import Encoder, StartObjects, leaves_of
 
 # Arguments that concern the program and not what is trained, or that are part of the structure
-OTHERS = {
+NOT_COMPARED = {
     *("self", "policy", "env", "policy_kwargs", "verbose", "device", "tensorboard_log", "monitor_wrapper"),
     *("_init_setup_model", "cuda_graphs", "buffer_size", "replay_buffer_class", "optimize_memory_usage", "use_sde"),
     *("rollout_buffer_class", "supported_action_spaces", "support_multi_env", "sde_support"),
 }
-NODES = {kind.name for kind in KINDS} | {"vec_env", "protocol", "mujoco", "atari", "episodes", "callback", "algorithm"}
-NOT_SETTINGS = {
-    "bits",
-    "generator",
-    "random_state",
-    "random",
-    "torch_generator",
-    "episodes",
-    "kept",
-    "same",
-    "space",
-    "number",
-}
 
 
-class Start:
+class Start(StartObjects):
     """A program at the start of a training."""
 
     def __init__(self, model: BaseAlgorithm, callback: BaseCallback):
-        self.origins = Origins()
+        super().__init__()
         self.structure = structure(model, callback)
         self.arguments = arguments(model)
-        self.environment: dict[str, str] = {}
-        """The values in the environments, by name, that have not changed since."""
 
 
 def structure(model: BaseAlgorithm, callback: BaseCallback) -> dict[str, str]:
-    """
-    :param model: Algorithm.
-    :param callback: Its callbacks.
-    :return: What a checkpoint fits only if it is the same, as texts by name.
-    """
+    """What a checkpoint fits only if it is the same, as texts by name."""
     assert model.env is not None
     kwargs = {name: part for name, part in model.policy_kwargs.items() if name != "optimizer_kwargs"}
     parts: dict[str, Any] = {
         "algorithm": type(model).__name__,
         "policy": type(model.policy).__name__,
-        **describe(kwargs, "policy_kwargs"),
-        "networks": str(model.policy),
-        "observation_space": str(model.observation_space),
-        "action_space": str(model.action_space),
+        **_texts({"policy_kwargs": kwargs}),
+        "networks": model.policy,
+        "observation_space": model.observation_space,
+        "action_space": model.action_space,
         "number of environments": model.env.num_envs,
-        "environment": _chain(model.env),
+        "environment": " of ".join(_layers(model.env)),
         "use_sde": model.use_sde,
-        "callbacks": _callbacks(callback),
+        "callbacks": _names_of_callbacks(callback),
     }
     for name in model._get_torch_save_params()[0]:
-        part = recursive_getattr(model, name)
-        if isinstance(part, th.optim.Optimizer):
+        if isinstance(part := recursive_getattr(model, name), th.optim.Optimizer):
             parts[name] = type(part).__name__
-    buffer = getattr(model, "replay_buffer", None)
-    if buffer is not None:
-        parts |= {"buffer_size": model.buffer_size, "replay_buffer_class": type(buffer).__name__}  # type: ignore[attr-defined]
-        parts["optimize_memory_usage"] = model.optimize_memory_usage  # type: ignore[attr-defined]
-    if hasattr(model, "rollout_buffer"):
-        parts |= {"n_steps": model.n_steps, "rollout_buffer_class": type(model.rollout_buffer).__name__}  # type: ignore[attr-defined]
+    for name in ("replay_buffer", "rollout_buffer"):
+        if getattr(model, name, None) is not None:
+            parts[f"{name}_class"] = type(getattr(model, name)).__name__
+    for name in ("buffer_size", "optimize_memory_usage", "n_steps" if hasattr(model, "rollout_buffer") else ""):
+        if hasattr(model, name):
+            parts[name] = getattr(model, name)
     return {name: str(part) for name, part in parts.items()}
 
 
-def _chain(venv: VecEnv) -> str:
-    names = []
-    layer: Any = venv
-    while isinstance(layer, VecEnvWrapper):
-        names.append(type(layer).__name__)
-        layer = layer.venv
-    names.append(type(layer).__name__)
-    if isinstance(layer, DummyVecEnv):
-        names.append(" and ".join(dict.fromkeys(_wrappers(env) for env in layer.envs)))
-    return " of ".join(names)
+def _layers(env: Any) -> Iterator[str]:
+    """The classes of an environment, from the outermost wrapper on."""
+    yield type(env).__name__
+    if isinstance(env, VecEnvWrapper):
+        yield from _layers(env.venv)
+    elif isinstance(env, DummyVecEnv):
+        yield " and ".join(dict.fromkeys(" of ".join(_layers(part)) for part in env.envs))
+    elif not isinstance(env, VecEnv) and hasattr(env, "env") and env is not env.unwrapped:
+        yield from _layers(env.env)
 
 
-def _wrappers(env: Any) -> str:
-    names = [type(env).__name__]
-    while hasattr(env, "env") and env is not env.unwrapped:
-        env = env.env
-        names.append(type(env).__name__)
-    return " of ".join(names)
-
-
-def _callbacks(callback: Any) -> str:
+def inner_callbacks(callback: Any) -> list[BaseCallback]:
+    """The callbacks that a callback calls."""
     inner = [*getattr(callback, "callbacks", []), getattr(callback, "callback", None)]
-    names = [_callbacks(part) for part in inner if isinstance(part, BaseCallback)]
-    return type(callback).__name__ + (f"({', '.join(names)})" if names else "")
+    return [part for part in inner if isinstance(part, BaseCallback)]
+
+
+def _names_of_callbacks(callback: BaseCallback) -> str:
+    names = ", ".join(map(_names_of_callbacks, inner_callbacks(callback)))
+    return type(callback).__name__ + (f"({names})" if names else "")
 
 
 def arguments(model: BaseAlgorithm) -> dict[str, str]:
-    """
-    :param model: Algorithm.
-    :return: The arguments of its constructor, as texts by name.
-    """
-    texts = describe(model.policy_kwargs.get("optimizer_kwargs"), "optimizer_kwargs")
-    for name in sorted(argument_names(type(model)) - OTHERS):
-        for attribute in (name, f"_{name}"):
-            if attribute in vars(model):
-                texts |= describe(vars(model)[attribute], name)
-    specs = getattr(model.env, "envs", [])
-    for number, env in enumerate(specs):
+    """The arguments of the algorithm's constructor and of those of the environments, as texts by name."""
+    values = {"optimizer_kwargs": model.policy_kwargs.get("optimizer_kwargs")}
+    for name in sorted(argument_names(type(model)) - NOT_COMPARED):
+        values |= {name: vars(model)[attribute] for attribute in (name, f"_{name}") if attribute in vars(model)}
+    for number, env in enumerate(getattr(model.env, "envs", [])):
         if getattr(env, "spec", None) is not None:
             kwargs = {name: part for name, part in env.spec.kwargs.items() if name != "render_mode"}
-            texts |= describe(kwargs, f"environments.{number}.kwargs")
-    return texts
+            values[f"environment.{number}.kwargs"] = kwargs
+    return _texts(values)
+
+
+def _texts(values: dict[str, Any]) -> dict[str, str]:
+    encoder = Encoder(ENVIRONMENT_CODECS, StartObjects(), recording=True)
+    nodes = {name: encoder.encode(value, name) for name, value in values.items()}
+    return leaves_of(nodes, encoder.memory.tensors)
 
 
 def argument_names(cls: type) -> set[str]:
-    """:return: The names of the arguments of a class and of those that it is derived from."""
-    constructors = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base) and base is not object]
-    return {name for constructor in constructors for name in _parameters(constructor)}
-
-
-def _parameters(function: Any) -> list[str]:
-    try:
-        return list(inspect.signature(function).parameters)
-    except (TypeError, ValueError):
-        return []
+    """The names of the arguments of a class and of those that it is derived from."""
+    names: set[str] = set()
+    for base in cls.__mro__[:-1]:
+        try:
+            names |= inspect.signature(vars(base).get("__init__", lambda: None)).parameters.keys()
+        except (TypeError, ValueError):  # of C
+            pass
+    return names
 
 
 def different_structure(saved: dict[str, str], now: dict[str, str]) -> list[str]:
-    """
-    :param saved: Result of :func:`structure` in the checkpoint.
-    :param now: The same of this program.
-    :return: The differences, readable.
-    """
+    """The differences between two results of :func:`structure`, readable."""
     if saved.get("algorithm") != now["algorithm"]:  # all the rest follows
         saved, now = {"algorithm": saved.get("algorithm", "none")}, {"algorithm": now["algorithm"]}
     differences = [
@@ -160,87 +128,25 @@ def different_structure(saved: dict[str, str], now: dict[str, str]) -> list[str]
 
 
 def _shown(text: str | None, other: str | None) -> str:
-    """:return: A text; of a long one, the first line that differs from the other."""
+    """A text; of a long one, the first line that differs from the other."""
     if text is None:
         return "not given"
     lines, others = text.splitlines(), set((other or "").splitlines())
     return next((line.strip() for line in lines if line not in others), text) if len(lines) > 1 else text
 
 
-def leaves(node: Any, tensors: dict[str, th.Tensor], name: str = "") -> dict[str, str]:
-    """
-    :param node: A saved state as JSON.
-    :param tensors: Its tensors.
-    :param name: Its name.
-    :return: Its simple values as texts, by name, random generators excepted.
-    """
-    if isinstance(node, dict) and len(keys := [key for key in node if key not in ("at", "n")]) == 1 and keys[0] in NODES:
-        return _leaves_of(keys[0], node[keys[0]], tensors, name)
-    if isinstance(node, dict):
-        parts = node.items()
-    elif isinstance(node, list):
-        parts = {str(number): part for number, part in enumerate(node)}.items()
-    else:
-        return {} if names_files(name, node) else {name: repr(node)}
-    return {
-        leaf: text for key, part in parts for leaf, text in leaves(part, tensors, f"{name}.{key}" if name else key).items()
-    }
-
-
-def _leaves_of(kind: str, content: Any, tensors: dict[str, th.Tensor], name: str) -> dict[str, str]:
-    if kind in NOT_SETTINGS:
-        return {}
-    if kind == "float":
-        return {name: content}
-    if kind in ("array", "tensor"):
-        values = tensors[content["data"]]
-        if values.numel() <= SHORT and "dtype" not in content:
-            return {name: str(values.tolist())}
-        return {name: f"array {list(values.shape)} {zlib.crc32(values.float().numpy().tobytes()):08x}"}
-    if kind in ("object", "container", "subarray"):
-        texts = leaves(content.get("texts", {}), tensors, name)
-        for key, part in content["attributes"].items():
-            texts |= leaves(part, tensors, f"{name}.{key}")
-        return texts | (leaves(content["items"], tensors, name) if "items" in content else {})
-    if kind == "dict":
-        pairs = {str(key) if isinstance(key, str | int) else str(i): part for i, (key, part) in enumerate(content[1:])}
-        return {leaf: text for key, part in pairs.items() for leaf, text in leaves(part, tensors, f"{name}.{key}").items()}
-    if kind == "vec_env":
-        return leaves([content["environments"], content["wrappers"]], tensors, name)
-    if kind == "protocol":
-        return {}
-    return leaves(content, tensors, name)
-
-
-def environment_leaves(tree: dict[str, Any], tensors: dict[str, th.Tensor]) -> dict[str, str]:
-    """
-    :param tree: The environments of a training as JSON.
-    :param tensors: Their tensors.
-    :return: The simple values in them.
-    """
-    content = tree["vec_env"]
-    texts = leaves(content["wrappers"], tensors, "wrappers")
-    environments = content["environments"]
-    if isinstance(environments, dict) and "environments" in environments:
-        texts |= leaves(environments["environments"], tensors, "environments")
-    elif isinstance(environments, dict):  # in other processes
-        for number, node in enumerate(environments.get("list", [])):
-            pairs = {key: part for key, part in node["dict"][1:]} if "dict" in node else {}
-            if "state" in pairs:
-                arrays = {key: tensors[part["array"]["data"]] for key, part in pairs["arrays"]["dict"][1:]}
-                texts |= leaves(json.loads(pairs["state"])["environments"][0], arrays, f"environments.{number}")
-    return {name: text for name, text in texts.items() if not name.endswith((".t_start", ".episode_start_time"))}
-
-
-def differences(saved: dict[str, str], now: dict[str, str]) -> list[str]:
-    """
-    :param saved: Texts by name, in the checkpoint.
-    :param now: The same of this program.
-    :return: The differences, readable, each one once.
-    """
+def differences(saved: dict[str, str], now: dict[str, str], start: StartObjects) -> list[str]:
+    """The differences between values of a checkpoint and of this program, readable, each one once."""
     found: dict[tuple[str, str | None, str | None], None] = {}
     for name in {**saved, **now}:
         if saved.get(name) != now.get(name):
-            short = re.sub(r"^environments\.\d+\.(kwargs\.|env\.)*", "environment: ", name)
-            found[short, saved.get(name), now.get(name)] = None
+            found[_short(name, start), saved.get(name), now.get(name)] = None
     return [f"{name} is {now or 'not given'}, but {saved or 'not given'} in the checkpoint" for name, saved, now in found]
+
+
+def _short(name: str, start: StartObjects) -> str:
+    """The name of a value without the way to it: the class of its callback, or that it belongs to an environment."""
+    for end in [match.start() for match in re.finditer(r"\.", name)][::-1]:
+        if isinstance(callback := start.objects.get(name[:end]), BaseCallback):
+            return f"{type(callback).__name__}: {name[end + 1 :]}"
+    return re.sub(r"^environment\.\d+\.(kwargs\.|env\.)*", "environment: ", name)

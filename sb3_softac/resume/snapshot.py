@@ -2,7 +2,6 @@
 The complete state of training except the rows of the replay buffer: algorithm, environments, callbacks, random generators.
 """
 
-import json
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,15 +11,23 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
 from stable_baselines3.common.save_util import recursive_getattr
 
-from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
-from sb3_softac.resume.describe import NOT_DESCRIBED, describe
-from sb3_softac.resume.environments import ENVIRONMENT_KINDS
+from sb3_softac.resume.environments import ENVIRONMENT_CODECS, starts_anew
 from sb3_softac.resume.generators import generator_states, set_generator_states
-from sb3_softac.resume.kinds import note_texts, read_attributes, read_classes, write_attributes, write_classes
-from sb3_softac.resume.plain import Kind, Reader, ResumeError, Writer, check_needs
 from sb3_softac.resume.replay import end_all_episodes, other_attributes
-from sb3_softac.resume.settings import Start, argument_names, differences, different_structure, environment_leaves
-from sb3_softac.resume.vec_envs import VEC_ENV, starts_anew
+from sb3_softac.resume.settings import Start, argument_names, differences, different_structure
+from sb3_softac.resume.traversal import (
+    NOT_SHOWN,
+    Codec,
+    Decoder,
+    Encoder,
+    Fresh,
+    ResumeError,
+    check_needs,
+    class_name,
+    decode_attributes,
+    encode_attributes,
+    leaves,
+)
 
 # Attributes of an algorithm that are saved otherwise, or belong to the call of learn() and not to what is trained.
 ELSEWHERE = {
@@ -28,9 +35,8 @@ ELSEWHERE = {
     *("start_time", "_total_timesteps", "_num_timesteps_at_start"),
     *("device", "policy_kwargs", "replay_buffer_kwargs", "_step_runner", "cuda_graphs", "verbose", "_watched_before"),
 }
-
 # Attributes of a callback that belong to the call of learn().
-CALL = {"model", "locals", "globals", "parent", "verbose"}
+OF_THE_CALL = {"model", "locals", "globals", "parent", "verbose"}
 
 
 class Snapshot(NamedTuple):
@@ -39,236 +45,164 @@ class Snapshot(NamedTuple):
     tree: dict[str, Any]
     """Everything except tensors, as JSON."""
     tensors: dict[str, th.Tensor]
-    anew: list[str]
+    restarted: list[str]
     """Vectorized environments whose state could not be captured, each with the reason."""
     lost: list[str]
-    """Attributes of the algorithm and of callbacks that could not be captured."""
+    """Attributes of the algorithm and of callbacks that could not be captured, each with the reason."""
 
 
-def _own(holder: Any, left_out: set[str]) -> dict[str, Any]:
-    """:return: Attributes by name. Strings are settings and are not restored: paths may differ where training is resumed."""
-    return {name: part for name, part in vars(holder).items() if name not in left_out and not isinstance(part, str)}
-
-
-def _read_own(reader: Reader, written: dict[str, Any], live: Any, left_out: set[str], path: str) -> None:
-    """Restore what :func:`_own` would save of the object as it is now, and nothing else."""
-    foreign = [name for name, part in written.items() if name in left_out or isinstance(part, str)]
-    if foreign:
-        raise ResumeError(f"{path}.{foreign[0]} is not something that a checkpoint contains: the checkpoint was changed")
-    read_attributes(reader, written, live, path, texts=False)
+# Callbacks: the settings of the program hold; if they differ, so does what it has made of them.
 
 
 def _left_out(callback: BaseCallback) -> set[str]:
-    return CALL | set(getattr(callback, "not_resumed", ()))
+    return OF_THE_CALL | set(getattr(callback, "not_resumed", ()))
 
 
-def _write_callback(writer: Writer, value: Any, path: str) -> Any:
-    """Apart from one another: what has changed since the start of the training, and what has not, such as its settings."""
-    attributes, origins = _own(value, _left_out(value)), writer.origins
-    writer.note_classes(value)
-    others = {name: part for name, part in vars(value).items() if name not in _left_out(value)}
-    note_texts(writer, value, others, path, texts=False)
-    if origins is None:
-        return {"class": type(value).__name__, "attributes": write_attributes(writer, attributes, path)}
-    described = {name: describe(part) for name, part in attributes.items()}
-    texts = {name: json.dumps(texts) for name, texts in described.items() if NOT_DESCRIBED not in texts.values()}
-    if writer.recording:
-        origins.attributes[id(value)] = texts
-        return {"attributes": write_attributes(writer, attributes, path)}
-    before = origins.attributes.get(id(value), {})
-    same = {name for name, text in texts.items() if before.get(name) == text}
-    return {
-        "class": type(value).__name__,
-        "attributes": write_attributes(writer, {n: part for n, part in attributes.items() if n not in same}, path),
-        "constants": write_attributes(writer, {n: part for n, part in attributes.items() if n in same}, path),
-        "settings": {name: texts[name] for name in same & argument_names(type(value))},
-    }
+def _attributes(callback: BaseCallback) -> dict[str, Any]:
+    return {name: part for name, part in vars(callback).items() if name not in _left_out(callback)}
 
 
-def _read_callback(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
-    """The settings of the program hold; if they differ, so does what it has made of them."""
-    if type(live).__name__ != content["class"]:
-        raise ResumeError(f"{path} differs from the {content['class']} in the checkpoint: use the same callbacks as before")
-    _read_own(reader, content["attributes"], live, _left_out(live), path)
-    now = {} if reader.origins is None else reader.origins.attributes.get(id(live), {})
-    if all(now.get(name) == text for name, text in content.get("settings", {}).items()):
-        _read_own(reader, content.get("constants", {}), live, _left_out(live), path)
+def _encode_callback(encoder: Encoder, callback: BaseCallback, path: str) -> Any:
+    encoder.note_classes(callback)
+    content = encode_attributes(encoder, callback, _attributes(callback), path, texts=False)
+    constants, settings, before = [], {}, encoder.start.settings
+    for name, node in content["attributes"].items():
+        texts, prefix = leaves(node, encoder.memory.tensors, f"{path}.{name}"), (f"{path}.{name}", f"{path}.{name}.")
+        encoder.note_settings(texts if encoder.recording else {})
+        at_start = {leaf: text for leaf, text in before.items() if leaf == prefix[0] or leaf.startswith(prefix[1])}
+        if texts == at_start and NOT_SHOWN not in texts.values():
+            constants.append(name)
+            settings |= texts if name in argument_names(type(callback)) else {}
+    encoder.settings |= settings
+    return {"class": class_name(callback), **content, "constants": constants, "settings": settings}
+
+
+def _decode_callback(decoder: Decoder, content: Any, live: BaseCallback, path: str, at_start: bool) -> Any:
+    nodes = content["attributes"]
+    if any(decoder.start.settings.get(name) != text for name, text in content["settings"].items()):
+        nodes = {name: node for name, node in nodes.items() if name not in content["constants"]}
+    there, left_out = _attributes(live), _left_out(live)
+    decode_attributes(decoder, {**content, "attributes": nodes}, live, path, there, texts=False, left_out=left_out)
     return live
 
 
-def _callback_differences(written: Any, live: Any, start: Start) -> list[str]:
-    """:return: The settings of callbacks that differ from the checkpoint, readable."""
-    content = written["callback"]
-    now = start.origins.attributes.get(id(live), {})
-    found = []
-    for name, text in content.get("settings", {}).items():
-        before, after = json.loads(text), json.loads(now.get(name, "{}"))
-        found += differences(
-            {f"{content['class']}: {name}{key and '.' + key}": part for key, part in before.items()},
-            {f"{content['class']}: {name}{key and '.' + key}": part for key, part in after.items()},
-        )
-    attributes = content["attributes"] | content.get("constants", {})
-    inner = zip(attributes.get("callbacks", {}).get("list", []), getattr(live, "callbacks", []), strict=False)
-    for part, callback in [*inner, (attributes.get("callback"), getattr(live, "callback", None))]:
-        if isinstance(part, dict) and "callback" in part:
-            found += _callback_differences(part, callback, start)
-    return found
-
-
-KINDS = (
-    Kind(
-        "algorithm", lambda v: isinstance(v, BaseAlgorithm), lambda w, v, p: None, lambda r, c, live, p, i: live, shared=True
-    ),
-    Kind("callback", lambda v: isinstance(v, BaseCallback), _write_callback, _read_callback, shared=True),
-    VEC_ENV,
-    *ENVIRONMENT_KINDS,
+CODECS = (
+    Codec("callback", lambda v: isinstance(v, BaseCallback), _encode_callback, _decode_callback, in_place=True),
+    *ENVIRONMENT_CODECS,
 )
 
 
+# What consists of objects
+
+
+def _own(model: BaseAlgorithm) -> dict[str, Any]:
+    return {name: part for name, part in vars(model).items() if name not in ELSEWHERE}
+
+
+def _encode_model(encoder: Encoder, model: BaseAlgorithm, callback: BaseCallback) -> Any:
+    for name in model._get_torch_save_params()[0]:  # saved as parameters
+        part = recursive_getattr(model, name)
+        for module in part.modules() if isinstance(part, th.nn.Module) else [part]:
+            encoder.leave(module)
+    encoder.note_classes(model)
+    return encode_attributes(encoder, model, _own(model), "algorithm", texts=False)
+
+
+def _decode_model(decoder: Decoder, content: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
+    decode_attributes(decoder, content, model, "algorithm", _own(model), texts=False, left_out=ELSEWHERE)
+
+
+def _encode_replay(encoder: Encoder, model: Any, callback: BaseCallback) -> Any:
+    buffer = getattr(model, "replay_buffer", None)
+    return None if buffer is None else encode_attributes(encoder, buffer, other_attributes(buffer), "replay")
+
+
+def _decode_replay(decoder: Decoder, content: Any, model: Any, callback: BaseCallback) -> None:
+    if content is not None:
+        decode_attributes(decoder, content, model.replay_buffer, "replay", other_attributes(model.replay_buffer))
+
+
+def _encode_environment(encoder: Encoder, model: BaseAlgorithm, callback: BaseCallback) -> Any:
+    return encoder.encode(model.env, "environment")
+
+
+def _decode_environment(decoder: Decoder, node: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
+    decoder.decode(node, model.env, "environment")
+    if starts_anew(node) or decoder.restarted:
+        assert model.env is not None
+        model._last_obs = model.env.reset()  # type: ignore[assignment]
+        model._last_episode_starts = np.ones(model.env.num_envs, dtype=bool)
+        if model._vec_normalize_env is not None:
+            model._last_original_obs = model._vec_normalize_env.get_original_obs()
+        end_all_episodes(getattr(model, "replay_buffer", None))
+
+
+def _encode_callbacks(encoder: Encoder, model: BaseAlgorithm, callback: BaseCallback) -> Any:
+    return encoder.encode(callback, "callback")
+
+
+def _decode_callbacks(decoder: Decoder, node: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
+    decoder.decode(node, callback, "callback")
+
+
+PARTS = {
+    "attributes": (_encode_model, _decode_model),
+    "replay": (_encode_replay, _decode_replay),
+    "environment": (_encode_environment, _decode_environment),
+    "callbacks": (_encode_callbacks, _decode_callbacks),
+}
+"""What a training consists of, in the order in which it is put back."""
+
+
+# What consists of numbers
+
+
 def _exploration(model: BaseAlgorithm) -> dict[str, StateDependentNoiseDistribution]:
-    """:return: The noise of gSDE by the name of the network that has it."""
+    """The noise of gSDE by the name of the network that has it."""
     parts = {name: getattr(module, "action_dist", None) for name, module in model.policy.named_modules()}
     return {name: part for name, part in parts.items() if isinstance(part, StateDependentNoiseDistribution)}
 
 
 def _log(model: BaseAlgorithm) -> dict[str, dict[str, Any]]:
-    """:return: The values recorded since the log was last written."""
+    """The values recorded since the log was last written."""
     return {name: getattr(model.logger, name) for name in ("name_to_value", "name_to_count", "name_to_excluded")}
 
 
-def _write_exploration(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
-    noise = {name: (part.exploration_mat, part.exploration_matrices) for name, part in _exploration(model).items()}
-    return writer.write(noise, "exploration")
+def numbers_of(model: BaseAlgorithm) -> dict[str, Any]:
+    noise = {name: [part.exploration_mat, part.exploration_matrices] for name, part in _exploration(model).items()}
+    log = {name: dict(part) for name, part in _log(model).items()}
+    return {"parameters": model.get_parameters(), "exploration": noise, "log": log, "generators": generator_states()}
 
 
-def _read_exploration(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
+def set_numbers(model: BaseAlgorithm, numbers: dict[str, Any]) -> None:
+    model.set_parameters(numbers["parameters"], exact_match=True)
     exploration = _exploration(model)
-    for name, (matrix, matrices) in reader.read(written, None, "exploration").items():
-        exploration[name].exploration_mat, exploration[name].exploration_matrices = matrix, matrices
+    for name, matrices in numbers["exploration"].items():
+        part = exploration[name]
+        part.exploration_mat, part.exploration_matrices = (matrix.to(model.device) for matrix in matrices)
+    for name, values in _log(model).items():
+        values.clear()
+        values.update(numbers["log"][name])
+    set_generator_states(numbers["generators"])
 
 
-def _write_attributes(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
-    for name in model._get_torch_save_params()[0]:  # saved as parameters
-        part = recursive_getattr(model, name)
-        for module in part.modules() if isinstance(part, th.nn.Module) else [part]:
-            writer.leave(module)
-    writer.note_classes(model)
-    note_texts(writer, model, {name: part for name, part in vars(model).items() if name not in ELSEWHERE}, "algorithm", False)
-    return write_attributes(writer, _own(model, ELSEWHERE), "algorithm")
-
-
-def _read_attributes(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
-    _read_own(reader, written, model, ELSEWHERE, "algorithm")
-    if isinstance(model, SoftOffPolicyAlgorithm):
-        model._watched_before = model._watched()  # all that follows from the arguments has been restored, too
-
-
-def _write_parameters(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
-    return writer.write(model.get_parameters(), "parameters")
-
-
-def _read_parameters(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
-    model.set_parameters(reader.read(written, None, "parameters"), exact_match=True)
-
-
-def _write_log(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
-    return writer.write({name: dict(part) for name, part in _log(model).items()}, "log")
-
-
-def _read_log(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
-    recorded = reader.read(written, None, "log")
-    for name, part in _log(model).items():
-        part.clear()
-        part.update(recorded[name])
-
-
-def _write_replay(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
-    buffer = getattr(model, "replay_buffer", None)
-    return {} if buffer is None else write_attributes(writer, other_attributes(buffer), "replay")
-
-
-def _read_replay(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
-    if written:
-        read_attributes(reader, written, model.replay_buffer, "replay")  # type: ignore[attr-defined]
-
-
-def _write_environment(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
-    return writer.write(model.env, "environment")
-
-
-def _read_environment(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
-    reader.read(written, model.env, "environment")
-    if starts_anew(written) or reader.anew:
-        _reset_environments(model)
-
-
-def _reset_environments(model: BaseAlgorithm) -> None:
-    assert model.env is not None
-    model._last_obs = model.env.reset()  # type: ignore[assignment]
-    model._last_episode_starts = np.ones(model.env.num_envs, dtype=bool)
-    if model._vec_normalize_env is not None:
-        model._last_original_obs = model._vec_normalize_env.get_original_obs()
-    end_all_episodes(getattr(model, "replay_buffer", None))
-
-
-def _write_callbacks(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
-    return writer.write(callback, "callback")
-
-
-def _read_callbacks(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
-    reader.read(written, callback, "callback")
-
-
-def _write_generators(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
-    return writer.write(generator_states(), "generators")
-
-
-def _read_generators(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
-    set_generator_states(reader.read(written, None, "generators"))
-
-
-# What a training consists of, in the order in which it is put back.
-PARTS = {
-    "attributes": (_write_attributes, _read_attributes),
-    "parameters": (_write_parameters, _read_parameters),
-    "exploration": (_write_exploration, _read_exploration),
-    "log": (_write_log, _read_log),
-    "replay": (_write_replay, _read_replay),
-    "environment": (_write_environment, _read_environment),
-    "callbacks": (_write_callbacks, _read_callbacks),
-    "generators": (_write_generators, _read_generators),
-}
-# Their tensors, such as logged values and the noise of gSDE, are on the device of the networks
-WITH_THE_NETWORKS = ("attributes", "exploration")
-
-
-# Whose objects are compared with those at the start of the training
-WITH_ORIGINS = ("attributes", "environment", "callbacks")
-
-
-def capture(model: BaseAlgorithm, callback: BaseCallback, start: Start | None = None) -> Snapshot:
+def capture(model: BaseAlgorithm, callback: BaseCallback, start: Start) -> Snapshot:
     """
     :param model: Algorithm, between two rollouts.
     :param callback: Its callback, or list of callbacks.
-    :param start: The program at the start of the training; None if it is not known.
+    :param start: The program at the start of the training.
     :return: Its state.
     """
-    snapshot = Snapshot({"algorithm": type(model).__name__, "needs": {}, "classes": {}}, {}, [], [])
-    for name, (write, _) in PARTS.items():
-        writer = Writer(KINDS, start.origins if start is not None and name in WITH_ORIGINS else None)
-        snapshot.tree[name] = write(writer, model, callback)
-        snapshot.tree["classes"][name] = write_classes(writer)
-        writer.finish()
-        snapshot.tree["needs"][name] = writer.needs
-        snapshot.tensors.update(writer.tensors)
-        snapshot.anew.extend(writer.anew)
-        if name in ("attributes", "callbacks"):
-            snapshot.lost.extend(writer.unknown)
-    if start is not None:
-        now = environment_leaves(snapshot.tree["environment"], snapshot.tensors)
-        start.environment = {name: text for name, text in start.environment.items() if now.get(name) == text}
-        settings = {"structure": start.structure, "arguments": start.arguments, "environment": start.environment}
-        snapshot.tree["settings"] = settings
+    snapshot = Snapshot({"structure": start.structure, "arguments": start.arguments}, {}, [], [])
+    for name, (encode, _) in PARTS.items():
+        encoder = Encoder(CODECS, start)
+        snapshot.tree[name] = encoder.document(encode(encoder, model, callback))
+        snapshot.tensors.update(encoder.memory.tensors)
+        snapshot.restarted.extend(encoder.restarted)
+        snapshot.lost.extend(encoder.lost)
+    encoder = Encoder(CODECS, start)
+    snapshot.tree["numbers"] = encoder.encode(Fresh(numbers_of(model)), "numbers")
+    snapshot.tensors.update(encoder.memory.tensors)
     return snapshot
 
 
@@ -279,73 +213,63 @@ def note_start(model: BaseAlgorithm, callback: BaseCallback) -> Start:
     :return: What the training starts with.
     """
     start = Start(model, callback)
-    for name in WITH_ORIGINS:
-        writer = Writer(KINDS, start.origins, recording=True)
-        written = PARTS[name][0](writer, model, callback)
-        write_classes(writer)
-        if name == "environment":
-            start.environment = environment_leaves(written, writer.tensors)
+    for encode, _ in PARTS.values():
+        encoder = Encoder(CODECS, start, recording=True)
+        encoder.document(encode(encoder, model, callback))
     return start
 
 
 def restore(
-    model: BaseAlgorithm,
-    callback: BaseCallback,
-    tree: dict[str, Any],
-    tensors: dict[str, th.Tensor],
-    start: Start | None = None,
+    model: BaseAlgorithm, callback: BaseCallback, tree: dict[str, Any], tensors: dict[str, th.Tensor], start: Start
 ) -> list[str]:
     """
     :param model: Algorithm, created as the saved one was, in :meth:`learn`.
     :param callback: Its callbacks, created as the saved ones were.
     :param tree: State as JSON, of a :class:`Snapshot`.
     :param tensors: Tensors of the state.
-    :param start: The program at the start of the training, if the state was captured with one.
+    :param start: The program at the start of the training.
     :return: Vectorized environments whose episodes start over although their state was saved, each with the reason.
     :raises ResumeError: if the environment or the callbacks differ.
     """
-    anew = []
-    for name, (_, read) in PARTS.items():
-        device = model.device if name in WITH_THE_NETWORKS else "cpu"
-        reader = Reader(tensors, KINDS, device, start.origins if start is not None and name in WITH_ORIGINS else None)
-        try:
-            read(reader, tree[name], model, callback)
-            read_classes(reader, tree["classes"][name])
-        except RecursionError as error:
-            raise ResumeError(f"The part {name!r} of the checkpoint is nested too deeply") from error
-        anew += reader.anew
-    return anew
+    restarted = []
+    try:
+        for name, (_, decode) in PARTS.items():
+            decoder = Decoder(CODECS, start, tensors, model.device if name == "attributes" else "cpu")
+            decode(decoder, tree[name]["nodes"], model, callback)
+            decoder.decode_classes(tree[name]["classes"])
+            restarted += decoder.restarted
+        set_numbers(model, Decoder(CODECS, start, tensors).decode(tree["numbers"], None, "numbers"))
+    except RecursionError as error:
+        raise ResumeError("The checkpoint contains a value that is nested too deeply") from error
+    start.arguments = tree["arguments"]  # those of the program are not in use
+    return restarted
 
 
-def check_start(callback: BaseCallback, tree: dict[str, Any], start: Start) -> list[str]:
+def check_start(tree: dict[str, Any], start: Start) -> list[str]:
     """
     Compare a program with the one that saved a checkpoint, before anything is changed.
 
-    :param callback: Its callbacks.
     :param tree: State as JSON, of a :class:`Snapshot`.
     :param start: The program at the start of the training.
     :return: Settings that differ and may, readable.
     :raises ResumeError: if the state does not fit.
     """
-    missing = {"algorithm", "in_learn", "logs", "iteration", "needs", "classes", "settings", *PARTS}
+    missing = {"structure", "arguments", "numbers", "in_learn", "logs", "iteration", *PARTS}
     missing -= tree.keys() if isinstance(tree, dict) else set()
     if missing:
         raise ResumeError(f"The state in the checkpoint is damaged: it has no {', '.join(sorted(missing))}")
-    saved = tree["settings"]
-    if found := different_structure(saved["structure"], start.structure):
+    if found := different_structure(tree["structure"], start.structure):
         raise ResumeError(
             f"The program differs from the one that saved the checkpoint: {'; '.join(found)}. Use the same algorithm, policy, "
             "environments and callbacks as before, or a new folder for another training"
         )
-    environment = {name: text for name, text in saved["environment"].items() if name in start.environment}
-    found = [
-        *differences(saved["arguments"], start.arguments),
-        *differences(environment, {name: start.environment[name] for name in environment}),
-        *_callback_differences(tree["callbacks"], callback, start),
-    ]
-    for name in ("attributes", "callbacks"):
+    found = differences(tree["arguments"], start.arguments, start)
+    for name in ("environment", "callbacks"):
+        saved = tree[name]["settings"]
+        found += differences(saved, {leaf: start.settings[leaf] for leaf in saved if leaf in start.settings}, start)
+    for name in ("attributes", "replay", "callbacks"):
         try:
-            check_needs(tree["needs"][name], start.origins)
+            check_needs(tree[name]["needs"], start)
         except ResumeError as error:
             raise ResumeError(f"{'; '.join(found)}{': ' if found else ''}{error}") from None
     return found
