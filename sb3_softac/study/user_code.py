@@ -166,7 +166,7 @@ def _config_of(study: Study, run: Run) -> tuple[str, Any]:
     """:return: Path or name of the hyperparameter file of a run, and its content."""
     import rl_zoo3
 
-    from sb3_softac.zoo.registration import ALGORITHMS, hyperparameter_file
+    from sb3_softac.zoo.algorithms import ALGORITHMS, hyperparameter_file
 
     if run.config is not None and not _is_yaml(run.config):
         module = _python_config(study, run.config)

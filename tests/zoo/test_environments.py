@@ -10,13 +10,13 @@ import pytest
 import rl_zoo3
 from rl_zoo3.exp_manager import ExperimentManager
 from sb3_contrib.common.wrappers import ActionMasker
+from sb3_softac.zoo.environments import mask_play, report_masks
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_softac.discrete.masked_play import MasksForPredict
 from sb3_softac.discrete.masks import ActionMaskInfo
-from sb3_softac.zoo.environments import mask_play, report_masks
 from tests.zoo import masked_game
 
 

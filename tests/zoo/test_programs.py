@@ -7,8 +7,8 @@ import sys
 
 import moviepy.config  # noqa: F401 - calls its ffmpeg when it is imported
 import pytest
-
 from sb3_softac.zoo.programs import absolute_output, find_programs
+
 from tests.zoo.commands import PENDULUM, SMALL, run, run_as_typed
 
 

@@ -7,10 +7,10 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from sb3_softac.zoo.resume import EVERY, RUN_FOLDER, _write_command, checkpoint_every, repeat_command
 
 from sb3_softac.resume import ExactCheckpoint
 from sb3_softac.zoo import register
-from sb3_softac.zoo.resume import EVERY, RUN_FOLDER, _write_command, checkpoint_every, repeat_command
 
 register()
 from rl_zoo3.exp_manager import ExperimentManager  # noqa: E402  (registered first)
