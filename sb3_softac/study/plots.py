@@ -171,8 +171,8 @@ def sensitivity(groups: dict[str, list[Result]], mode: str, key: str, step: str)
 
 def return_against_strength(panels: dict[str, tuple[str, tuple[float, ...], dict[str, np.ndarray]]]) -> Figure:
     """
-    :param panels: By the name of a perturbation: the unit of its strength, the strengths ``[strengths]``, and by the name of an
-        algorithm the returns ``[runs, strengths]``.
+    :param panels: By the name of a perturbation: the unit of its strength, the strengths ``[strengths]``, and by the name of
+        an algorithm the returns ``[runs, strengths]``.
     :return: A panel for each perturbation: every run as a thin line, the interquartile mean of each algorithm with its
         :func:`band`.
     """

@@ -146,8 +146,8 @@ def robustness_section(study: Study, results: list[Result], env: str, folder: Pa
     if groups:
         section.notes = [
             f"The last models under perturbations, {episodes} episodes per strength with the same seeds for all models. Thin "
-            "lines are single seeds, thick lines the interquartile mean; shaded is its 95 % interval, or the range of the seeds "
-            "if there are fewer than 10."
+            "lines are single seeds, thick lines the interquartile mean; shaded is its 95 % interval, or the range of the "
+            "seeds if there are fewer than 10."
         ]
         sweeps = [(sweep, episodes) for sweep in sweeps_of(study, env)]
         svg, rows = write_sweeps(groups, sweeps, folder / slug(f"{env}_robustness"))

@@ -113,7 +113,7 @@ def folders_of_runs(args: argparse.Namespace) -> list[Path]:
 
 
 def sources(args: argparse.Namespace) -> list[Source]:
-    """Find the runs, and name those without a model: of an optimization of hyperparameters, or of a training that was killed."""
+    """Find the runs, and name those without a model: of a hyperparameter search, or of a training that was killed."""
     found = []
     for folder in folders_of_runs(args):
         model = model_of(folder, args.env)

@@ -178,7 +178,8 @@ def seeds(value: Any, name: str) -> Sequence[int]:
     found = [seed for seed in listed if seed is not None and 0 <= seed <= LARGEST_SEED]
     if not found or len(found) < len(listed):
         raise StudyError(
-            f"{name} must be the number of seeds (0, 1, ... are used) or a list of seeds from 0 to {LARGEST_SEED}, got {value!r}"
+            f"{name} must be the number of seeds (0, 1, ... are used) or a list of seeds from 0 to {LARGEST_SEED}, got "
+            f"{value!r}"
         )
     return found
 
@@ -206,7 +207,7 @@ def modes(value: Any, name: str) -> tuple[str, ...]:
 
 
 def read_sweeps(value: Any, name: str = "robustness") -> tuple[PerturbationSweep, ...]:
-    """By name: strengths, or a table with ``strengths``, ``perturbation`` if the name is none, and that perturbation's options."""
+    """By name: strengths, or a table with ``strengths``, ``perturbation`` if the name is none, and its options."""
     if not any_table(value, name):
         raise StudyError(f"{name} is empty: leave it out to evaluate all that apply")
     return tuple(_sweep(title, settings, f"{name}: {title}") for title, settings in value.items())
@@ -249,7 +250,8 @@ ALGORITHM = {"algo": string, "hyperparams": any_table, "config": string, "n_time
 FILE = {
     **SHARED,
     **{"algorithms": named(ALGORITHM), "environments": named(ENVIRONMENT), "seeds": seeds, "grid": grid},
-    **{"output": folder, "results": folder, "threads": whole(MOST_THREADS), "checkpoint_every": whole(), "gym_packages": modules},
+    **{"output": folder, "results": folder, "gym_packages": modules},
+    **{"threads": whole(MOST_THREADS), "checkpoint_every": whole()},
 }  # fmt: skip
 
 

@@ -72,7 +72,7 @@ def default_sweeps(env: str, env_kwargs: dict[str, Any]) -> tuple[PerturbationSw
     :raises StudyError: if none does.
     """
     with make_env(env, env_kwargs) as made:
-        options = {name: ({},) for name in PERTURBATIONS} | {
+        options: dict[str, tuple[dict[str, Any], ...]] = {name: ({},) for name in PERTURBATIONS} | {
             "parameter": tuple({"name": parameter} for parameter in parameters_of(made.unwrapped))
         }
         sweeps = tuple(
@@ -277,7 +277,7 @@ def evaluate_runs(study: Study, runs: list[Run], jobs: int) -> dict[str, str]:
 
 
 def declared_returns(study: Study, results: list[Result], env: str) -> tuple[dict[str, list[Returns]], list[str]]:
-    """:return: The returns of the runs that were evaluated under all declared perturbations, by name; the ids of the others."""
+    """:return: The returns of the runs that were evaluated under all declared perturbations, by name; ids of the others."""
     episodes = study.robustness[env].episodes
     needed = [condition for sweep in sweeps_of(study, env) for _, condition in conditions_of(sweep, episodes)]
     groups: dict[str, list[Returns]] = {}

@@ -159,7 +159,7 @@ class RunManager(ExperimentManager):
 
 
 def work(study: Study, run: Run) -> None:
-    """Complete a run, from its newest checkpoint if there is one. If another process is working on it, wait for that process."""
+    """Complete a run, from its newest checkpoint if there is one. Waits for another process that is working on it."""
     commit()  # of the code that is loaded now
     folder = study.folder_of(run)
     folder.mkdir(parents=True, exist_ok=True)
@@ -217,9 +217,9 @@ def train(study: Study, run: Run) -> None:
 
 def save_result(manager: RunManager, path: Path) -> None:
     """
-    Write the result of a run, or its partial result: ``timesteps [evaluations]``, the returns ``[evaluations, episodes]`` under
-    the name of each evaluation mode, ``seconds [evaluations]`` of training until then, the return of each training episode and
-    the steps at its end, the declaration, and the versions and machine.
+    Write the result of a run, or its partial result: ``timesteps [evaluations]``, the returns ``[evaluations, episodes]``
+    under the name of each evaluation mode, ``seconds [evaluations]`` of training until then, the return of each training
+    episode and the steps at its end, the declaration, and the versions and machine.
     """
     episodes = load_results(manager.save_path)
     first = next(iter(manager.evaluations.values()))

@@ -105,8 +105,8 @@ def with_defaults(study: Study, run: Run) -> Run:
 
 def freeze(study: Study) -> Study:
     """
-    :return: The study with the hyperparameter files as they are now, so that no run reads a later version. An entry with Python
-        code is not plain data, and is read where the run is trained.
+    :return: The study with the hyperparameter files as they are now, so that no run reads a later version. An entry with
+        Python code is not plain data, and is read where the run is trained.
     """
     return dataclasses.replace(study, runs=tuple(_with_plain_defaults(study, run) for run in study.runs))
 
