@@ -20,7 +20,7 @@ from sb3_softac.study.statistics import SEEDS_FOR_INTERVAL, iqm_band
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 STYLES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LOOK_OF = {"SoftAC_v1": 0, "DiscreteSAC": 1, "SQL": 2, "DiscreteSQL": 2, "PPO": 3, "SAC": 4, "TD3": 5, "DQN": 6, "QRDQN": 7}
+LOOK_OF = {"SoftAC_v1": 0, "DiscreteSAC": 1, "SQL": 2, "PPO": 3, "SAC": 4, "TD3": 5, "DQN": 6, "QRDQN": 7}
 """The same in all figures; variants take what a figure leaves free."""
 COLUMNS = 3
 """Panels per row."""
