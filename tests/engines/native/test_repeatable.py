@@ -23,7 +23,7 @@ import sys
 import torch as th
 from stable_baselines3.common.logger import configure
 from sb3_softac.engines.native import steps
-from tests.engines.native.helpers import ALGORITHMS, is_fast
+from tests.engines.native.helpers import ALGORITHMS, is_fast, plan_of
 from tests.toys import state_of, train
 
 steps.WORK_PER_THREAD = 1
