@@ -4,7 +4,7 @@ Studies: algorithms, environments and seeds declared in one file, run anywhere, 
 ``python -m sb3_softac.study run FILE`` and ``python -m sb3_softac.study report FILE``.
 """
 
-from sb3_softac.study.declaration import Line, Robustness, Run, Study, StudyError
-from sb3_softac.study.reading import read_study
+from sb3_softac.study.declaration import PerturbationSweep, Robustness, Run, Study, StudyError
+from sb3_softac.study.study_file import read_study
 
-__all__ = ["Line", "Robustness", "Run", "Study", "StudyError", "read_study"]
+__all__ = ["PerturbationSweep", "Robustness", "Run", "Study", "StudyError", "read_study"]

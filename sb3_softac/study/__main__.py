@@ -11,18 +11,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sb3_softac.study.checks import check_names, check_unchanged
+from sb3_softac.study import processes
 from sb3_softac.study.declaration import Run, Study, StudyError
-from sb3_softac.study.reading import read_study
+from sb3_softac.study.report import write_report
 from sb3_softac.study.results import is_finished
-from sb3_softac.study.user_code import frozen
+from sb3_softac.study.study_file import read_study
+from sb3_softac.study.sweeps import evaluate_runs
+from sb3_softac.study.user_code import freeze
+from sb3_softac.study.validation import check_names, check_unchanged
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """
-    :param arguments: Arguments of the command line.
-    :return: The parsed arguments.
-    """
     parser = argparse.ArgumentParser(prog="python -m sb3_softac.study", description="Train and report many seeds.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="train the declared runs that are not finished")
@@ -31,14 +30,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     run.add_argument("--cpus", type=float, default=1, help="cores per run, with Ray")
     run.add_argument("--gpus", type=float, default=0, help="GPUs per run, with Ray; 0.25 for four runs on one GPU")
     robustness = commands.add_parser("robustness", help="evaluate the trained models under the declared perturbations")
-    for command in (run, robustness):
+    report = commands.add_parser("report", help="write a page, plots and tables")
+    for command in (run, robustness, report):
         command.add_argument("file", type=Path, help="YAML file that declares the study")
+    for command in (run, robustness):
         command.add_argument("--jobs", type=int, default=n_cores(), help="parallel processes (default: one per core)")
         command.add_argument(
             "--shard", type=shard, default=(1, 1), metavar="I/N", help="only the I-th of N parts, for job arrays"
         )
-    report = commands.add_parser("report", help="write a page, plots and tables")
-    report.add_argument("file", type=Path, help="YAML file that declares the study")
     report.add_argument("--to", type=Path, help="folder of the report (default: `report` in the output folder of the study)")
     commands.add_parser("work", help="train one run in this process (called by `run`)")
     return parser.parse_args(arguments)
@@ -50,11 +49,6 @@ def n_cores() -> int:
 
 
 def shard(text: str) -> tuple[int, int]:
-    """
-    :param text: ``I/N``.
-    :return: The two numbers.
-    :raises argparse.ArgumentTypeError: if they are not numbers, or not 1 <= I <= N.
-    """
     try:
         part, parts = map(int, text.split("/"))
     except ValueError:
@@ -64,38 +58,35 @@ def shard(text: str) -> tuple[int, int]:
     return part, parts
 
 
-def run_study(study: Study, args: argparse.Namespace) -> int:
-    """
-    :param study: Study.
-    :param args: Arguments of ``run``.
-    :return: Exit code: 1 if a run failed.
-    """
-    study, mine = checked_part(study, args)
+def run_study(study: Study, args: argparse.Namespace) -> dict[str, str]:
+    study, shard = checked_shard(study, args)
     # Seed by seed, so that an interrupted study has something to show of every algorithm and environment
-    runs = sorted((run for run in mine if not is_finished(study, run)), key=lambda run: run.seed)
-    print(f"{study.name}: {len(mine)} runs, {len(mine) - len(runs)} of them finished", file=sys.stderr)
+    runs = sorted((run for run in shard if not is_finished(study, run)), key=lambda run: run.seed)
+    print(f"{study.name}: {len(shard)} runs, {len(shard) - len(runs)} of them finished", file=sys.stderr)
     if not runs:
-        return 0
+        return {}
     if args.engine == "ray":
-        from sb3_softac.study.cluster import run_on_ray
-
-        failures = run_on_ray(study, runs, args.address, args.cpus, args.gpus)
-    else:
-        from sb3_softac.study.local import run_locally
-
-        failures = run_locally(study, runs, args.jobs)
-    return exit_code(failures)
+        return processes.run_on_ray(study, runs, args.address, args.cpus, args.gpus)
+    return processes.run_locally(study, runs, args.jobs)
 
 
-def checked_part(study: Study, args: argparse.Namespace) -> tuple[Study, tuple[Run, ...]]:
+def evaluate_robustness(study: Study, args: argparse.Namespace) -> dict[str, str]:
+    if not study.robustness:
+        raise StudyError(f"{args.file} has no key `robustness`: add `robustness: {{}}` for all perturbations that apply")
+    study, shard = checked_shard(study, args)
+    shard = [run for run in shard if run.env in study.robustness]
+    runs = [run for run in shard if is_finished(study, run)]
+    print(f"{study.name}: {len(runs)} of {len(shard)} runs are finished", file=sys.stderr)
+    return evaluate_runs(study, runs, args.jobs)
+
+
+def checked_shard(study: Study, args: argparse.Namespace) -> tuple[Study, list[Run]]:
     """
-    :param study: Study.
-    :param args: Arguments of ``run`` or ``robustness``.
     :return: The study as it is declared now, whatever becomes of its files; and the runs of this shard.
     :raises StudyError: if something is known to go wrong.
     """
     check_names(study)
-    study = frozen(study)
+    study = freeze(study)
     check_unchanged(study)
     if args.jobs < 1:
         raise StudyError(f"--jobs must be at least 1, got {args.jobs}")
@@ -107,58 +98,26 @@ def checked_part(study: Study, args: argparse.Namespace) -> tuple[Study, tuple[R
         except OSError as error:
             raise StudyError(f"{what}: nothing can be written to {folder}: {error.strerror}") from error
     part, parts = args.shard
-    return study, study.runs[part - 1 :: parts]
-
-
-def exit_code(failures: dict[str, str]) -> int:
-    """
-    :param failures: Why runs failed, by their ids.
-    :return: 1 if one did.
-    """
-    for name, reason in failures.items():
-        print(f"failed: {name}: {reason}", file=sys.stderr)
-    return 1 if failures else 0
-
-
-def evaluate_robustness(study: Study, args: argparse.Namespace) -> int:
-    """
-    :param study: Study.
-    :param args: Arguments of ``robustness``.
-    :return: Exit code: 1 if an evaluation failed.
-    :raises StudyError: if no robustness is declared.
-    """
-    if not study.robustness:
-        raise StudyError(f"{args.file} has no key `robustness`: add `robustness: {{}}` for all perturbations that apply")
-    study, mine = checked_part(study, args)
-    mine = tuple(run for run in mine if run.env in study.robustness)
-    runs = [run for run in mine if is_finished(study, run)]
-    print(f"{study.name}: {len(runs)} of {len(mine)} runs are finished", file=sys.stderr)
-    from sb3_softac.study.evaluations import evaluate_all
-
-    return exit_code(evaluate_all(study, runs, args.jobs))
+    return study, [*study.runs[part - 1 :: parts]]
 
 
 def main(arguments: list[str]) -> int:
-    """
-    :param arguments: Arguments of the command line.
-    :return: Exit code.
-    """
+    """:return: Exit code: 1 if a run failed, 2 if nothing was started."""
     args = parse(arguments)
     try:
         if args.command == "work":
-            from sb3_softac.study.worker import work
+            from sb3_softac.study.training import work
 
             work(*pickle.load(sys.stdin.buffer))  # from the process that started this one
             return 0
         study = read_study(args.file)
-        if args.command == "run":
-            return run_study(study, args)
-        if args.command == "robustness":
-            return evaluate_robustness(study, args)
-        from sb3_softac.study.report import write_report
-
-        print(write_report(study, args.to or study.output / "report"))
-        return 0
+        if args.command == "report":
+            print(write_report(study, args.to or study.output / "report"))
+            return 0
+        failures = run_study(study, args) if args.command == "run" else evaluate_robustness(study, args)
+        for name, reason in failures.items():
+            print(f"failed: {name}: {reason}", file=sys.stderr)
+        return 1 if failures else 0
     except KeyboardInterrupt:
         return 130
     except StudyError as error:

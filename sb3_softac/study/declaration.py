@@ -14,8 +14,7 @@ from rl_zoo3 import ALGOS
 
 from sb3_softac.robustness import PERTURBATIONS, Perturbation
 
-LONGEST_NAME = 150
-"""Bytes of a folder's name; file systems allow 255, and endings are added."""
+LONGEST_NAME = 150  # bytes of a folder's name: file systems allow 255, and suffixes are added
 
 
 class StudyError(ValueError):
@@ -46,7 +45,12 @@ class Run:
     threads: int
     """Threads of PyTorch."""
     defaults: dict[str, Any] | None = None
-    """The entry of the hyperparameter file that ``hyperparams`` override; None as long as it has not been read."""
+    """The entry of the hyperparameter file that ``hyperparams`` override; None until it has been read."""
+
+    @property
+    def env_module(self) -> str:
+        """The module of ``module:id``, or an empty string."""
+        return self.env.rpartition(":")[0]
 
     @property
     def env_id(self) -> str:
@@ -62,7 +66,7 @@ class Run:
     @property
     def name(self) -> str:
         """Algorithm and varied hyperparameters: runs with the same name differ only in their seeds."""
-        return name_of(self.algorithm, self.varied)
+        return group_name(self.algorithm, self.varied)
 
     def as_json(self) -> str:
         """:return: The run as JSON, for comparison and storage."""
@@ -73,8 +77,8 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
-class Line:
-    """One perturbation, over its strengths."""
+class PerturbationSweep:
+    """One perturbation at several strengths."""
 
     name: str
     """Its name in plots and tables."""
@@ -84,14 +88,14 @@ class Line:
     strengths: tuple[float, ...]
 
     @property
-    def kind(self) -> type[Perturbation]:
-        """The wrapper."""
+    def wrapper(self) -> type[Perturbation]:
+        """The class of the wrapper."""
         return PERTURBATIONS[self.perturbation]
 
     @property
     def axis(self) -> tuple[float, ...]:
-        """The strengths in order, the neutral one among them."""
-        return tuple(sorted({*self.strengths, self.kind.neutral}))
+        """The strengths in ascending order, including the neutral one."""
+        return tuple(sorted({*self.strengths, self.wrapper.neutral}))
 
     def wrap(self, env: gym.Env, strength: float) -> gym.Env:
         """
@@ -100,7 +104,7 @@ class Line:
         :return: The environment under this perturbation.
         :raises ValueError: if it does not apply.
         """
-        wrapper: Callable[..., gym.Env] = self.kind
+        wrapper: Callable[..., gym.Env] = self.wrapper
         return wrapper(env, strength, **self.options)
 
 
@@ -108,15 +112,15 @@ class Line:
 class Robustness:
     """How trained models are evaluated under perturbations."""
 
-    lines: tuple[Line, ...] | None
+    sweeps: tuple[PerturbationSweep, ...] | None
     """None for all that apply to the environment."""
     episodes: int
-    """Of each strength."""
+    """Per strength."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A study."""
+    """A study, with the paths of its files."""
 
     name: str
     text: str
@@ -134,82 +138,50 @@ class Study:
     gym_packages: tuple[str, ...] = ()
     """Modules that register environments."""
     import_folders: tuple[str, ...] = ()
-    """Where modules of the user are looked for, beside Python's own path."""
-
-    def path_of(self, path: str) -> Path:
-        """
-        :param path: Path in the file.
-        :return: The path for this process.
-        """
-        return self.folder / path
+    """Where modules of the user are looked for, in addition to Python's own path."""
 
     def folder_of(self, run: Run) -> Path:
-        """
-        :param run: One of the runs.
-        :return: Its folder.
-        """
+        """:return: Folder of a run."""
         return self.output / "runs" / run.id
 
+    def zoo_folder_of(self, run: Run) -> Path:
+        """:return: Folder of a run's model, as RL Zoo writes it."""
+        return self.folder_of(run) / "zoo"
+
     def declaration_of(self, run: Run) -> Path:
-        """
-        :param run: One of the runs.
-        :return: The file with the declaration with which it was started.
-        """
+        """:return: The declaration with which a run was started."""
         return self.folder_of(run) / "run.json"
 
     def failure_of(self, run: Run) -> Path:
-        """
-        :param run: One of the runs.
-        :return: The file with the reason why it failed, if it did: one line, and below it the traceback if there is one.
-        """
+        """:return: Why a run failed: one line, and below it the traceback if there is one."""
         return self.folder_of(run) / "failed.txt"
 
     def progress_of(self, run: Run) -> Path:
-        """
-        :param run: One of the runs.
-        :return: The file with the number of steps so far, while it is running.
-        """
+        """:return: The number of steps so far, while a run is training."""
         return self.folder_of(run) / "progress"
 
     def result_of(self, run: Run) -> Path:
-        """
-        :param run: One of the runs.
-        :return: The file of its result, which exists if and only if the run is finished.
-        """
+        """:return: The result of a run, which exists if and only if the run is finished."""
         return self.results / f"{run.id}.npz"
 
     def partial_result_of(self, run: Run) -> Path:
-        """
-        :param run: One of the runs.
-        :return: The file of its partial result, as long as it is not finished.
-        """
+        """:return: The partial result of an unfinished run."""
         return self.results / f"{run.id}.partial.npz"
 
     def robustness_of(self, run: Run) -> Path:
-        """
-        :param run: One of the runs.
-        :return: The file of its returns under perturbations.
-        """
+        """:return: The returns of a run under perturbations."""
         return self.results / f"{run.id}.robustness.csv"
 
 
-def name_of(algorithm: str, varied: dict[str, Any]) -> str:
-    """
-    :param algorithm: Name of an algorithm.
-    :param varied: What is varied, by name.
-    :return: Both as one name; an id of RL Zoo at the beginning becomes the name of its class.
-    """
-    algo = algorithm.partition(",")[0]
-    algorithm = ALGOS[algo].__name__ + algorithm.removeprefix(algo) if algo in ALGOS else algorithm
-    values = ", ".join(f"{key} {value}" for key, value in varied.items())
-    return f"{algorithm}, {values}" if values else algorithm
+def group_name(algorithm: str, varied: dict[str, Any]) -> str:
+    """:return: The name of all runs of an algorithm with these values of the grid; an id of RL Zoo becomes a class's name."""
+    algo, *rest = algorithm.split(",", 1)
+    shown = ALGOS[algo].__name__ if algo in ALGOS else algo
+    return ", ".join([",".join([shown, *rest]), *(f"{key} {value}" for key, value in varied.items())])
 
 
 def slug(text: str) -> str:
-    """
-    :param text: Any text.
-    :return: The text reduced to letters, digits and ``._=+-``, for use as a folder name; a long one is cut and made unique.
-    """
+    """:return: The text as a folder name: letters, digits and ``._=+-`` only; a long one is shortened and stays unique."""
     name = re.sub(r"^\.+|[^\w.=+-]+", "_", text)
     encoded = name.encode()
     if len(encoded) <= LONGEST_NAME:
@@ -217,11 +189,7 @@ def slug(text: str) -> str:
     return f"{encoded[: LONGEST_NAME - 9].decode(errors='ignore')}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def suggest(name: str, known: Collection[str]) -> str:
-    """
-    :param name: Unknown name.
-    :param known: Known names.
-    :return: A suggestion of a known name.
-    """
+def suggest(name: Any, known: Collection[str]) -> str:
+    """:return: The known name that was probably meant, or all of them."""
     close = difflib.get_close_matches(str(name), list(known), n=1)
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"

@@ -3,16 +3,17 @@
 import itertools
 import json
 import textwrap
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sb3_softac.study.declaration import name_of
+from sb3_softac.study.declaration import group_name
 from sb3_softac.study.results import Result, shared_evaluations
 from sb3_softac.study.statistics import SEEDS_FOR_INTERVAL, iqm_band
 
@@ -22,24 +23,20 @@ STYLES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LOOK_OF = {"SoftAC_v1": 0, "DiscreteSAC": 1, "SQL": 2, "PPO": 3, "SAC": 4, "TD3": 5, "DQN": 6, "QRDQN": 7}
 """The same in all figures; variants take what a figure leaves free."""
-COLUMNS = 3
-"""Panels per row."""
+COLUMNS = 3  # panels per row
 SECONDS = "seconds of training (median of the seeds)"
 AXES: dict[str, Callable[[Result], np.ndarray]] = {
     "environment steps": lambda result: result.timesteps,
     SECONDS: lambda result: result.seconds,
 }
 LONGEST_LABEL = 90
-MOST_PIXELS = 50_000
-"""Of a picture in one direction."""
+MOST_PIXELS = 50_000  # of a picture in one direction
 
 
 def shown(text: str, width: int = 90) -> str:
     """
-    :param text: A name that a user has chosen.
-    :param width: Letters in a line.
-    :return: The text for Matplotlib, which reads formulas between dollar signs and hides names that begin with an underscore.
-        The middle of a long name is left out.
+    :return: A name that a user has chosen as text for Matplotlib, which reads formulas between dollar signs and hides names
+        that begin with an underscore. The middle of a long name is left out.
     """
     printable = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split()))
     if len(printable) > LONGEST_LABEL:
@@ -49,10 +46,7 @@ def shown(text: str, width: int = 90) -> str:
 
 
 def look(number: int) -> dict[str, Any]:
-    """
-    :param number: Number of a line.
-    :return: Its colour and style.
-    """
+    """:return: Colour and style of a line."""
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number % len(STYLES)]}
 
 
@@ -81,11 +75,9 @@ def band(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return value, low, high
 
 
-def meaning(sizes: Collection[int]) -> str:
-    """
-    :param sizes: Numbers of seeds.
-    :return: What thick lines and shades stand for.
-    """
+def meaning(groups: dict[str, list[Result]]) -> str:
+    """:return: What thick lines and shades stand for."""
+    sizes = [len(group) for group in groups.values()]
     if max(sizes) == 1:
         return "a single seed"
     interval, few = "95 % interval", "range of all seeds"
@@ -95,107 +87,98 @@ def meaning(sizes: Collection[int]) -> str:
     return f"interquartile mean, {shade}"
 
 
-def learning_curves(groups: dict[str, list[Result]], cut: dict[str, list[Result]], mode: str, axis: str) -> Figure:
+def draw_band(axes: Axes, x: Any, bands: tuple[np.ndarray, np.ndarray, np.ndarray], number: int, **style: Any) -> None:
+    """Draw an interquartile mean as a line, and shade its band."""
+    value, low, high = bands
+    axes.plot(x, value, **look(number), **style)
+    axes.fill_between(x, low, high, color=look(number)["color"], alpha=0.15, linewidth=0)
+
+
+def learning_curves(groups: dict[str, list[Result]], partial: dict[str, list[Result]], mode: str, axis: str) -> Figure:
     """
     :param groups: Runs by name.
-    :param cut: Unfinished runs, by name.
+    :param partial: Unfinished runs, by name.
     :param mode: Evaluation mode.
     :param axis: One of :data:`AXES`.
     :return: Figure. Above, the interquartile mean of each name with its :func:`band`. Below, a panel for each name with every
         seed as a thin line; unfinished runs are dotted.
     """
-    names = list(dict.fromkeys([*groups, *cut]))
+    names = list(dict.fromkeys([*groups, *partial]))
     columns = min(COLUMNS, len(names))
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(7, 3.4 + 1.5 * rows), layout="constrained")
     grid = figure.add_gridspec(1 + rows, columns, height_ratios=[2.4, *[1] * rows])
     main = figure.add_subplot(grid[0, :])
-    panels = [figure.add_subplot(grid[1 + k // columns, k % columns], sharex=main, sharey=main) for k in range(len(names))]
-    for position, ((name, number), panel) in enumerate(zip(looks(names).items(), panels, strict=True)):
-        group, not_ended = groups.get(name, []), cut.get(name, [])
-        for result in not_ended:
-            panel.plot(AXES[axis](result), result.returns[mode], color=look(number)["color"], linestyle=":", linewidth=1)
+    for position, (name, number) in enumerate(looks(names).items()):
+        panel = figure.add_subplot(grid[1 + position // columns, position % columns], sharex=main, sharey=main)
+        group, unfinished, colour = groups.get(name, []), partial.get(name, []), look(number)["color"]
+        for result in unfinished:
+            panel.plot(AXES[axis](result), result.returns[mode], color=colour, linestyle=":", linewidth=1)
         for result in group:
-            panel.plot(AXES[axis](result), result.returns[mode], color=look(number)["color"], linewidth=0.7, alpha=0.6)
+            panel.plot(AXES[axis](result), result.returns[mode], color=colour, linewidth=0.7, alpha=0.6)
         if group:
-            shared = shared_evaluations(group)
-            x = np.median([AXES[axis](result)[at] for result, at in zip(group, shared, strict=True)], axis=0)
-            value, low, high = band(np.array([result.returns[mode][at] for result, at in zip(group, shared, strict=True)]))
-            main.plot(x, value, **look(number), linewidth=2, label=shown(f"{name} (n = {len(group)})"))
-            main.fill_between(x, low, high, color=look(number)["color"], alpha=0.15, linewidth=0)
-            panel.plot(x, value, color="black", linewidth=1.2)
+            shared = [*zip(group, shared_evaluations(group), strict=True)]
+            x = np.median([AXES[axis](result)[at] for result, at in shared], axis=0)
+            bands = band(np.array([result.returns[mode][at] for result, at in shared]))
+            draw_band(main, x, bands, number, linewidth=2, label=shown(f"{name} (n = {len(group)})"))
+            panel.plot(x, bands[0], color="black", linewidth=1.2)
         seeds = "1 seed" if len(group) == 1 else f"{len(group)} seeds"
-        title = f"{name}, {seeds}" + (f", {len(not_ended)} unfinished" if not_ended else "")
+        title = f"{name}, {seeds}" + (f", {len(unfinished)} unfinished" if unfinished else "")
         panel.set_title(shown(title, 90 // columns), fontsize="small")
         panel.tick_params(labelsize="x-small", labelleft=position % columns == 0, labelbottom=position + columns >= len(names))
         panel.xaxis.set_major_locator(MaxNLocator(5))
     main.set_ylabel(f"return, {mode} policy")
     if groups:
-        sizes = [len(group) for group in groups.values()]
-        main.legend(fontsize="small", title=meaning(sizes), title_fontsize="small")
+        main.legend(fontsize="small", title=meaning(groups), title_fontsize="small")
     figure.supxlabel(axis, fontsize="medium")
     return figure
 
 
 def final_returns(groups: dict[str, list[Result]], mode: str, step: str) -> Figure:
-    """
-    :param groups: Runs by name, until the step at which they are compared.
-    :param mode: Evaluation mode.
-    :param step: That step.
-    :return: Figure of the return of each run at its last evaluation, with the interquartile mean and its interval beside the
-        points.
-    """
+    """:return: The return of each run at the step of comparison, with the interquartile mean and its interval."""
     figure = Figure(figsize=(7, 0.8 + 0.45 * len(groups)), layout="constrained")
     plot = figure.subplots()
-    numbers = looks(groups)
-    for row, (name, group) in enumerate(groups.items()):
-        number = numbers[name]
+    for row, (name, number) in enumerate(looks(groups).items()):
+        group = groups[name]
         final = [result.final(mode) for result in group]
         value, low, high = band(np.array(final))
-        colour = look(number)["color"]
         spread = np.linspace(-0.16, 0.16, len(final)) if len(final) > 1 else [0.0]
-        plot.scatter(final, np.add(row, spread), s=14, color=colour, marker=MARKERS[number % len(MARKERS)], alpha=0.7)
+        marker, colour = MARKERS[number % len(MARKERS)], look(number)["color"]
+        plot.scatter(final, np.add(row, spread), s=14, color=colour, marker=marker, alpha=0.7)
         plot.plot([low, high], [row + 0.3] * 2, color="0.3", linewidth=1.5)
         plot.plot([value], [row + 0.3], "d", color="0.1", markersize=5)
     plot.set_yticks(range(len(groups)), [shown(f"{name} (n = {len(group)})", 45) for name, group in groups.items()])
     plot.invert_yaxis()
     plot.set_xlabel(f"return at step {step}, {mode} policy")
-    sizes = [len(group) for group in groups.values()]
-    figure.suptitle(f"points: seeds; diamond and bar: {meaning(sizes)}", fontsize="small")
+    figure.suptitle(f"points: seeds; diamond and bar: {meaning(groups)}", fontsize="small")
     return figure
 
 
 def sensitivity(groups: dict[str, list[Result]], mode: str, key: str, step: str) -> Figure:
     """
-    :param groups: Runs by name, some of which differ in a hyperparameter, until the step at which they are compared.
-    :param mode: Evaluation mode.
-    :param key: Name of the hyperparameter; its values may be of any kind.
-    :param step: That step.
-    :return: Figure of the return over the hyperparameter, one line for each combination of the others.
+    :return: The return at the step of comparison over a hyperparameter, whose values may be of any type: one line for each
+        combination of the others.
     """
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     plot = figure.subplots()
     lines: dict[str, list[list[Result]]] = {}
     for group in groups.values():
         run = group[0].run
-        rest = {name: value for name, value in run.varied.items() if name != key}
-        lines.setdefault(name_of(run.algorithm, rest), []).append(group)
+        others = {name: value for name, value in run.varied.items() if name != key}
+        lines.setdefault(group_name(run.algorithm, others), []).append(group)
     values = [group[0].run.varied[key] for line in lines.values() for group in line]
     texts = list(dict.fromkeys(map(json.dumps, values)))
     are_numbers = all(type(value) in (int, float) and abs(value) < float("inf") for value in values)
-    numbers = looks(lines)
-    for name, line in lines.items():
-        number = numbers[name]
-        chosen = [group[0].run.varied[key] for group in line]
-        x = np.array(chosen if are_numbers else [texts.index(json.dumps(value)) for value in chosen], float)
-        found = [band(np.array([result.final(mode) for result in group])) for group in line]
-        order = np.argsort(x)
-        value, low, high = np.array(found)[order].T
-        plot.plot(x[order], value, **look(number), marker=MARKERS[number % len(MARKERS)], label=shown(name))
-        plot.fill_between(x[order], low, high, color=look(number)["color"], alpha=0.15, linewidth=0)
-        for at, group in zip(x, line, strict=True):
-            final = [result.final(mode) for result in group]
+    for name, number in looks(lines).items():
+        line = lines[name]
+        points = [group[0].run.varied[key] for group in line]
+        x = np.array(points if are_numbers else [texts.index(json.dumps(value)) for value in points], float)
+        finals = [[result.final(mode) for result in group] for group in line]
+        for at, final in zip(x, finals, strict=True):
             plot.scatter([at] * len(final), final, s=8, color=look(number)["color"], alpha=0.5)
+        order = np.argsort(x)
+        bands = np.array([band(np.array(final)) for final in finals])[order].T
+        draw_band(plot, x[order], tuple(bands), number, marker=MARKERS[number % len(MARKERS)], label=shown(name))
     if are_numbers and min(values) > 0 and max(values) >= 10 * min(values):
         plot.set_xscale("log")
     if not are_numbers:
@@ -206,49 +189,40 @@ def sensitivity(groups: dict[str, list[Result]], mode: str, key: str, step: str)
     return figure
 
 
+def return_against_strength(panels: dict[str, tuple[str, tuple[float, ...], dict[str, np.ndarray]]]) -> Figure:
+    """
+    :param panels: By the name of a perturbation: the unit of its strength, the strengths ``[strengths]``, and by the name of
+        an algorithm the returns ``[runs, strengths]``.
+    :return: A panel for each perturbation: every run as a thin line, the interquartile mean of each algorithm with its
+        :func:`band`.
+    """
+    columns = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.2 * columns + 0.6, 2.7 * rows + 0.9), layout="constrained")
+    plots = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for plot in plots.flat[len(panels) :]:
+        plot.set_visible(False)
+    numbers = looks(dict.fromkeys(name for _, _, algorithms in panels.values() for name in algorithms))
+    for (name, (unit, strengths, algorithms)), plot in zip(panels.items(), plots.flat, strict=False):
+        for algorithm, returns in algorithms.items():
+            number = numbers[algorithm]
+            plot.plot(strengths, returns.T, color=look(number)["color"], linewidth=0.5, alpha=0.4)
+            style = {"linewidth": 1.8, "marker": MARKERS[number % len(MARKERS)], "markersize": 4}
+            draw_band(plot, strengths, band(returns), number, label=shown(f"{algorithm} (n = {len(returns)})"), **style)
+        plot.set_title(shown(name.replace("_", " ")), fontsize="small")
+        plot.set_xlabel("\n".join(textwrap.wrap(unit, 36)), fontsize="x-small")
+        plot.tick_params(labelsize="x-small")
+    figure.supylabel("return, deterministic policy", fontsize="medium")
+    handles, labels = plots.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(3, len(labels)), fontsize="small")
+    return figure
+
+
 def save(figure: Figure, path: Path) -> str:
-    """
-    :param figure: Figure.
-    :param path: Path without extension; the figure is written as PNG and as SVG.
-    :return: The SVG, for inclusion in a page.
-    """
+    """Write a figure as PNG and SVG to a path without extension, and return the SVG for a page."""
     with matplotlib.rc_context({"svg.hashsalt": path.name, "svg.fonttype": "path"}):
         dpi = min(110, MOST_PIXELS / max(figure.get_size_inches()))
         figure.savefig(path.with_name(f"{path.name}.png"), dpi=dpi)
         figure.savefig(path.with_name(f"{path.name}.svg"), metadata={"Date": None})
     svg = path.with_name(f"{path.name}.svg").read_text(encoding="utf-8")
     return svg[svg.index("<svg") :]
-
-
-def return_against_strength(
-    axes: dict[str, tuple[str, tuple[float, ...]]], curves: dict[str, dict[str, np.ndarray]]
-) -> Figure:
-    """
-    :param axes: By the name of a perturbation: the unit of its strength, and the strengths ``[strengths]``.
-    :param curves: By the name of a perturbation and of an algorithm: returns ``[runs, strengths]``.
-    :return: A panel for each perturbation: every run as a thin line, the interquartile mean of each algorithm with its
-        :func:`band`.
-    """
-    columns = min(COLUMNS, len(axes))
-    rows = -(-len(axes) // columns)
-    figure = Figure(figsize=(3.2 * columns + 0.6, 2.7 * rows + 0.9), layout="constrained")
-    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    for panel in panels.flat[len(axes) :]:
-        panel.set_visible(False)
-    numbers = looks(dict.fromkeys(name for of_algorithms in curves.values() for name in of_algorithms))
-    for (name, (unit, strengths)), panel in zip(axes.items(), panels.flat, strict=False):
-        for algorithm, returns in curves[name].items():
-            number = numbers[algorithm]
-            value, low, high = band(returns)
-            panel.plot(strengths, returns.T, color=look(number)["color"], linewidth=0.5, alpha=0.4)
-            marker = MARKERS[number % len(MARKERS)]
-            label = shown(f"{algorithm} (n = {len(returns)})")
-            panel.plot(strengths, value, **look(number), linewidth=1.8, marker=marker, markersize=4, label=label)
-            panel.fill_between(strengths, low, high, color=look(number)["color"], alpha=0.15, linewidth=0)
-        panel.set_title(shown(name.replace("_", " ")), fontsize="small")
-        panel.set_xlabel("\n".join(textwrap.wrap(unit, 36)), fontsize="x-small")
-        panel.tick_params(labelsize="x-small")
-    figure.supylabel("return, deterministic policy", fontsize="medium")
-    handles, labels = panels.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(3, len(labels)), fontsize="small")
-    return figure

@@ -4,15 +4,14 @@ import dataclasses
 import functools
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sb3_softac.files import replacing
-from sb3_softac.study.archive import read_arrays
-from sb3_softac.study.checks import made_otherwise
 from sb3_softac.study.declaration import Run, Study, StudyError
 
 TRAINING_EPISODES = 20
@@ -54,19 +53,20 @@ class Result:
         """Mean return of the last training episodes; NaN if no episode was finished."""
         return float(self.train_returns[-TRAINING_EPISODES:].mean()) if len(self.train_returns) else float("nan")
 
-    def cut(self, evaluations: int, step: int) -> "Result":
+    def first(self, evaluations: int, step: int) -> "Result":
         """
         :param evaluations: Number of evaluations to keep.
         :param step: Step until which training episodes are kept.
         :return: The result as if the run had ended there.
         """
+        within = self.train_timesteps <= step
         return dataclasses.replace(
             self,
             timesteps=self.timesteps[:evaluations],
             returns={mode: returns[:evaluations] for mode, returns in self.returns.items()},
             seconds=self.seconds[:evaluations],
-            train_returns=self.train_returns[self.train_timesteps <= step],
-            train_timesteps=self.train_timesteps[self.train_timesteps <= step],
+            train_returns=self.train_returns[within],
+            train_timesteps=self.train_timesteps[within],
         )
 
     def until(self, step: int) -> "Result":
@@ -77,7 +77,7 @@ class Result:
         """
         distance = np.abs(self.timesteps - step)
         nearest = int(np.flatnonzero(distance == distance.min())[-1])
-        return self.cut(nearest + 1, max(step, int(self.timesteps[nearest])))
+        return self.first(nearest + 1, max(step, int(self.timesteps[nearest])))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,52 +95,39 @@ def read_results(study: Study) -> tuple[list[Result], list[Result], list[Missing
         run is in the first or in the last list.
     """
     results: list[Result] = []
-    cut: list[Result] = []
+    partial: list[Result] = []
     missing: list[Missing] = []
     for run in study.runs:
         try:
-            if change := made_otherwise(study, run):
+            if change := changed_settings(study, run):
                 missing.append(Missing(run, f"run with a different declaration ({change})"))
                 continue
-            if study.result_of(run).exists():
-                result = read_result(run, study.result_of(run))
-                if len(result.timesteps):
-                    results.append(result)
-                else:
-                    missing.append(Missing(run, "ended by a callback before the first evaluation"))
-                continue
+            result = read_result(run, study.result_of(run)) if study.result_of(run).exists() else None
         except StudyError as error:  # a damaged file
             missing.append(Missing(run, str(error)))
             continue
-        partial = _partial_result(study, run)
-        cut += [partial] if partial else []
-        missing.append(Missing(run, _state(study, run, partial)))
-    return results, cut, missing
+        if result is not None and len(result.timesteps):
+            results.append(result)
+        elif result is not None:
+            missing.append(Missing(run, "ended by a callback before the first evaluation"))
+        else:
+            with suppress(StudyError, FileNotFoundError):  # damaged: written again when the run continues
+                so_far = read_result(run, study.partial_result_of(run))
+                partial += [so_far] if len(so_far.timesteps) else []
+            missing.append(Missing(run, _state(study, run, partial)))
+    return results, partial, missing
 
 
-def _partial_result(study: Study, run: Run) -> Result | None:
-    path = study.partial_result_of(run)
-    with suppress(StudyError):  # damaged: written again when the run goes on
-        result = read_result(run, path) if path.exists() else None
-        return result if result is not None and len(result.timesteps) else None
-    return None
-
-
-def _state(study: Study, run: Run, partial: Result | None) -> str:
-    """:return: What became of a run without a result."""
+def _state(study: Study, run: Run, partial: list[Result]) -> str:
     if (reason := failure_reason(study, run)) is not None:
         return f"failed: {reason}"
-    if partial is not None:
-        return f"stopped after step {partial.timesteps[-1]} of {run.n_timesteps}, or still running"
+    if partial and partial[-1].run is run:
+        return f"stopped after step {partial[-1].timesteps[-1]} of {run.n_timesteps}, or still running"
     return "started" if study.declaration_of(run).exists() else "not started"
 
 
 def failure_reason(study: Study, run: Run) -> str | None:
-    """
-    :param study: Study.
-    :param run: One of its runs.
-    :return: Why it failed when it was last started; None if it did not.
-    """
+    """:return: Why a run failed when it was last started; None if it did not."""
     with suppress(OSError):
         lines = study.failure_of(run).read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[0] if lines else "for an unknown reason"
@@ -148,21 +135,12 @@ def failure_reason(study: Study, run: Run) -> str | None:
 
 
 def write_failure(study: Study, run: Run, reason: str) -> None:
-    """
-    :param study: Study.
-    :param run: One of its runs.
-    :param reason: Why it failed: a line, and perhaps more below it.
-    """
     with suppress(OSError), replacing(study.failure_of(run)) as file:  # a full disk has another reason to report
         file.write(reason.encode(errors="replace"))
 
 
 def is_finished(study: Study, run: Run) -> bool:
-    """
-    :param study: Study.
-    :param run: One of its runs.
-    :return: Whether its result is there. Warns about one that is damaged, which counts as none.
-    """
+    """:return: Whether the result of a run is there. Warns about one that is damaged, which counts as none."""
     if not study.result_of(run).exists():
         return False
     try:
@@ -173,11 +151,25 @@ def is_finished(study: Study, run: Run) -> bool:
     return True
 
 
+def write_arrays(path: Path, content: dict[str, Any]) -> None:
+    with replacing(path) as file:
+        np.savez_compressed(file, **content)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """:raises StudyError: if the file is damaged."""
+    try:
+        with open(path, "rb") as file, np.load(file) as data:
+            return {name: data[name] for name in data.files}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever zip, zlib and NumPy find wrong
+        raise StudyError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+
+
 def read_result(run: Run, path: Path) -> Result:
     """
-    :param run: Run.
-    :param path: File of its result.
-    :return: Its result, without evaluations after the declared number of steps.
+    :return: The result in a file, without evaluations after the declared number of steps.
     :raises StudyError: if the file is damaged.
     """
     data = read_arrays(path)
@@ -200,17 +192,53 @@ def read_result(run: Run, path: Path) -> Result:
         ):
             raise ValueError(f"arrays do not match: {[*map(np.shape, data.values())]}")
         within = int(np.sum(result.timesteps <= run.n_timesteps))
-        return result.cut(within or 1, run.n_timesteps)  # a single step of all environments may pass n_timesteps
+        return result.first(within or 1, run.n_timesteps)  # a single step of all environments may pass n_timesteps
     except (KeyError, ValueError, TypeError) as error:
         raise StudyError(f"{path} is not the result of this run ({type(error).__name__}: {error})") from error
 
 
+def changed_settings(study: Study, run: Run) -> str | None:
+    """
+    :return: How a run's declaration differs from the one with which it was started; None if it does not.
+    :raises StudyError: if that declaration cannot be read.
+    """
+    for before in _started_with(study, run):
+        now = json.loads(run.as_json())
+        if not ("defaults" in before and "defaults" in now):  # the hyperparameter files have not been read
+            before.pop("defaults", None)
+            now.pop("defaults", None)
+        if differences := ", ".join(_differences(before, now)):
+            return differences
+    return None
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from (f"{key}: {difference}" for difference in _differences(old, new))
+        elif json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True):  # True is not 1
+            yield f"{key}: {old} -> {new}"
+
+
+def _started_with(study: Study, run: Run) -> Iterator[dict[str, Any]]:
+    """:return: The declarations in the folder and in the result of a run; none if it was not started."""
+    declaration = study.declaration_of(run)
+    if declaration.exists():
+        try:
+            yield dict(json.loads(declaration.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise StudyError(
+                f"{declaration} cannot be read ({error}): remove the folder {declaration.parent} to start this run over"
+            ) from error
+    for result in (study.result_of(run), study.partial_result_of(run)):
+        if result.exists():
+            with suppress(StudyError, KeyError, ValueError, TypeError):  # a damaged result counts as none
+                yield dict(json.loads(str(read_arrays(result)["declaration"])))
+
+
 def by_name(results: Iterable[Result], env: str) -> dict[str, list[Result]]:
-    """
-    :param results: Results.
-    :param env: Environment.
-    :return: The results of the environment by name; the runs of a list differ only in the seed.
-    """
+    """:return: The results of an environment by name; the runs of a list differ only in the seed."""
     groups: dict[str, list[Result]] = {}
     for result in results:
         if result.run.env == env:
@@ -218,19 +246,13 @@ def by_name(results: Iterable[Result], env: str) -> dict[str, list[Result]]:
     return groups
 
 
-def compared(groups: dict[str, list[Result]]) -> dict[str, list[Result]]:
-    """
-    :param groups: Results by name.
-    :return: The results as if all runs had ended at the last evaluation that each of them has.
-    """
+def at_equal_steps(groups: dict[str, list[Result]]) -> dict[str, list[Result]]:
+    """:return: The results as if all runs had ended at the last evaluation that each of them has."""
     last = min((int(result.timesteps[-1]) for group in groups.values() for result in group), default=0)
     return {name: [result.until(last) for result in group] for name, group in groups.items()}
 
 
 def shared_evaluations(group: list[Result]) -> list[np.ndarray]:
-    """
-    :param group: Runs that differ only in the seed, some of which may have ended early.
-    :return: For each run, the indices of the evaluations at the steps that all of them have.
-    """
+    """:return: For each run of a group, the indices of the evaluations at the steps that all of them have."""
     steps: np.ndarray = functools.reduce(np.intersect1d, [result.timesteps for result in group])
     return [np.searchsorted(result.timesteps, steps, side="right") - 1 for result in group]

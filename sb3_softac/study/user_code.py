@@ -1,4 +1,4 @@
-"""What a study uses beside RL Zoo's own: modules that register environments, and hyperparameter files in YAML or Python."""
+"""What a study uses besides RL Zoo's own: modules that register environments, and hyperparameter files in YAML or Python."""
 
 import dataclasses
 import functools
@@ -16,80 +16,63 @@ from typing import Any
 import yaml
 
 from sb3_softac.study.declaration import Run, Study, StudyError
-from sb3_softac.study.reading import MODULE, ZooLoader
+from sb3_softac.study.study_file import MODULE, ZooLoader
 
 PYTHON_CONFIG = "sb3_softac_study_config_{}"
-_loaded: dict[str, ModuleType] = {}
-"""Hyperparameter files in Python that this process has run, by path."""
+_loaded: dict[str, ModuleType] = {}  # hyperparameter files in Python that this process has run, by path
 
 
 def import_user_code(study: Study) -> None:
     """
     Register the environments of a study: RL Zoo's, those of ``gym_packages`` and of ``module:id``, and those of hyperparameter
     files in Python. Modules are found in the folder of the study's file, in the working directory and on Python's path.
-
-    :param study: Study.
-    :raises StudyError: if one of the modules cannot be imported.
     """
     from sb3_softac.zoo import register
 
     register()
     importlib.import_module("rl_zoo3.import_envs")
     sys.path.extend(folder for folder in study.import_folders if folder not in sys.path)
-    modules = [run.env.rpartition(":")[0] for run in study.runs]
-    for module in dict.fromkeys([*study.gym_packages, *filter(None, modules)]):
+    for module in dict.fromkeys([*study.gym_packages, *filter(None, (run.env_module for run in study.runs))]):
         import_user_module(module)
-    for config in dict.fromkeys(run.config for run in study.runs if run.config is not None):
-        if not _is_yaml(config):
+    for config in dict.fromkeys(run.config for run in study.runs):
+        if config is not None and not _is_yaml(config):
             _python_config(study, config)
 
 
 @contextmanager
-def _errors_located(what: str) -> Iterator[None]:
+def _located_errors(what: str) -> Iterator[None]:
     """Turn errors of the user's code into a :class:`StudyError` with the traceback."""
     try:
         yield
     except (Exception, SystemExit) as error:
-        where = f"\n{traceback_of(error)}" if _frames(traceback.extract_tb(error.__traceback__)) else ""
+        where = f"\n{traceback_of(error)}" if _user_frames(error) else ""
         raise StudyError(f"{what}: {reason_of(error)}{where}") from error
 
 
 def import_user_module(name: str) -> None:
-    """
-    :param name: Module that registers environments.
-    :raises StudyError: if it cannot be imported.
-    """
-    with _errors_located(f"{name} cannot be imported"):
+    with _located_errors(f"{name} cannot be imported"):
         importlib.import_module(name)
 
 
-def _frames(frames: list[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
-    """:return: Those of the user's code and of what it calls, without the machinery of imports."""
-    without = ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>", importlib.__file__, __file__)
-    return [frame for frame in frames if frame.filename not in without]
+def _user_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    """:return: The traceback without this file and the machinery of imports."""
+    hidden = ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>", importlib.__file__, __file__)
+    return [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename not in hidden]
 
 
 def traceback_of(error: BaseException) -> str:
-    """
-    :param error: An error.
-    :return: Its traceback, without the machinery of imports.
-    """
     shown = traceback.TracebackException.from_exception(error)
-    shown.stack = traceback.StackSummary.from_list(_frames(list(shown.stack)))
+    shown.stack = traceback.StackSummary.from_list(_user_frames(error))
     return "".join(shown.format())
 
 
 def reason_of(error: BaseException) -> str:
-    """
-    :param error: An error.
-    :return: One line: what it says and where it was raised.
-    """
+    """:return: One line: what an error says and where it was raised."""
     if isinstance(error, StudyError):
         return str(error).splitlines()[0]
-    frames = _frames(traceback.extract_tb(error.__traceback__))
-    said = textwrap.shorten(str(error), 500)
+    frames = _user_frames(error)
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {said}{where}"
+    return f"{type(error).__name__}: {textwrap.shorten(str(error), 500)}{where}"
 
 
 def _is_yaml(config: str) -> bool:
@@ -101,13 +84,13 @@ def _python_config(study: Study, config: str) -> ModuleType:
     if not config.endswith(".py"):
         if not MODULE.fullmatch(config):
             raise StudyError(f"config: {config} is neither a file (.yml, .yaml or .py) nor the name of a module")
-        with _errors_located(f"config: {config} is neither a file (.yml, .yaml or .py) nor a module that can be imported"):
+        with _located_errors(f"config: {config} is neither a file (.yml, .yaml or .py) nor a module that can be imported"):
             return importlib.import_module(config)
-    path = study.path_of(config).resolve()
+    path = (study.folder / config).resolve()
     if str(path) not in _loaded:
         module = ModuleType(PYTHON_CONFIG.format(len(_loaded)))
         module.__file__ = str(path)
-        with _errors_located(f"config: {config} cannot be run"):
+        with _located_errors(f"config: {config} cannot be run"):
             code = compile(path.read_bytes(), str(path), "exec")
             sys.modules[module.__name__] = module  # classes that are defined there can be pickled within this process
             exec(code, module.__dict__)
@@ -116,35 +99,25 @@ def _python_config(study: Study, config: str) -> ModuleType:
 
 
 def with_defaults(study: Study, run: Run) -> Run:
-    """
-    :param study: Study, whose code has been imported.
-    :param run: One of its runs.
-    :return: The run, with the hyperparameters that RL Zoo's file or its ``config`` has for it now.
-    :raises StudyError: if the file cannot be read, or has no hyperparameters for this environment.
-    """
+    """:return: The run with the hyperparameters that RL Zoo's file or its ``config`` has for it now, unless it has them."""
     return run if run.defaults is not None else dataclasses.replace(run, defaults=_entry(study, run))
 
 
-def frozen(study: Study) -> Study:
+def freeze(study: Study) -> Study:
     """
-    :param study: Study, whose code has been imported.
-    :return: The study with the hyperparameter files as they are now, so that no run reads a later version. Python code in
-        them is not plain data, and stays with its file.
+    :return: The study with the hyperparameter files as they are now, so that no run reads a later version. An entry with
+        Python code is not plain data, and is read where the run is trained.
     """
-    runs = (with_defaults(study, run) for run in study.runs)
-    return dataclasses.replace(study, runs=tuple(run if _is_plain(run.defaults) else _thawed(run) for run in runs))
+    return dataclasses.replace(study, runs=tuple(_with_plain_defaults(study, run) for run in study.runs))
 
 
-def _thawed(run: Run) -> Run:
-    return dataclasses.replace(run, defaults=None)
-
-
-def _is_plain(value: Any) -> bool:
+def _with_plain_defaults(study: Study, run: Run) -> Run:
+    complete = with_defaults(study, run)
     try:
-        json.dumps(value)
+        json.dumps(complete.defaults)
     except (TypeError, ValueError):
-        return False
-    return True
+        return run
+    return complete
 
 
 def _entry(study: Study, run: Run) -> dict[str, Any]:
@@ -164,10 +137,6 @@ def _entry(study: Study, run: Run) -> dict[str, Any]:
 
 def _config_of(study: Study, run: Run) -> tuple[str, Any]:
     """:return: Path or name of the hyperparameter file of a run, and its content."""
-    import rl_zoo3
-
-    from sb3_softac.zoo.registration import ALGORITHMS, hyperparameter_file
-
     if run.config is not None and not _is_yaml(run.config):
         module = _python_config(study, run.config)
         if not hasattr(module, "hyperparams"):
@@ -175,22 +144,32 @@ def _config_of(study: Study, run: Run) -> tuple[str, Any]:
                 f"config: {run.config} has no `hyperparams`, a table with the hyperparameters of each environment"
             )
         return run.config, module.hyperparams
-    package = Path(rl_zoo3.__file__).parent
-    of_zoo = (package if (package / "hyperparams").is_dir() else package.parent) / "hyperparams" / f"{run.algo}.yml"
-    path = hyperparameter_file(run.algo) if run.algo in ALGORITHMS else of_zoo
-    if run.config is not None:
-        preset = path.parent / "presets" / run.config
-        path = study.path_of(run.config)
-        if run.algo in ALGORITHMS and not path.is_file() and preset.is_file():
-            path = preset
+    path = _yaml_config(study, run)
+    name = run.config or str(path)
     if not path.is_file():
-        raise StudyError(f"{run.algorithm}: the hyperparameter file {run.config or path} does not exist")
+        raise StudyError(f"{run.algorithm}: the hyperparameter file {name} does not exist")
     try:
-        return str(run.config or path), _yaml_content(str(path), path.stat().st_mtime_ns)
+        return name, _yaml_content(path, path.stat().st_mtime_ns)
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise StudyError(f"{run.algorithm}: the hyperparameter file {run.config or path} cannot be read: {error}") from error
+        raise StudyError(f"{run.algorithm}: the hyperparameter file {name} cannot be read: {error}") from error
+
+
+def _yaml_config(study: Study, run: Run) -> Path:
+    """:return: The study's own file, a preset of this package, or the file of RL Zoo or this package for the algorithm."""
+    import rl_zoo3
+
+    from sb3_softac.zoo.registration import ALGORITHMS, hyperparameter_file
+
+    own = study.folder / (run.config or "")
+    if run.algo in ALGORITHMS:
+        default = hyperparameter_file(run.algo)
+        preset = default.parent / "presets" / (run.config or "")
+        return own if own.is_file() else preset if preset.is_file() else own if run.config else default
+    package = Path(rl_zoo3.__file__).parent
+    zoo = (package if (package / "hyperparams").is_dir() else package.parent) / "hyperparams"
+    return own if run.config else zoo / f"{run.algo}.yml"
 
 
 @functools.lru_cache(maxsize=64)
-def _yaml_content(path: str, changed: int) -> Any:
-    return yaml.load(Path(path).read_text(encoding="utf-8"), ZooLoader)
+def _yaml_content(path: Path, modified: int) -> Any:
+    return yaml.load(path.read_text(encoding="utf-8"), ZooLoader)

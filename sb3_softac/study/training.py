@@ -9,7 +9,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -22,18 +23,17 @@ from filelock import FileLock
 from rl_zoo3.callbacks import SaveVecNormalizeCallback
 from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import CallbackList, EvalCallback
 from stable_baselines3.common.monitor import load_results
 from stable_baselines3.common.utils import set_random_seed
 
 import sb3_softac
 from sb3_softac.files import replacing, sync
 from sb3_softac.resume import ExactCheckpoint
-from sb3_softac.study.archive import write_arrays
-from sb3_softac.study.callbacks import EveryNCalls, ProgressFile, QuietEvaluation, TrainingClock
-from sb3_softac.study.checks import made_otherwise
+from sb3_softac.resume.generators import generator_states, set_generator_states
 from sb3_softac.study.declaration import Run, Study, StudyError
-from sb3_softac.study.local import INTERRUPTED
-from sb3_softac.study.results import is_finished, write_failure
+from sb3_softac.study.processes import INTERRUPTED
+from sb3_softac.study.results import changed_settings, is_finished, write_arrays, write_failure
 from sb3_softac.study.user_code import import_user_code, reason_of, traceback_of, with_defaults
 from sb3_softac.zoo.resume import EVERY, RUN_FOLDER, resumable
 
@@ -41,48 +41,64 @@ PACKAGES = ("sb3_softac", "stable_baselines3", "sb3_contrib", "rl_zoo3", "torch"
 CHECKPOINTS = "checkpoints"
 
 
-class WatchedModel:
+class Recorder(CallbackList):
     """
-    A model that remembers whether its training was interrupted.
+    Evaluates at regular intervals without an effect on the random numbers of the training, so that a run is the same however
+    often and in whatever way it is evaluated. Measures the time of training alone, and writes the number of steps to a file.
 
-    :param model: The model.
+    :param every: Calls between two evaluations.
+    :param evaluations: Evaluate each time they are called.
+    :param save: Called after each evaluation.
+    :param progress: File for the number of steps, written at most once per second.
     """
 
-    def __init__(self, model: BaseAlgorithm):
-        self._model = model
-        self.interruption: KeyboardInterrupt | None = None
+    not_resumed = ("save", "progress", "ended", "_last", "_written")
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
+    def __init__(self, every: int, evaluations: list[EvalCallback], save: Callable[[], None], progress: Path):
+        super().__init__([*evaluations])
+        self.every, self.save, self.progress = every, save, progress
+        self.seconds = 0.0
+        self.seconds_at_evaluations: list[float] = []
+        self.ended = False
+        self._last = self._written = 0.0
 
-    def learn(self, *args: Any, **kwargs: Any) -> BaseAlgorithm:
-        """Train the model."""
-        try:
-            return self._model.learn(*args, **kwargs)
-        except KeyboardInterrupt as interruption:
-            self.interruption = interruption
-            raise
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        self._last = time.perf_counter()
+
+    def _on_step(self) -> bool:
+        self.seconds += time.perf_counter() - self._last
+        proceed = True
+        if self.n_calls % self.every == 0:
+            self.seconds_at_evaluations.append(self.seconds)
+            for evaluation in self.callbacks:
+                states = generator_states()
+                proceed = evaluation.on_step() and proceed
+                set_generator_states(states)
+            self.save()
+        if time.monotonic() - self._written >= 1:
+            self._written = time.monotonic()
+            self.progress.write_text(str(self.num_timesteps))
+        self._last = time.perf_counter()
+        return proceed
+
+    def _on_training_end(self) -> None:
+        super()._on_training_end()
+        self.ended = True
 
 
 class RunManager(ExperimentManager):
-    """
-    The Zoo's manager with a study's folders, checkpoints and evaluations.
-
-    :param study: Study.
-    :param run: One of its runs.
-    """
+    """The Zoo's manager with the folders, checkpoints and evaluations of a study."""
 
     def __init__(self, study: Study, run: Run):
-        folder = study.folder_of(run)
-        packages = [*study.gym_packages, *filter(None, [run.env.rpartition(":")[0]])]
-        arguments = argparse.Namespace(
-            algo=run.algo, env=run.env_id, seed=run.seed, n_timesteps=run.n_timesteps, gym_packages=packages
-        )
+        packages = [*study.gym_packages, *filter(None, [run.env_module])]
         super().__init__(
-            arguments,
+            argparse.Namespace(
+                algo=run.algo, env=run.env_id, seed=run.seed, n_timesteps=run.n_timesteps, gym_packages=packages
+            ),
             run.algo,
             run.env_id,
-            str(folder),
+            str(study.folder_of(run)),
             n_timesteps=run.n_timesteps,
             eval_freq=-1,  # evaluated by callbacks of our own
             n_eval_episodes=run.evaluation_episodes,
@@ -91,14 +107,13 @@ class RunManager(ExperimentManager):
             seed=run.seed,
             log_interval=-1,
             verbose=0,
-            device="cpu" if not th.cuda.is_available() else "auto",
+            device="auto" if th.cuda.is_available() else "cpu",
         )
-        self.run, self.folder, self.checkpoint_every = run, folder, study.checkpoint_every
-        self.progress, self.partial_result = study.progress_of(run), study.partial_result_of(run)
-        self.save_path = str(folder / "zoo")
+        self.study, self.run = study, run
+        self.save_path = str(study.zoo_folder_of(run))
         self.params_path = f"{self.save_path}/{self.env_name}"
-        self.clock: TrainingClock
-        self.evaluations: dict[str, QuietEvaluation] = {}
+        self.evaluations: dict[str, EvalCallback] = {}
+        self.recorder: Recorder
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read those with which the run was started, not what a file has now."""
@@ -112,46 +127,39 @@ class RunManager(ExperimentManager):
         self.eval_env_kwargs = hyperparams.get("env_kwargs", self.env_kwargs)  # the Zoo evaluates in another environment
         return hyperparams, saved
 
-    def learn(self, model: BaseAlgorithm) -> None:
-        """Train; the Zoo takes an interrupted training for a finished one."""
-        watched = WatchedModel(model)
-        super().learn(watched)  # type: ignore[arg-type]
-        if watched.interruption is not None:
-            raise watched.interruption
-
     def create_callbacks(self) -> None:
         """Add checkpoints, evaluations and progress to the callbacks that the Zoo makes."""
         super().create_callbacks()
         self.env_wrapper = functools.partial(resumable, self.env_wrapper)
-        every = max(self.run.evaluate_every // self.n_envs, 1)
-        self.clock = TrainingClock(every)
         for mode in self.run.evaluation_modes:
-            self.evaluations[mode] = QuietEvaluation(
-                self.clock,
+            self.evaluations[mode] = EvalCallback(
                 self.create_envs(self.n_eval_envs, eval_env=True),
                 n_eval_episodes=self.n_eval_episodes,
-                eval_freq=every,
+                eval_freq=1,  # the recorder says when
                 log_path=f"{self.save_path}/{mode}",
                 best_model_save_path=None if self.evaluations else self.save_path,
                 callback_on_new_best=SaveVecNormalizeCallback(save_freq=1, save_path=self.params_path),
                 deterministic=mode == "deterministic",
                 verbose=0,
             )
-        checkpoints = ExactCheckpoint(self.folder / CHECKPOINTS, self.checkpoint_every, keep=2)
-        # What is known so far, so that a run that is cut stays in the report
-        so_far = EveryNCalls(every, lambda: save_result(self, self.partial_result))
-        progress = ProgressFile(self.progress)
-        self.callbacks = [checkpoints, *self.callbacks, self.clock, *self.evaluations.values(), so_far, progress]
+        self.recorder = Recorder(
+            max(self.run.evaluate_every // self.n_envs, 1),
+            [*self.evaluations.values()],
+            lambda: save_result(self, self.study.partial_result_of(self.run)),  # so that an unfinished run is in the report
+            self.study.progress_of(self.run),
+        )
+        checkpoints = ExactCheckpoint(self.study.folder_of(self.run) / CHECKPOINTS, self.study.checkpoint_every, keep=2)
+        self.callbacks = [checkpoints, *self.callbacks, self.recorder]
+
+    def learn(self, model: BaseAlgorithm) -> None:
+        """Train; the Zoo takes an interrupted training for a finished one."""
+        super().learn(model)
+        if not self.recorder.ended:
+            raise KeyboardInterrupt
 
 
 def work(study: Study, run: Run) -> None:
-    """
-    Complete a run, from its newest checkpoint if there is one. If another process is working on it, wait for that process.
-
-    :param study: Study.
-    :param run: One of its runs.
-    :raises StudyError: if it was started with a different declaration.
-    """
+    """Complete a run, from its newest checkpoint if there is one. Waits for another process that is working on it."""
     commit()  # of the code that is loaded now
     folder = study.folder_of(run)
     folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +168,7 @@ def work(study: Study, run: Run) -> None:
         try:
             import_user_code(study)
             run = with_defaults(study, run)
-            if change := made_otherwise(study, run):
+            if change := changed_settings(study, run):
                 raise StudyError(f"{run.id} was started with a different declaration ({change})")
             if not is_finished(study, run):
                 with _exits_as_errors():
@@ -172,7 +180,7 @@ def work(study: Study, run: Run) -> None:
 
 @contextmanager
 def _exits_as_errors() -> Iterator[None]:
-    """Turn the end of the process by code of the user into an error; a checkpoint on a signal ends it, too, and may."""
+    """Turn the end of the process by code of the user into an error; the end after a checkpoint on a signal is none."""
     try:
         yield
     except SystemExit as error:
@@ -182,13 +190,7 @@ def _exits_as_errors() -> Iterator[None]:
 
 
 def train(study: Study, run: Run) -> None:
-    """
-    Train, evaluate and save a run that is not finished.
-
-    :param study: Study.
-    :param run: One of its runs.
-    """
-    folder = study.folder_of(run)
+    """Train, evaluate and save a run that is not finished."""
     if study.result_of(run).is_dir():
         raise StudyError(f"{study.result_of(run)} is a folder, in the place of the result: remove it")
     with replacing(study.declaration_of(run)) as file:
@@ -209,35 +211,35 @@ def train(study: Study, run: Run) -> None:
     for evaluation in manager.evaluations.values():
         evaluation.eval_env.close()
     study.partial_result_of(run).unlink(missing_ok=True)
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # as large as the replay buffer
+    shutil.rmtree(study.folder_of(run) / CHECKPOINTS, ignore_errors=True)  # as large as the replay buffer
     study.progress_of(run).unlink(missing_ok=True)
 
 
 def save_result(manager: RunManager, path: Path) -> None:
     """
-    Write the result of a run, or its partial result.
-
-    The file contains ``timesteps [evaluations]``, the returns ``[evaluations, episodes]`` under the name of each evaluation
-    mode, ``seconds [evaluations]`` of training until then, the return of each training episode and the steps at its end, the
-    declaration, and the versions and machine.
-
-    :param manager: Manager of the run.
-    :param path: File.
+    Write the result of a run, or its partial result: ``timesteps [evaluations]``, the returns ``[evaluations, episodes]``
+    under the name of each evaluation mode, ``seconds [evaluations]`` of training until then, the return of each training
+    episode and the steps at its end, the declaration, and the versions and machine.
     """
     episodes = load_results(manager.save_path)
     first = next(iter(manager.evaluations.values()))
-    where = {"python": platform.python_version(), "system": platform.platform(), "processor": processor(), "commit": commit()}
+    machine = {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": processor(),
+        "commit": commit(),
+    }
     content: dict[str, Any] = {
         "timesteps": np.array(first.evaluations_timesteps),
         **{
-            mode: np.array(made.evaluations_results, np.float32).reshape(-1, manager.run.evaluation_episodes)
-            for mode, made in manager.evaluations.items()
+            mode: np.array(evaluation.evaluations_results, np.float32).reshape(-1, manager.run.evaluation_episodes)
+            for mode, evaluation in manager.evaluations.items()
         },
-        "seconds": np.array(manager.clock.noted, np.float32),
+        "seconds": np.array(manager.recorder.seconds_at_evaluations, np.float32),
         "train_returns": episodes["r"].to_numpy(np.float32),
         "train_timesteps": np.cumsum(episodes["l"].to_numpy(int)),
         "declaration": np.array(manager.run.as_json()),
-        "versions": np.array(json.dumps({package: version(package) for package in PACKAGES} | where)),
+        "versions": np.array(json.dumps({package: version(package) for package in PACKAGES} | machine)),
     }
     write_arrays(path, content)
 

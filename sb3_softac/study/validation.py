@@ -1,0 +1,69 @@
+"""Checks of a study before it is run: names that RL Zoo and the algorithms know, perturbations that apply, unchanged runs."""
+
+import inspect
+from collections.abc import Set
+
+import gymnasium as gym
+
+from sb3_softac.study.declaration import Run, Study, StudyError, suggest
+from sb3_softac.study.results import changed_settings
+from sb3_softac.study.sweeps import check_sweeps, make_env, sweeps_of
+from sb3_softac.study.user_code import import_user_code, with_defaults
+
+# What an entry of RL Zoo's files may have besides the arguments of the algorithm
+ZOO_KEYS = {
+    *("n_envs", "policy", "normalize", "frame_stack", "env_wrapper", "vec_env_wrapper", "callback"),
+    *("noise_type", "noise_std", "noise_std_final", "monitor_kwargs"),
+}
+# What the study sets itself
+STUDY_KEYS = {
+    "n_timesteps": "`n_timesteps` is a key of the file, of an algorithm or of an environment",
+    "env_kwargs": "`env_kwargs` is a key of the environment",
+    "seed": "`seeds` is a key of the file or of an algorithm",
+    **dict.fromkeys(("env", "device", "verbose", "tensorboard_log", "_init_setup_model"), "the study sets it"),
+}
+
+
+def check_names(study: Study) -> None:
+    """
+    :raises StudyError: if the user's code cannot be imported, if an algorithm, an environment or a hyperparameter is unknown,
+        or if a perturbation does not apply.
+    """
+    import_user_code(study)
+    from rl_zoo3.exp_manager import ALGOS
+
+    for run in study.runs:
+        if run.algo not in ALGOS:
+            raise StudyError(f"{run.algorithm}: RL Zoo has no algorithm {run.algo!r}, {suggest(run.algo, ALGOS)}")
+        if run.env_id not in gym.registry:
+            hint = "If a module of your own registers it, name the module under `gym_packages`"
+            raise StudyError(f"Unknown environment {run.env!r}, {suggest(run.env_id, gym.registry)[:200]}. {hint}")
+        _check_hyperparams(study, run, ZOO_KEYS | inspect.signature(ALGOS[run.algo]).parameters.keys() - STUDY_KEYS.keys())
+    for env, env_kwargs in {run.env: run.env_kwargs for run in study.runs}.items():
+        if env in study.robustness:
+            check_sweeps(sweeps_of(study, env), env, env_kwargs)
+        elif env_kwargs:
+            make_env(env, env_kwargs).close()
+
+
+def _check_hyperparams(study: Study, run: Run, known: Set[str]) -> None:
+    for name in run.hyperparams:
+        if name in STUDY_KEYS:
+            raise StudyError(f"hyperparams of {run.algorithm}: {name} is not allowed here: {STUDY_KEYS[name]}")
+        if name not in known:
+            raise StudyError(f"{run.algorithm}: {run.algo} has no hyperparameter {name!r}, {suggest(name, known)}")
+    defaults = with_defaults(study, run).defaults or {}
+    unknown = [name for name in defaults if name not in known | {"n_timesteps", "env_kwargs"}]
+    if unknown and run.config is not None:
+        raise StudyError(f"{run.config}: {run.algo} has no hyperparameter {unknown[0]!r}, {suggest(unknown[0], known)}")
+
+
+def check_unchanged(study: Study) -> None:
+    """:raises StudyError: if existing runs no longer match the file."""
+    changes = {run.id: change for run in study.runs if (change := changed_settings(study, run))}
+    if changes:
+        first, change = next(iter(changes.items()))
+        raise StudyError(
+            f"{len(changes)} runs were started with a different declaration, for example {first} ({change}). Undo the "
+            f"change, set a different `output` in the file, or remove those runs from {study.output} and {study.results}"
+        )
