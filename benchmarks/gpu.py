@@ -33,7 +33,7 @@ from stable_baselines3.common.envs import FakeImageEnv
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.study.plots import colour_of
-from sb3_softac.study.worker import processor
+from sb3_softac.study.training import processor
 
 RESULTS = Path(__file__).parent / "results"
 STARTS, BLOCKS, SECONDS = 1_000, 5, 0.1

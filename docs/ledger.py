@@ -11,7 +11,7 @@ import numpy as np
 
 from sb3_softac.study import read_study
 from sb3_softac.study.declaration import Study
-from sb3_softac.study.results import Missing, Result, by_name, compared, read_results
+from sb3_softac.study.results import Missing, Result, at_equal_steps, by_name, read_results
 from sb3_softac.study.statistics import Interval, interquartile_mean, probability_of_improvement
 
 ROOT = Path(__file__).parent.parent
@@ -66,7 +66,7 @@ class Returns:
 
     def last(self, name: str) -> np.ndarray:
         """:return: Returns ``[seeds]`` at the step at which the report compares algorithms, in order."""
-        return np.sort([run.final("deterministic") for run in compared(self.groups)[name]])
+        return np.sort([run.final("deterministic") for run in at_equal_steps(self.groups)[name]])
 
     def final(self, name: str) -> float:
         """:return: Interquartile mean of :meth:`last`."""
@@ -111,7 +111,7 @@ class Returns:
 
     def better(self, first: str, second: str) -> Interval:
         """:return: Probability that a run of one algorithm is better than one of another."""
-        final = {name: [run.final("deterministic") for run in runs] for name, runs in compared(self.groups).items()}
+        final = {name: [run.final("deterministic") for run in runs] for name, runs in at_equal_steps(self.groups).items()}
         return probability_of_improvement(final[first], final[second])
 
 

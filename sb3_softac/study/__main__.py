@@ -13,10 +13,10 @@ from pathlib import Path
 
 from sb3_softac.study import processes
 from sb3_softac.study.declaration import Run, Study, StudyError
+from sb3_softac.study.perturbed_evaluation import evaluate_runs
 from sb3_softac.study.report import write_report
 from sb3_softac.study.results import is_finished
 from sb3_softac.study.study_file import read_study
-from sb3_softac.study.sweeps import evaluate_runs
 from sb3_softac.study.user_code import freeze
 from sb3_softac.study.validation import check_names, check_unchanged
 

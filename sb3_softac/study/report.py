@@ -15,6 +15,7 @@ import numpy as np
 from sb3_softac.files import replacing
 from sb3_softac.study import plots
 from sb3_softac.study.declaration import Study, StudyError, slug
+from sb3_softac.study.perturbed_evaluation import declared_returns, sweeps_of, write_sweeps, write_table
 from sb3_softac.study.results import TRAINING_EPISODES, Result, at_equal_steps, by_name, read_results
 from sb3_softac.study.statistics import (
     Interval,
@@ -23,7 +24,6 @@ from sb3_softac.study.statistics import (
     probability_of_improvement,
     tolerance_interval,
 )
-from sb3_softac.study.sweeps import declared_returns, sweeps_of, write_sweeps, write_table
 from sb3_softac.study.user_code import import_user_code, reason_of
 
 TEMPLATE = Path(__file__).with_name("report.html")

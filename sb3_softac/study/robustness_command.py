@@ -23,8 +23,7 @@ from rich.table import Table
 from rl_zoo3.utils import ALGOS
 
 from sb3_softac.study.declaration import PerturbationSweep, StudyError, group_name, slug, suggest
-from sb3_softac.study.study_file import read_sweeps
-from sb3_softac.study.sweeps import (
+from sb3_softac.study.perturbed_evaluation import (
     INTERVAL,
     Returns,
     check_sweeps,
@@ -36,6 +35,7 @@ from sb3_softac.study.sweeps import (
     read_rows,
     write_sweeps,
 )
+from sb3_softac.study.study_file import read_sweeps
 from sb3_softac.study.user_code import import_user_module, reason_of
 from sb3_softac.zoo.safe import SAFE_LOAD, safe_load_is_on
 from sb3_softac.zoo.trained import arguments_of, model_of, name_of_files

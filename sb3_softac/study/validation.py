@@ -6,8 +6,8 @@ from collections.abc import Set
 import gymnasium as gym
 
 from sb3_softac.study.declaration import Run, Study, StudyError, suggest
+from sb3_softac.study.perturbed_evaluation import check_sweeps, make_env, sweeps_of
 from sb3_softac.study.results import changed_settings
-from sb3_softac.study.sweeps import check_sweeps, make_env, sweeps_of
 from sb3_softac.study.user_code import import_user_code, with_defaults
 
 # What an entry of RL Zoo's files may have besides the arguments of the algorithm

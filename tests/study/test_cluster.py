@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from concurrent.futures import Future
 
 import pytest
 
 from sb3_softac.study import read_study
-from sb3_softac.study.cluster import _failure
+from sb3_softac.study.processes import failure_of
 from sb3_softac.study.results import read_results, write_failure
-from sb3_softac.study.worker import work
+from sb3_softac.study.training import work
 from tests.study.test_run import ENVIRONMENT, assert_same_results, declare, few
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'sb3_softac[cluster]'")
@@ -53,15 +54,21 @@ sys.exit(code)
 """
 
 
+def failed(message):
+    future = Future()
+    future.set_exception(RuntimeError(message))
+    return future
+
+
 def test_why_a_run_failed(tmp_path):
     """What it wrote itself; of a process that died, what Ray says."""
     study = read_study(declare(tmp_path, few(a=("seeds: 1", "seeds: 2"))))
     own, died = study.runs
     write_failure(study, own, "ValueError: out of luck\n\nTraceback ...")
-    assert _failure(study, own, "RayTaskError").startswith("ValueError: out of luck (see ")
-    said = "The worker died unexpectedly while executing this task.\n\tworker_id: 1"
-    assert _failure(study, died, said).startswith("The worker died unexpectedly while executing this task. worker_id: 1 (see ")
-    assert said in study.failure_of(died).read_text()
+    assert failure_of(study, own, failed("RayTaskError")).startswith("ValueError: out of luck (see ")
+    message = "The worker died unexpectedly while executing this task.\n\tworker_id: 1"
+    assert failure_of(study, died, failed(message)).startswith(f"{' '.join(message.split())} (see ")
+    assert message in study.failure_of(died).read_text()
     assert [one.why.partition(".")[0] for one in read_results(study)[2]] == [
         "failed: ValueError: out of luck",
         "failed: The worker died unexpectedly while executing this task",

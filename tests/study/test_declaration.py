@@ -5,8 +5,8 @@ import json
 import pytest
 
 from sb3_softac.study import StudyError, read_study
-from sb3_softac.study.checks import check_names, check_unchanged
 from sb3_softac.study.declaration import slug
+from sb3_softac.study.validation import check_names, check_unchanged
 
 GOOD = """
 algorithms: [softac_v1]
@@ -70,7 +70,7 @@ def test_full(tmp_path):
     assert other.evaluation_modes == ("stochastic", "deterministic") and other.evaluation_episodes == 3
     assert other.hyperparams["learning_rate"] == 3e-4 and other.evaluate_every == 500 and other.n_timesteps == 1_000
     assert study.output.resolve() == tmp_path.parent / "runs" and study.results == tmp_path / "results"
-    assert study.checkpoint_every == 5_000 and run.threads == 2 and study.path_of("own.yml") == tmp_path / "own.yml"
+    assert study.checkpoint_every == 5_000 and run.threads == 2 and study.folder == tmp_path
     assert str(tmp_path) not in run.as_json()  # results do not name the machine's folders
     assert json.loads(run.as_json())["hyperparams"]["tau"] == 0.01
 

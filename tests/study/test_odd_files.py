@@ -6,10 +6,10 @@ import re
 import pytest
 import yaml
 
-from sb3_softac.study import Study, StudyError, read_study, reading
+from sb3_softac.study import Study, StudyError, read_study, study_file
 from sb3_softac.study.__main__ import main
-from sb3_softac.study.checks import check_names
 from sb3_softac.study.declaration import LONGEST_NAME, slug
+from sb3_softac.study.validation import check_names
 
 VALID = {
     "algorithms": {
@@ -157,7 +157,7 @@ def read(tmp_path, monkeypatch):
     (tmp_path / "own.yml").write_text("default: {policy: MlpPolicy}")
 
     def outcome_of(content, keys=()):
-        monkeypatch.setattr(reading, "_parsed", lambda text: content)
+        monkeypatch.setattr(study_file, "_parse", lambda text: content)
         return outcome(path, keys)
 
     return outcome_of
@@ -231,12 +231,11 @@ REFUSED = {
     "too many runs": (SMALL.replace("seeds: 2", "seeds: 1e9"), "make more than 100000 runs"),
     "a seed too large": (SMALL.replace("seeds: 2", f"seeds: [{2**32}]"), "a list of seeds from 0 to 4294967295"),
     "a boolean for a seed": (SMALL.replace("seeds: 2", "seeds: [true]"), "seeds must be"),
-    "NaN": (SMALL + "hyperparams: {gamma: .nan}", "hyperparams: gamma: NaN is no value"),
-    "a date": (SMALL + "hyperparams: {gamma: 2020-01-01}", "hyperparams: gamma: datetime.date(2020, 1, 1) is a date"),
+    "NaN": (SMALL + "hyperparams: {gamma: .nan}", "line 6: NaN is not a number: leave it out"),
+    "a date": (SMALL + "hyperparams: {gamma: 2020-01-01}", "line 6: datetime.date(2020, 1, 1) is a date"),
     "no date": (SMALL + "hyperparams: {gamma: 2020-13-01}", "line 6: '2020-13-01' is no timestamp: write it in quotes"),
-    "itself": (SMALL + "hyperparams: &a {gamma: *a}", "hyperparams: gamma: the value contains itself"),
+    "itself": (SMALL + "hyperparams: &a {gamma: *a}", "recursive node"),
     "a pit": (SMALL + f"hyperparams: {'[' * 1000}", "nested too deeply"),
-    "a hole": (SMALL + f"hyperparams: {{a: {'[' * 150}{']' * 150}}}", "hyperparams: the value is nested too deeply"),
     "an explosion": (
         SMALL + "hyperparams:\n  a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
         + "".join(f"  {b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefg", "bcdefgh", strict=True)),

@@ -9,7 +9,7 @@ import pytest
 
 from sb3_softac.study import plots, read_study, report
 from sb3_softac.study.__main__ import main
-from sb3_softac.study.results import compared, is_finished, read_result, read_results, shared_evaluations, write_failure
+from sb3_softac.study.results import at_equal_steps, is_finished, read_result, read_results, shared_evaluations, write_failure
 
 FILE = """
 algorithms: {algorithms}
@@ -64,8 +64,8 @@ def quick(monkeypatch):
 
 def why(study):
     """What is said of the first run, whose result is of no use; the others have theirs."""
-    results, cut, missing = read_results(study)
-    assert [result.run for result in results] == list(study.runs[1:]) and not cut
+    results, partial, missing = read_results(study)
+    assert [result.run for result in results] == list(study.runs[1:]) and not partial
     (one,) = missing
     assert one.run == study.runs[0]
     return one.why
@@ -121,7 +121,7 @@ def test_seeds_that_end_at_different_steps(tmp_path, quick):
     assert rows(tmp_path, "final")[0]["all seeds"] == "2, 12, 22"
     group = read_results(study)[0][:3]
     assert [at.tolist() for at in shared_evaluations(group)] == [[0, 1]] * 3
-    assert [result.timesteps.tolist() for result in compared({"": group})[""]] == [[250, 500]] * 3
+    assert [result.timesteps.tolist() for result in at_equal_steps({"": group})[""]] == [[250, 500]] * 3
 
 
 ODD = {
@@ -325,7 +325,7 @@ def test_a_section_that_fails_leaves_the_rest(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "final_table", fail)
     with pytest.warns(UserWarning, match="'Pendulum-v1, deterministic policy' of the report could not be made"):
         text = page(study, tmp_path)
-    assert "This section could not be made.</strong> ZeroDivisionError: an accident" in text and "How to read it" in text
+    assert "This section could not be made: ZeroDivisionError: an accident" in text and "How to read it" in text
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, capsys):

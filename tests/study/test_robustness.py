@@ -11,16 +11,25 @@ import pytest
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_softac.robustness import ObservationNoise, Parameter
-from sb3_softac.study import StudyError, read_study, robustness
+from sb3_softac.study import StudyError, perturbed_evaluation, read_study
 from sb3_softac.study.__main__ import main
-from sb3_softac.study.checks import check_names, lines_of
-from sb3_softac.study.evaluations import evaluate_run
-from sb3_softac.study.perturbed import all_lines
+from sb3_softac.study.perturbed_evaluation import (
+    MOST_ENVS,
+    SEED,
+    Condition,
+    curves,
+    default_sweeps,
+    evaluate_run,
+    read_rows,
+    summary,
+    sweeps_of,
+    write_table,
+)
 from sb3_softac.study.plots import return_against_strength
 from sb3_softac.study.report import write_report
-from sb3_softac.study.robustness import MOST_ENVS, SEED, Cell, curve, read_rows, summary
-from sb3_softac.study.robustness_command import lines_of_command, parse, sources
-from sb3_softac.study.worker import work
+from sb3_softac.study.robustness_command import parse, sources, sweeps_of_command
+from sb3_softac.study.training import work
+from sb3_softac.study.validation import check_names
 from sb3_softac.zoo.trained import load_trained
 from tests.study.test_run import ENVIRONMENT, declare, few
 
@@ -31,7 +40,7 @@ robustness:
     observation_noise: [0.3]
     half gravity: {perturbation: parameter, name: g, strengths: [0.5, 2.0]}
 """
-NOISE = Cell("observation_noise", "{}", 0.3, 3)
+NOISE = Condition("observation_noise", "{}", 0.3, 3)
 
 
 def declared(folder, **changes):
@@ -52,7 +61,7 @@ def read(folder, section):
 
 def test_what_is_declared(tmp_path):
     study = declared(tmp_path)
-    first, second = lines_of(study, "Pendulum-v1")
+    first, second = sweeps_of(study, "Pendulum-v1")
     assert (first.name, first.perturbation, first.options, first.strengths) == (
         *("observation_noise", "observation_noise"),
         *({}, (0.3,)),
@@ -67,14 +76,14 @@ def test_what_is_declared(tmp_path):
 def test_nothing_said_means_all_that_apply(tmp_path):
     study = read(tmp_path, "robustness: {episodes: 7}")
     assert study.robustness["Pendulum-v1"].episodes == 7
-    assert lines_of(study, "Pendulum-v1") == all_lines("Pendulum-v1", {})
+    assert sweeps_of(study, "Pendulum-v1") == default_sweeps("Pendulum-v1", {})
     check_names(study)
-    names = {env: [line.name for line in all_lines(env, {})] for env in ("Pendulum-v1", "CartPole-v1", "Hopper-v4")}
+    names = {env: [line.name for line in default_sweeps(env, {})] for env in ("Pendulum-v1", "CartPole-v1", "Hopper-v4")}
     signals = ["action_noise", "observation_noise", "dropped_actions", "delayed_actions"]
     assert names["Pendulum-v1"] == [*signals, "parameter g", "parameter m", "parameter l"]
     assert names["CartPole-v1"][:3] == ["observation_noise", "dropped_actions", "parameter gravity"]
     assert names["Hopper-v4"] == [*signals, "push", "mass", "friction", "gravity", "damping"]
-    assert [line.name for line in all_lines("MultiGoal-v0", {})] == [*signals, "moved_goals", "obstacle"]
+    assert [line.name for line in default_sweeps("MultiGoal-v0", {})] == [*signals, "moved_goals", "obstacle"]
 
 
 def test_an_environment_may_say_it_otherwise(tmp_path):
@@ -91,7 +100,7 @@ BAD = {
     "{episode: 3}": "unknown key 'episode', did you mean 'episodes'",
     "{episodes: 0}": "robustness: episodes must be a whole number of at least 1",
     "{perturbations: [push]}": "perturbations must be a table of `key: value`",
-    "{perturbations: {}}": "`perturbations` is empty",
+    "{perturbations: {}}": "robustness: perturbations is empty: leave it out",
     "{perturbations: {action_nois: [0.1]}}": "unknown perturbation 'action_nois', did you mean 'action_noise'",
     "{perturbations: {mine: {perturbation: dropped, strengths: [1]}}}": "unknown perturbation 'dropped', did you mean",
     "{perturbations: {action_noise: []}}": "strengths must be a list of distinct numbers",
@@ -151,20 +160,22 @@ def test_numbers(trained, monkeypatch):
     assert len(rows) == 4  # unperturbed once, and three strengths
     model = load_trained(trained.folder_of(run) / "zoo", run.algo, run.env).model
     found = {cell: float(row["return"]) for cell, row in rows.items()}
-    assert found[Cell("none", "{}", 0.0, 3)] == pytest.approx(by_hand(model, lambda env: env, 3), rel=1e-4)
+    assert found[Condition("none", "{}", 0.0, 3)] == pytest.approx(by_hand(model, lambda env: env, 3), rel=1e-4)
     assert found[NOISE] == pytest.approx(by_hand(model, lambda env: ObservationNoise(env, 0.3), 3), rel=1e-4)
-    heavy = found[Cell("parameter", '{"name": "g"}', 2.0, 3)]
+    heavy = found[Condition("parameter", '{"name": "g"}', 2.0, 3)]
     assert heavy == pytest.approx(by_hand(model, lambda env: Parameter(env, 2.0, "g"), 3), rel=1e-4)
     assert len(set(found.values())) == 4
     # What is known is not done again; what is new, is
-    monkeypatch.setattr(robustness, "returns_of", lambda trained, line, strength, episodes: [strength] * episodes)
+    monkeypatch.setattr(perturbed_evaluation, "returns_of", lambda trained, line, strength, episodes: [strength] * episodes)
     before = file.read_text()
     evaluate_run(trained, run)
     assert file.read_text() == before
-    lines = lines_of(trained, run.env)
+    lines = sweeps_of(trained, run.env)
     more = (lines[0].__class__("noise", "observation_noise", {}, (0.3, 7.0)),)
-    again = robustness.evaluate(trained.folder_of(run) / "zoo", run.algo, run.env, {}, more, 3, file.with_name("more.csv"))
-    assert again[Cell("observation_noise", "{}", 7.0, 3)] == 7.0
+    again = perturbed_evaluation.evaluate(
+        trained.folder_of(run) / "zoo", run.algo, run.env, {}, more, 3, file.with_name("more.csv")
+    )
+    assert again[Condition("observation_noise", "{}", 7.0, 3)] == 7.0
     file.write_text(re.sub(r",\w+$", ",another", before, flags=re.MULTILINE).replace(",another", ",model", 1))
     evaluate_run(trained, run)  # of another model
     assert float(read_rows(file)[NOISE]["return"]) == 0.3
@@ -175,8 +186,8 @@ def test_many_episodes(trained):
     """More than there are environments at a time."""
     (run,) = trained.runs
     model = load_trained(trained.folder_of(run) / "zoo", run.algo, run.env)
-    line = lines_of(trained, run.env)[0]
-    assert len(robustness.returns_of(model, line, 0.3, MOST_ENVS + 2)) == MOST_ENVS + 2
+    line = sweeps_of(trained, run.env)[0]
+    assert len(perturbed_evaluation.returns_of(model, line, 0.3, MOST_ENVS + 2)) == MOST_ENVS + 2
 
 
 def test_wrappers_and_statistics_of_the_training(tmp_path):
@@ -225,14 +236,14 @@ def test_no_model(tmp_path, trained):
 
 
 def test_summary_hand_computed(tmp_path):
-    lines = lines_of(declared(tmp_path), "Pendulum-v1")[1:]
+    _, sweep = sweeps_of(declared(tmp_path), "Pendulum-v1")
     plain, half, double = (
-        Cell("none", "{}", 0.0, 3),
-        *(Cell("parameter", '{"name": "g"}', strength, 3) for strength in (0.5, 2.0)),
+        Condition("none", "{}", 0.0, 3),
+        *(Condition("parameter", '{"name": "g"}', strength, 3) for strength in (0.5, 2.0)),
     )
     runs = [{plain: -100.0 - k, half: -50.0 - k, double: -400.0 - k} for k in range(5)]
-    assert curve(lines[0], 3, runs[:2]).tolist() == [[-50, -100, -400], [-51, -101, -401]]  # by strength, unperturbed at 1
-    rows = summary({"sac": runs}, lines, 3)
+    assert curves(sweep, 3, runs[:2]).tolist() == [[-50, -100, -400], [-51, -101, -401]]  # by strength, unperturbed at 1
+    rows = summary({"sac": runs}, sweep, 3)
     assert [(row["strength"], row["IQM"], row["n"]) for row in rows] == [
         ("0.5", "-52", "5"),
         ("1", "-102", "5"),
@@ -246,8 +257,10 @@ def test_summary_hand_computed(tmp_path):
 def test_every_seed_is_in_the_picture():
     returns = np.arange(6.0).reshape(2, 3)
     figure = return_against_strength(
-        {"mass": ("factor", (0.5, 1, 2)), "push": ("force in N", (0, 1, 2))},
-        {"mass": {"sac": returns, "td3": returns + 9}, "push": {"sac": returns + 20, "td3": returns}},
+        {
+            "mass": ("factor", (0.5, 1, 2), {"sac": returns, "td3": returns + 9}),
+            "push": ("force in N", (0, 1, 2), {"sac": returns + 20, "td3": returns}),
+        }
     )
     panels = figure.axes
     assert [panel.get_title() for panel in panels] == ["mass", "push"]
@@ -269,7 +282,7 @@ def test_the_report_shows_it(trained, tmp_path):
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 + 3 and {row["algorithm"] for row in rows} == {"SoftAC_v1"}
     assert (tmp_path / "report" / "Pendulum-v1_robustness.png").stat().st_size > 5_000
-    robustness.write_rows(list(read_rows(trained.robustness_of(run)).values())[1:], trained.robustness_of(run))
+    write_table(list(read_rows(trained.robustness_of(run)).values())[1:], trained.robustness_of(run))
     assert "1 runs have not been evaluated" in write_report(trained, tmp_path / "part").read_text()  # one strength lacks
     trained.robustness_of(run).unlink()
 
@@ -346,10 +359,10 @@ def test_runs_are_found_where_the_zoo_puts_them(tmp_path):
 
 
 def test_lines_of_the_command():
-    (push,) = lines_of_command([["push", "50", "100", "body=foot", "steps=3"]])
+    (push,) = sweeps_of_command([["push", "50", "100", "body=foot", "steps=3"]])
     assert (push.perturbation, push.strengths, push.options) == ("push", (50.0, 100.0), {"body": "foot", "steps": 3})
     assert push.name == "push foot 3"
-    (mass,) = lines_of_command([["mass"]])
+    (mass,) = sweeps_of_command([["mass"]])
     assert mass.strengths == (0.5, 0.75, 1.25, 1.5, 2.0)
 
 

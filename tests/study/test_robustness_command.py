@@ -12,11 +12,11 @@ import yaml
 from gymnasium import spaces
 from stable_baselines3 import PPO
 
-from sb3_softac.study import StudyError, evaluations, plots, read_study, robustness_command
+from sb3_softac.study import StudyError, perturbed_evaluation, plots, read_study, robustness_command
 from sb3_softac.study.__main__ import main as study_main
-from sb3_softac.study.checks import check_names, lines_of
-from sb3_softac.study.robustness import Cell, read_rows
-from sb3_softac.study.robustness_command import lines_of_command
+from sb3_softac.study.perturbed_evaluation import Condition, read_rows, sweeps_of
+from sb3_softac.study.robustness_command import sweeps_of_command
+from sb3_softac.study.validation import check_names
 from sb3_softac.zoo.trained import load_trained
 from tests.study.test_run import declare, few
 
@@ -137,9 +137,9 @@ def test_a_killed_process_is_named(monkeypatch, tmp_path):
             future.set_exception(BrokenProcessPool("terminated abruptly"))
             return future
 
-    monkeypatch.setattr(evaluations, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(perturbed_evaluation, "ProcessPoolExecutor", Pool)
     study = read_study(declare(tmp_path, few() + "robustness: {}"))
-    reasons = set(evaluations.evaluate_all(study, list(study.runs), 2).values())
+    reasons = set(perturbed_evaluation.evaluate_runs(study, list(study.runs), 2).values())
     assert reasons == {"a process was killed, perhaps for lack of memory: try again with fewer --jobs"}
 
 
@@ -237,18 +237,18 @@ def test_it_prints_the_numbers(model, tmp_path, typed):
 
 
 def test_numbers_of_the_command():
-    (noise,) = lines_of_command([["action_noise", "1e-1", "5E-1", "+.25", "1"]])
+    (noise,) = sweeps_of_command([["action_noise", "1e-1", "5E-1", "+.25", "1"]])
     assert noise.strengths == (0.1, 0.5, 0.25, 1.0)
-    (push,) = lines_of_command([["push", "1e2", "steps=3", "every=1e2", "body=on"]])
+    (push,) = sweeps_of_command([["push", "1e2", "steps=3", "every=1e2", "body=on"]])
     assert push.options == {"body": "on", "every": 100.0, "steps": 3} and push.name == "push on 100.0 3"
     with pytest.raises(StudyError, match=r"strengths must be a list of distinct numbers .* got \['0.1', '1e-1'\]"):
-        lines_of_command([["action_noise", "0.1", "1e-1"]])
+        sweeps_of_command([["action_noise", "0.1", "1e-1"]])
 
 
 @pytest.mark.parametrize("word", ["1e-1", "'1e-1'", "1.0e-1", "0.1"])
 def test_numbers_of_a_study(tmp_path, word):
     study = read_study(declare(tmp_path, few() + f"robustness: {{perturbations: {{action_noise: [{word}, 2]}}}}"))
-    assert lines_of(study, PENDULUM)[0].strengths == (0.1, 2.0)
+    assert sweeps_of(study, PENDULUM)[0].strengths == (0.1, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -291,8 +291,8 @@ def test_a_perturbation_that_is_named_where_none_applies_by_default(tmp_path, ty
     code, _, _ = typed("-p", "parameter", "2", "name=wage", env="masked-v0", episodes=2)
     assert code == 0
     found = read_rows(tmp_path / "robustness" / "masked-v0_PPO_1.csv")
-    doubled = found[Cell("parameter", '{"name": "wage"}', 2.0, 2)]["return"]
-    assert float(doubled) == 2 * float(found[Cell("none", "{}", 0.0, 2)]["return"])
+    doubled = found[Condition("parameter", '{"name": "wage"}', 2.0, 2)]["return"]
+    assert float(doubled) == 2 * float(found[Condition("none", "{}", 0.0, 2)]["return"])
 
 
 def test_an_environment_that_only_the_zoo_registers(tmp_path, monkeypatch):
@@ -301,6 +301,6 @@ def test_an_environment_that_only_the_zoo_registers(tmp_path, monkeypatch):
         monkeypatch.delitem(gym.registry, name)
     monkeypatch.delitem(sys.modules, "rl_zoo3.import_envs", raising=False)
     path = declare(tmp_path, few(a=("  Pendulum-v1:", "  PendulumNoVel-v1:")) + "robustness: {}")
-    names = [line.name for line in lines_of(read_study(path), "PendulumNoVel-v1")]
+    names = [line.name for line in sweeps_of(read_study(path), "PendulumNoVel-v1")]
     assert "parameter g" in names
     check_names(read_study(path))

@@ -9,18 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
 import pytest
 from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_softac.study import StudyError, local, progress, read_study
+from sb3_softac.study import StudyError, processes, read_study
 from sb3_softac.study.__main__ import main, parse
-from sb3_softac.study.progress import steps_of
+from sb3_softac.study.processes import LocalProcesses, RunFailed, steps_of
 from sb3_softac.study.report import write_report
 from sb3_softac.study.results import failure_reason, read_results, write_failure
-from sb3_softac.study.worker import work
+from sb3_softac.study.training import work
 from tests import interrupt
 
 FILE = """
@@ -241,7 +242,7 @@ def test_terminated(tmp_path, number, code):
 
 def test_shards_are_the_whole(tmp_path, monkeypatch):
     taken = []
-    monkeypatch.setattr(local, "run_locally", lambda study, runs, jobs: taken.append(runs) or {})
+    monkeypatch.setattr(processes, "run_locally", lambda study, runs, jobs: taken.append(runs) or {})
     path = declare(tmp_path)
     for part in (1, 2, 3):
         assert main(["run", str(path), "--shard", f"{part}/3"]) == 0
@@ -257,7 +258,7 @@ def fake_work(monkeypatch, code):
         return subprocess_popen([sys.executable, "-S", "-c", code], **kwargs)
 
     subprocess_popen = subprocess.Popen
-    monkeypatch.setattr(local.subprocess, "Popen", popen)
+    monkeypatch.setattr(processes.subprocess, "Popen", popen)
 
 
 ENDS = {
@@ -296,7 +297,9 @@ def test_how_a_process_ended(tmp_path, monkeypatch, what):
     study = read_study(declare(tmp_path, few()))
     fake_work(monkeypatch, code)
     write_failure(study, study.runs[0], "of an earlier start")
-    reason = local.Processes(study).run(study.runs[0])
+    with pytest.raises(RunFailed) as caught:
+        LocalProcesses(study).complete(study.runs[0])
+    reason = str(caught.value)
     assert reason.startswith(said) and "log.txt" in reason
     assert failure_reason(study, study.runs[0]) == listed
     assert read_results(study)[2][0].why == ("not started" if listed is None else f"failed: {listed}")
@@ -309,8 +312,8 @@ def test_a_process_that_cannot_be_started(tmp_path, monkeypatch):
     def popen(*args, **kwargs):
         raise OSError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(local.subprocess, "Popen", popen)
-    assert "cannot be started: [Errno 11] Resource" in local.run_locally(study, list(study.runs), 1)[study.runs[0].id]
+    monkeypatch.setattr(processes.subprocess, "Popen", popen)
+    assert "cannot be started: [Errno 11] Resource" in processes.run_locally(study, list(study.runs), 1)[study.runs[0].id]
 
 
 def test_the_bar_of_a_failed_run_stays_where_it_was(tmp_path, monkeypatch):
@@ -320,8 +323,11 @@ def test_the_bar_of_a_failed_run_stays_where_it_was(tmp_path, monkeypatch):
         study.folder_of(run).mkdir(parents=True)
         study.progress_of(run).write_text(str(step))
     shown = []
-    monkeypatch.setattr(progress.Progress, "update", lambda self, task, **changes: shown.append((task, changes)))
-    progress.watch(study, list(study.runs), lambda: {done.id: None, failed.id: "out of luck"})
+    monkeypatch.setattr(processes.Progress, "update", lambda self, task, **changes: shown.append((task, changes)))
+    futures = Future(), Future()
+    futures[0].set_result(None)
+    futures[1].set_exception(RunFailed("out of luck"))
+    processes.watch(study, list(zip(study.runs, futures, strict=True)))
     assert shown[-1] == (0, {"completed": 420, "description": "small, steps (1 of 2 runs failed)"})
 
 
@@ -426,7 +432,8 @@ def test_a_file_that_changes_while_the_study_runs(tmp_path, monkeypatch):
     path.write_text("nothing")
     taken = tmp_path / "taken"
     fake_work(monkeypatch, f"import sys; open({str(taken)!r}, 'wb').write(sys.stdin.buffer.read())")
-    local.Processes(study).run(study.runs[0])
+    with pytest.raises(RunFailed):
+        LocalProcesses(study).complete(study.runs[0])
     assert pickle.loads(taken.read_bytes()) == (study, study.runs[0])
 
 

@@ -10,11 +10,11 @@ import yaml
 
 from sb3_softac.study import StudyError, read_study, user_code
 from sb3_softac.study.__main__ import main
-from sb3_softac.study.checks import check_names, check_unchanged
 from sb3_softac.study.report import write_report
 from sb3_softac.study.results import read_results
-from sb3_softac.study.user_code import frozen, import_user_code, with_defaults
-from sb3_softac.study.worker import RunManager, work
+from sb3_softac.study.training import RunManager, work
+from sb3_softac.study.user_code import freeze, import_user_code, with_defaults
+from sb3_softac.study.validation import check_names, check_unchanged
 from tests.study.test_run import ENVIRONMENT
 
 ENV = """
@@ -94,7 +94,7 @@ def test_environments_of_ones_own(tmp_path, monkeypatch, way):
     monkeypatch.chdir(tmp_path)
     study = read_study(path)
     check_names(study)
-    (run,) = frozen(study).runs
+    (run,) = freeze(study).runs
     assert run.env_id == "Mine-v0" and run.defaults["policy"] == "MlpPolicy"
     work(study, run)
     results, _, missing = read_results(study)
@@ -131,18 +131,18 @@ def test_code_in_a_config_stays_with_its_file(tmp_path):
     )
     study = read_study(path)
     check_names(study)
-    assert frozen(study).runs[0].defaults is None
+    assert freeze(study).runs[0].defaults is None
     assert with_defaults(study, study.runs[0]).defaults["policy_kwargs"]["activation_fn"].__name__ == "Tanh"
 
 
 def test_a_preset_by_its_name(tmp_path):
     study = read_study(declare(tmp_path, env="Pendulum-v1", of_algorithm="{config: softac_v1_icml.yml}"))
     check_names(study)
-    assert "reparameterize" not in frozen(study).runs[0].defaults
+    assert "reparameterize" not in freeze(study).runs[0].defaults
     (tmp_path / "softac_v1_icml.yml").write_text(
         "default: {policy: MlpPolicy, gamma: 0.25}"
     )  # a file of one's own comes first
-    assert frozen(study).runs[0].defaults["gamma"] == 0.25
+    assert freeze(study).runs[0].defaults["gamma"] == 0.25
 
 
 WRONG = {
@@ -204,7 +204,7 @@ def test_the_environments_of_training_and_evaluation_are_the_same(tmp_path):
     (tmp_path / "own.py").write_text(CONFIG.replace("gamma=0.5", "env_kwargs=dict(reward=2.0)"))
     study = read_study(path)
     check_names(study)
-    (run,) = frozen(study).runs
+    (run,) = freeze(study).runs
     manager = RunManager(study, run)
     model, _ = manager.setup_experiment()
     for env in (model.env, manager.evaluations["deterministic"].eval_env):
@@ -229,7 +229,7 @@ def test_hyperparameter_files_are_read_once(tmp_path, name):
     (tmp_path / name).write_text(content)
     study = read_study(path)
     check_names(study)
-    study = frozen(study)
+    study = freeze(study)
     (tmp_path / name).write_text(content.replace("0.5", "0.75"))
     user_code._loaded.clear()
     work(study, study.runs[0])
@@ -239,7 +239,7 @@ def test_hyperparameter_files_are_read_once(tmp_path, name):
     check_unchanged(later)
     check_names(later)
     with pytest.raises(StudyError, match=r"defaults: gamma: 0\.5 -> 0\.75"):
-        check_unchanged(frozen(later))
+        check_unchanged(freeze(later))
 
 
 @pytest.mark.parametrize(
