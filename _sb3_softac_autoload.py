@@ -8,12 +8,8 @@ only what Python has loaded by then, and must never fail. Set ``SB3_SOFTAC_NO_ZO
 import os
 import sys
 
-# The modules of RL Zoo that something is added to, each with the function of sb3_softac.zoo.registration that does it
-PATCHES = {
-    "rl_zoo3.utils": "patch_utils",
-    "rl_zoo3.hyperparams_opt": "patch_hyperparams_opt",
-    "rl_zoo3.exp_manager": "patch_exp_manager",
-}
+# The modules of RL Zoo that something is added to
+ZOO_MODULES = ("rl_zoo3.utils", "rl_zoo3.hyperparams_opt", "rl_zoo3.exp_manager")
 
 
 class PatchingLoader:
@@ -41,7 +37,7 @@ class ZooFinder:
     switched_off = False
 
     def find_spec(self, name, path=None, target=None):
-        if name not in PATCHES or self.switched_off:
+        if name not in ZOO_MODULES or self.switched_off:
             return None
         # Asking only the finders behind this one keeps two hooks of this kind from calling each other for ever.
         for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
@@ -57,9 +53,9 @@ class ZooFinder:
 def register(module):
     """Add the algorithms to a module of RL Zoo; on any error warn once and leave it as it is, unless it is to be safe."""
     try:
-        from sb3_softac.zoo.registration import patch
+        from sb3_softac.zoo.registration import add_to
 
-        patch(module)
+        add_to(module.__name__)
     except Exception as error:
         if os.environ.get("SB3_SOFTAC_SAFE_LOAD", "0") not in ("", "0"):
             sys.exit(f"SB3_SOFTAC_SAFE_LOAD is set, but sb3_softac could not make RL Zoo safe: {error!r}")

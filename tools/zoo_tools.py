@@ -46,6 +46,7 @@ class Tool(NamedTuple):
 
 SMALL = '--hyperparams "policy_kwargs:dict(net_arch=[8])" batch_size:16 buffer_size:1000 learning_starts:50'
 TRAIN = "python -m rl_zoo3.train --algo {algo} --env {env} -n 300 --eval-freq 100 --eval-episodes 2"
+REPAIRED = TRAIN.replace("rl_zoo3.train", "sb3_softac.zoo train")
 SEARCH = "--storage sqlite:///search.db --study-name search -f searched"
 PLAY = "--algo {algo} --env {env} -f logs --exp-id 1"
 ENJOY = f"python -m rl_zoo3.enjoy {PLAY} -n 1010"
@@ -73,13 +74,13 @@ TOOLS = (
     ),
     Tool(
         "train: optimize",
-        TRAIN + f" -optimize --n-trials 2 --n-startup-trials 1 --n-evaluations 1 --no-optim-plots {SEARCH} {{small}}",
+        REPAIRED + f" -optimize --n-trials 2 --n-startup-trials 1 --n-evaluations 1 --no-optim-plots {SEARCH} {{small}}",
         ("searched/{algo}/report_*.csv", "search.db"),
         "Best trial",
     ),
     Tool(
         "train: a trial's hyperparameters",
-        TRAIN + f" --trial-id 0 {SEARCH}",
+        REPAIRED + f" --trial-id 0 {SEARCH}",
         ("searched/{algo}/{env}_2/{env}.zip",),
         "Loading from Optuna",
     ),
@@ -127,7 +128,7 @@ TOOLS = (
     ),
     Tool(
         "load_from_hub",
-        "python -m rl_zoo3.load_from_hub --algo {algo} --env {env} -f fetched -orga me",
+        "python -m sb3_softac.zoo load_from_hub --algo {algo} --env {env} -f fetched -orga me",
         ("fetched/{algo}/{env}_1/{env}.zip",),
     ),
     Tool(

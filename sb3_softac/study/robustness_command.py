@@ -22,6 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 from rl_zoo3.utils import ALGOS
 
+from sb3_softac.files.plain_files import SAFE_LOAD, safe_load_is_on
 from sb3_softac.study.declaration import PerturbationSweep, StudyError, group_name, slug, suggest
 from sb3_softac.study.perturbed_evaluation import (
     INTERVAL,
@@ -37,7 +38,6 @@ from sb3_softac.study.perturbed_evaluation import (
 )
 from sb3_softac.study.study_file import read_sweeps
 from sb3_softac.study.user_code import import_user_module, reason_of
-from sb3_softac.zoo.safe import SAFE_LOAD, safe_load_is_on
 from sb3_softac.zoo.trained import arguments_of, model_of, name_of_files
 
 

@@ -35,7 +35,7 @@ from sb3_softac.study.declaration import Run, Study, StudyError
 from sb3_softac.study.processes import INTERRUPTED
 from sb3_softac.study.results import changed_settings, is_finished, write_arrays, write_failure
 from sb3_softac.study.user_code import import_user_code, reason_of, traceback_of, with_defaults
-from sb3_softac.zoo.resume import EVERY, RUN_FOLDER, resumable
+from sb3_softac.zoo.checkpoints import EVERY, RUN_FOLDER, resumable
 
 PACKAGES = ("sb3_softac", "stable_baselines3", "sb3_contrib", "rl_zoo3", "torch", "gymnasium", "mujoco", "numpy")
 CHECKPOINTS = "checkpoints"

@@ -158,7 +158,7 @@ def _yaml_config(study: Study, run: Run) -> Path:
     """:return: The study's own file, a preset of this package, or the file of RL Zoo or this package for the algorithm."""
     import rl_zoo3
 
-    from sb3_softac.zoo.registration import ALGORITHMS, hyperparameter_file
+    from sb3_softac.zoo.algorithms import ALGORITHMS, hyperparameter_file
 
     own = study.folder / (run.config or "")
     if run.algo in ALGORITHMS:

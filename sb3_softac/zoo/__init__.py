@@ -5,7 +5,7 @@ possible.
 
 import importlib
 
-from _sb3_softac_autoload import PATCHES
+from _sb3_softac_autoload import ZOO_MODULES
 
 
 def register() -> None:
@@ -14,10 +14,11 @@ def register() -> None:
 
     :raises ModuleNotFoundError: if RL Zoo is not installed.
     """
-    from sb3_softac.zoo.registration import patch
+    from sb3_softac.zoo.registration import add_to
 
-    for name in PATCHES:
-        patch(importlib.import_module(name))
+    for name in ZOO_MODULES:
+        importlib.import_module(name)
+        add_to(name)
 
 
 __all__ = ["register"]

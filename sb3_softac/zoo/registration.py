@@ -1,106 +1,54 @@
-"""Additions to the modules of RL Zoo, made when each module has been imported."""
+"""What RL Zoo gets when it is imported: algorithms, hyperparameters, masks, and what environment variables ask for."""
 
+import functools
 import inspect
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from pkgutil import resolve_name
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
+
+import gymnasium as gym
+from stable_baselines3.common.vec_env import VecEnv
 
 import sb3_softac
-from _sb3_softac_autoload import PATCHES
-from sb3_softac.zoo.environments import mask_play, mask_training
-from sb3_softac.zoo.hub import repair_hub
-from sb3_softac.zoo.resume import make_resumable
-from sb3_softac.zoo.safe import make_experiments_safe, make_safe
-from sb3_softac.zoo.statistics import keep_plain_twins
-from sb3_softac.zoo.sweeps import make_sweeps_survive
-from sb3_softac.zoo.torchrun import share_training
-from sb3_softac.zoo.wrapping import wrap_once
+from sb3_softac.discrete.masked_play import MasksForPredict
+from sb3_softac.discrete.masks import ActionMaskInfo, has_masks
+from sb3_softac.files.plain_files import safe_load_is_on
+from sb3_softac.zoo import checkpoints, safe
+from sb3_softac.zoo.algorithms import ALGORITHMS, hyperparameter_file, presets
+from sb3_softac.zoo.patches import wrap
+from sb3_softac.zoo.vec_normalize import save_twins
 
 
-class Entry(NamedTuple):
-    """The locations of an algorithm's class and of the sampler and converter of its hyperparameter search."""
+def add_to(module: str) -> None:
+    """Add the algorithms to a module of RL Zoo that has been imported. Entries of the Zoo itself are kept."""
+    if module == "rl_zoo3.utils":
+        if safe_load_is_on():
+            safe.make_safe()
+        for algo, cls in ALGORITHMS.items():  # one that cannot be imported does not affect the others
+            with _failure_reported(f"register {algo} with RL Zoo"):
+                resolve_name("rl_zoo3.utils:ALGOS").setdefault(algo, getattr(sb3_softac, cls))
+        with _failure_reported("make RL Zoo's scripts use action masks"):
+            wrap("rl_zoo3.utils:create_test_env", _masks_for_predict)
+    elif module == "rl_zoo3.hyperparams_opt":
+        from rl_zoo3 import hyperparams_opt
 
-    algorithm: str
-    sampler: str
-    converter: str
+        from sb3_softac.zoo import samplers
 
-
-# By Zoo id. The Zoo looks for a model's algorithm under the lower-cased class name, so id and class name must agree.
-ALGORITHMS = {
-    "softac_v1": Entry(
-        "sb3_softac:SoftAC_v1",
-        "sb3_softac.zoo.samplers:sample_softac_v1_params",
-        "sb3_softac.zoo.samplers:convert_softac_v1_params",
-    ),
-    "sql": Entry(
-        "sb3_softac:SQL",
-        "sb3_softac.zoo.samplers:sample_sql_params",
-        "sb3_softac.zoo.samplers:convert_sql_params",
-    ),
-    "discretesac": Entry(
-        "sb3_softac:DiscreteSAC",
-        "sb3_softac.zoo.samplers:sample_discretesac_params",
-        "sb3_softac.zoo.samplers:convert_discretesac_params",
-    ),
-}
-
-
-def patch(module: ModuleType) -> None:
-    """
-    Add the algorithms to a module of RL Zoo. Existing entries are kept.
-
-    :param module: One of the modules named in ``_sb3_softac_autoload.PATCHES``.
-    """
-    globals()[PATCHES[module.__name__]](module)
-
-
-def patch_utils(module: ModuleType) -> None:
-    """
-    :param module: ``rl_zoo3.utils``.
-    """
-    make_safe(module)
-    _add(module.ALGOS, {algo: entry.algorithm for algo, entry in ALGORITHMS.items()})
-    with _failure_reported("repair RL Zoo's scripts for the hub"):
-        repair_hub()
-    with _failure_reported("make RL Zoo's scripts use action masks"):
-        mask_play(module)
-
-
-def patch_hyperparams_opt(module: ModuleType) -> None:
-    """
-    :param module: ``rl_zoo3.hyperparams_opt``.
-    """
-    _add(module.HYPERPARAMS_SAMPLER, {algo: entry.sampler for algo, entry in ALGORITHMS.items()})
-    _add(module.HYPERPARAMS_CONVERTER, {algo: entry.converter for algo, entry in ALGORITHMS.items()})
-
-
-def patch_exp_manager(module: ModuleType) -> None:
-    """
-    :param module: ``rl_zoo3.exp_manager``.
-    """
-    make_experiments_safe(module)
-    wrap_once(module.ExperimentManager, "__init__", _use_own_hyperparameters)
-    with _failure_reported("save the statistics of VecNormalize without a pickle"):
-        keep_plain_twins(module)
-    with _failure_reported("make RL Zoo's environments report action masks"):
-        mask_training(module.ExperimentManager)
-    with _failure_reported("make RL Zoo's training runs resumable"):
-        make_resumable(module.ExperimentManager)
-    with _failure_reported("make several processes train one agent"):
-        share_training(module.ExperimentManager)
-    with _failure_reported("make RL Zoo's searches survive killed workers"):
-        make_sweeps_survive(module.ExperimentManager)
-
-
-def _add(table: dict[str, Any], names: dict[str, str]) -> None:
-    """Fill in one of the Zoo's tables; an algorithm that cannot be imported does not affect the others."""
-    for algo, name in names.items():
-        with _failure_reported(f"register {algo} with RL Zoo"):
-            table.setdefault(algo, resolve_name(name))
+        for algo in ALGORITHMS:
+            hyperparams_opt.HYPERPARAMS_SAMPLER.setdefault(algo, functools.partial(samplers.sample, algo))
+            hyperparams_opt.HYPERPARAMS_CONVERTER.setdefault(algo, samplers.convert)
+    else:
+        if safe_load_is_on():
+            safe.make_experiments_safe()
+        wrap("rl_zoo3.exp_manager:ExperimentManager.__init__", _use_own_hyperparameters)
+        with _failure_reported("make RL Zoo's environments report action masks"):
+            wrap("rl_zoo3.exp_manager:ExperimentManager.create_envs", _create_envs)
+        with _failure_reported("make RL Zoo's training runs resumable"):
+            if checkpoints.EVERY in os.environ:
+                checkpoints.make_resumable()
 
 
 @contextmanager
@@ -111,37 +59,35 @@ def _failure_reported(what: str) -> Iterator[None]:
         warnings.warn(f"sb3_softac could not {what}: {error!r}", stacklevel=2)
 
 
-def hyperparameter_file(algo: str) -> Path:
-    """
-    :param algo: Zoo id of one of our algorithms.
-    :return: Its YAML file: inside the built package, or (editable install) at the top of the repository.
-    """
-    # A strict editable install imports links; the repository is where they lead.
-    package = Path(sb3_softac.__file__).resolve().parent
-    folder = package / "hyperparams"
-    return (folder if folder.is_dir() else package.parent / "hyperparams") / f"{algo}.yml"
-
-
-def configuration(algo: str, config: str | None) -> str:
-    """
-    :param algo: Zoo id of one of our algorithms.
-    :param config: What was given as ``--conf-file``; None for nothing.
-    :return: What to read: our own file if nothing was given, and a preset of this package if its name was given and there is
-        no such file in the working directory.
-    """
-    own = hyperparameter_file(algo)
-    if not config:
-        return str(own)
-    preset = own.parent / "presets" / config
-    return str(preset) if preset.is_file() and not Path(config).exists() else config
-
-
 def _use_own_hyperparameters(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
-    """
-    Make our YAML files the default of ``ExperimentManager(config=...)``, which otherwise searches the Zoo's own folder, and
-    find our presets by name.
-    """
+    """Read our YAML file if no other one is given. Presets are found by name, unless the working directory has that file."""
     bound = inspect.signature(original).bind(self, *args, **kwargs)
-    if bound.arguments["algo"] in ALGORITHMS:
-        bound.arguments["config"] = configuration(bound.arguments["algo"], bound.arguments.get("config"))
+    if (algo := bound.arguments["algo"]) in ALGORITHMS:
+        own, given = hyperparameter_file(algo), bound.arguments.get("config") or ""
+        is_preset = given in presets() and not os.path.exists(given)
+        bound.arguments["config"] = str(own.parent / "presets" / given) if is_preset else given or str(own)
     original(*bound.args, **bound.kwargs)
+
+
+def _create_envs(original: Any, self: Any, *args: Any, **kwargs: Any) -> VecEnv:
+    """Environments of a training with one of our algorithms."""
+    if self.algo not in ALGORITHMS:
+        return original(self, *args, **kwargs)
+    chosen = self.env_wrapper
+    self.env_wrapper = functools.partial(report_masks, chosen)
+    try:
+        return save_twins(original(self, *args, **kwargs))
+    finally:
+        self.env_wrapper = chosen
+
+
+def report_masks(wrapper: Callable[[gym.Env], gym.Env] | None, env: gym.Env) -> gym.Env:
+    """Wrap an environment; if it has masks, it reports those of its last states, also from other processes."""
+    wrapped = env if wrapper is None else wrapper(env)
+    return ActionMaskInfo(wrapped) if wrapped.has_wrapper_attr("action_masks") else wrapped
+
+
+def _masks_for_predict(original: Any, *args: Any, **kwargs: Any) -> VecEnv:
+    """Environments of ``enjoy``, ``record_video`` and ``push_to_hub``, which call ``predict`` without masks."""
+    env = save_twins(original(*args, **kwargs))
+    return MasksForPredict(env) if has_masks(env) else env

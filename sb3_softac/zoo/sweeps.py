@@ -1,5 +1,5 @@
 """
-Hyperparameter searches that survive killed workers.
+Hyperparameter searches that survive killed workers: ``python -m sb3_softac.zoo train -optimize --storage URL``.
 
 RL Zoo passes the address of a database to Optuna, which then records no heartbeat: the trial of a killed worker counts as
 running for ever. Here, an address (anything with ``://``) becomes a storage with a heartbeat. A trial without a heartbeat for
@@ -15,51 +15,14 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import GrpcStorageProxy, RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 
-from sb3_softac.zoo.wrapping import wrap_once
+from sb3_softac.zoo.patches import wrap
 
 HEARTBEAT_SECONDS, RETRIES = 60, 3
 
 
-class NotALogFile:
-    """The Zoo expects the storage to be a string, and checks whether it ends in ``.log``, which would be a file."""
-
-    def endswith(self, suffix: str) -> bool:
-        """
-        :param suffix: A suffix.
-        :return: False.
-        """
-        return False
-
-
-class SurvivingStorage(NotALogFile, RDBStorage):
-    """
-    A database storage that detects workers that have died.
-
-    :param url: Address of the database.
-    """
-
-    def __init__(self, url: str):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # of heartbeat and retry, in Optuna since 2.x
-            retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
-            super().__init__(url, heartbeat_interval=HEARTBEAT_SECONDS, heartbeat_stale_trial_callback=retry)
-
-
-class ProxyStorage(NotALogFile, GrpcStorageProxy):
-    """
-    A database behind Optuna's gRPC proxy.
-
-    :param url: ``grpc://host:port``.
-    :raises ValueError: if the address has no host or no port.
-    """
-
-    def __init__(self, url: str):
-        address = urlsplit(url)
-        if not address.hostname or not address.port:
-            raise ValueError(f"--storage {url}: the address of a gRPC proxy has the form grpc://host:port")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            super().__init__(host=address.hostname, port=address.port)
+def never(suffix: str) -> bool:
+    """Stand for ``endswith``: the Zoo expects a string, and asks whether it ends in ``.log``, which would be a file."""
+    return False
 
 
 class TrialZero(int):
@@ -70,21 +33,28 @@ class TrialZero(int):
 
 
 def make_storage(storage: Any) -> Any:
-    """
-    :param storage: The value of ``--storage``.
-    :return: A storage for an address; anything else unchanged.
-    """
+    """:return: A storage for an address; anything else, such as the name of a file, unchanged."""
     if not isinstance(storage, str) or "://" not in storage:
         return storage
-    return ProxyStorage(storage) if storage.startswith("grpc://") else SurvivingStorage(storage)
+    address = urlsplit(storage)
+    made: RDBStorage | GrpcStorageProxy
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # of heartbeat, retry and proxy, in Optuna since 2.x
+        if address.scheme != "grpc":
+            retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
+            made = RDBStorage(storage, heartbeat_interval=HEARTBEAT_SECONDS, heartbeat_stale_trial_callback=retry)
+        elif address.hostname and address.port:
+            made = GrpcStorageProxy(host=address.hostname, port=address.port)
+        else:
+            raise ValueError(f"--storage {storage}: the address of a gRPC proxy has the form grpc://host:port")
+    made.endswith = never  # type: ignore[union-attr]
+    return made
 
 
-def make_sweeps_survive(manager: Any) -> None:
-    """
-    :param manager: The Zoo's ``ExperimentManager``.
-    """
-    wrap_once(manager, "__init__", _open_storage)
-    wrap_once(manager, "hyperparameters_optimization", _free_stale_trials)
+def make_sweeps_survive() -> None:
+    """Make the searches of this process survive killed workers, and find the trial number 0."""
+    wrap("rl_zoo3.exp_manager:ExperimentManager.__init__", _open_storage)
+    wrap("rl_zoo3.exp_manager:ExperimentManager.hyperparameters_optimization", _free_stale_trials)
 
 
 def _open_storage(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
@@ -95,11 +65,12 @@ def _open_storage(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
 
 
 def _free_stale_trials(original: Any, self: Any) -> None:
-    if isinstance(self.storage, SurvivingStorage) and self.study_name is not None:
+    if isinstance(self.storage, RDBStorage) and self.study_name is not None:
         # The Zoo counts running trials against --max-total-trials: dead ones must not be among them
-        name = self.study_name
-        study = optuna.create_study(storage=self.storage, study_name=name, load_if_exists=True, direction="maximize")
+        found = optuna.create_study(
+            storage=self.storage, study_name=self.study_name, load_if_exists=True, direction="maximize"
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            fail_stale_trials(study)
+            fail_stale_trials(found)
     original(self)

@@ -1,9 +1,9 @@
 """
-One agent trained by several processes.
+One agent trained by several processes: ``torchrun --nproc-per-node=N -m sb3_softac.zoo train ...``.
 
-``torchrun --nproc-per-node=N -m sb3_softac.zoo train ...`` starts N processes. Each has its own environments, seed and replay
-buffer. Gradients are averaged before each step (:mod:`sb3_softac.algorithm.distributed`), so that all have the same networks.
-The first process evaluates, logs and saves as a single process would; the others write only checkpoints, if these are enabled.
+Each process has its own environments, seed and replay buffer; gradients are averaged before each step
+(:mod:`sb3_softac.algorithm.distributed`). The first process evaluates, logs and saves as a single one would; the others write
+only checkpoints, if these are enabled.
 """
 
 import os
@@ -14,7 +14,7 @@ import torch as th
 from torch import distributed
 
 from sb3_softac.algorithm.distributed import broadcast_object, is_distributed, rank
-from sb3_softac.zoo.wrapping import wrap_once
+from sb3_softac.zoo.patches import wrap
 
 
 def join() -> None:
@@ -24,29 +24,17 @@ def join() -> None:
         if on_gpus:
             th.cuda.set_device(int(os.environ["LOCAL_RANK"]) % th.cuda.device_count())
         distributed.init_process_group("nccl" if on_gpus else "gloo")
+    if is_distributed():
+        wrap("rl_zoo3.exp_manager:ExperimentManager.__init__", _first_writes_and_logs)
 
 
-def shared_folder(folder: str) -> str:
-    """
-    :param folder: Folder of the run in this process.
-    :return: Folder of the run in the first process.
-    """
+def run_folder(folder: str) -> str:
+    """:return: The folder of the run in the first process."""
     return broadcast_object(folder) if is_distributed() else folder
 
 
-def share_training(manager: Any) -> None:
-    """
-    Let the first of several processes write and log for all.
-
-    :param manager: The Zoo's ``ExperimentManager``.
-    """
-    wrap_once(manager, "__init__", _first_speaks)
-
-
-def _first_speaks(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
+def _first_writes_and_logs(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
     original(self, *args, **kwargs)
-    if not is_distributed():
-        return
     if self.optimize_hyperparameters:
         raise ValueError(
             "-optimize does not work with several processes that train one agent: start a separate program for each worker, "

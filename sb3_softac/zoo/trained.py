@@ -31,16 +31,14 @@ class Trained(NamedTuple):
 
     def make_envs(self, n_envs: int, seed: int, perturbation: dict[Any, dict[str, Any]] | None = None) -> VecEnv:
         """
-        :param n_envs: Number of environments, in this process.
-        :param seed: Seed of the first, one less than that of the second.
-        :param perturbation: Class and arguments of a wrapper, put around the environment and inside of the wrappers of the
-            training: those belong to the agent. Perturbations of the training do not, and are left out.
-        :return: Environments as in an evaluation during the training: its wrappers and statistics, its rewards as they are.
+        Make environments, in this process, as in an evaluation during the training.
+
+        A perturbation (class and arguments of a wrapper) is put inside of the wrappers of the training, which belong to the
+        agent. Perturbations of the training do not, and are left out. Rewards are not normalized.
         """
         hyperparams = copy.deepcopy(self.hyperparams)
-        chosen = hyperparams.get("env_wrapper") or []
-        chosen = chosen if isinstance(chosen, list) else [chosen]
-        of_agent = [wrapper for wrapper in chosen if not is_perturbation(wrapper)]
+        wrappers = hyperparams.get("env_wrapper") or []
+        of_agent = [each for each in (wrappers if isinstance(wrappers, list) else [wrappers]) if not is_perturbation(each)]
         hyperparams["env_wrapper"] = [*([perturbation] if perturbation else []), *of_agent]
         with contextlib.redirect_stdout(io.StringIO()):  # says at each call that it loads statistics
             return utils.create_test_env(
@@ -56,38 +54,23 @@ class Trained(NamedTuple):
 
 
 def is_perturbation(wrapper: str | dict[str, Any]) -> bool:
-    """
-    :param wrapper: A wrapper as hyperparameters name it: its path, or its path with its arguments.
-    :return: Whether it is one of this package's perturbations.
-    """
+    """:return: Whether a wrapper, as hyperparameters name it, is one of this package's perturbations."""
     path = wrapper if isinstance(wrapper, str) else next(iter(wrapper))
     return path.startswith("sb3_softac.robustness.")
 
 
 def name_of_files(env: str) -> str:
-    """
-    :param env: Id of an environment: ``Pendulum-v1``, ``ALE/Pong-v5``, ``module:Mine-v0``.
-    :return: What RL Zoo calls its folders and files: ``Pendulum-v1``, ``ALE-Pong-v5``, ``Mine-v0``.
-    :raises ValueError: if it is no id of an environment.
-    """
+    """:return: What RL Zoo calls the files of an environment: ``ALE-Pong-v5``, or ``Mine-v0`` for ``module:Mine-v0``."""
     return str(EnvironmentName(env))
 
 
 def model_of(folder: Path, env: str) -> Path:
-    """
-    :param folder: Folder of a run.
-    :param env: Id of the environment.
-    :return: The file of its last model, which RL Zoo writes at the end of a training.
-    """
+    """:return: The last model in the folder of a run, which RL Zoo writes at the end of the training."""
     return folder / f"{name_of_files(env)}.zip"
 
 
 def arguments_of(folder: Path, env: str) -> dict[str, Any]:
-    """
-    :param folder: Folder of a run.
-    :param env: Id of the environment.
-    :return: The arguments of the training as far as they were kept.
-    """
+    """:return: The arguments of the training in the folder of a run, as far as they were kept."""
     path = folder / name_of_files(env) / "args.yml"
     loader = SafeZooLoader if safe_load_is_on() else yaml.UnsafeLoader  # the Zoo pickles into it
     with open(path) if path.exists() else io.StringIO("{}") as file:
@@ -96,13 +79,10 @@ def arguments_of(folder: Path, env: str) -> dict[str, Any]:
 
 def load_trained(folder: Path, algo: str, env: str, env_kwargs: dict[str, Any] | None = None) -> Trained:
     """
-    Load the last model of a training. Reading it runs what is in it, unless ``SB3_SOFTAC_SAFE_LOAD`` is set.
+    Load the last model of a run. Reading it runs what is in it, unless ``SB3_SOFTAC_SAFE_LOAD`` is set.
 
-    :param folder: Folder of the run, with the model and a folder of its settings.
-    :param algo: Zoo id of the algorithm.
-    :param env: Id of the environment.
-    :param env_kwargs: Arguments of the environment; None for those of the training.
-    :return: The model.
+    ``env_kwargs`` are those of the training if they are None.
+
     :raises FileNotFoundError: if there is no model.
     """
     path = model_of(folder, env)

@@ -1,8 +1,6 @@
 """Environments that the Zoo makes: those with action masks report them, all others stay as they were."""
 
 import argparse
-import sys
-import types
 
 import gymnasium as gym
 import numpy as np
@@ -16,8 +14,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_softac.discrete.masked_play import MasksForPredict
 from sb3_softac.discrete.masks import ActionMaskInfo
-from sb3_softac.zoo.environments import mask_play, report_masks
-from tests.zoo import masked_game
+from sb3_softac.zoo.registration import report_masks
+from tests.zoo import masked_game  # noqa: F401  (registers the environment)
 
 
 def masked(env):
@@ -70,22 +68,3 @@ def test_what_reports_masks():
 def test_environments_to_play_in(env_id, knows):
     env = rl_zoo3.create_test_env(env_id, should_render=False, hyperparams={})
     assert isinstance(env, MasksForPredict if knows else DummyVecEnv)
-
-
-def test_the_package_follows_its_module(monkeypatch):
-    """Scripts take the function from ``rl_zoo3`` or from ``rl_zoo3.utils``; a function of somebody else stays."""
-
-    def original():
-        return DummyVecEnv([masked_game.MaskedGame])
-
-    def of_somebody_else():
-        raise NotImplementedError
-
-    for name, inside_package in (("original", original), ("other", of_somebody_else)):
-        utils = types.ModuleType("some_zoo.utils")
-        package = types.ModuleType("some_zoo")
-        utils.create_test_env, package.create_test_env = original, inside_package
-        monkeypatch.setitem(sys.modules, "some_zoo", package)
-        mask_play(utils)
-        assert isinstance(utils.create_test_env(), MasksForPredict)
-        assert (package.create_test_env is utils.create_test_env) == (name == "original")

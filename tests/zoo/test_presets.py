@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from sb3_softac.zoo import register
-from sb3_softac.zoo.registration import hyperparameter_file
+from sb3_softac.zoo.algorithms import hyperparameter_file
 
 register()
 from rl_zoo3.exp_manager import ExperimentManager  # noqa: E402  (registered first)

@@ -4,7 +4,6 @@ import argparse
 import inspect
 import sys
 import types
-from pkgutil import resolve_name
 
 import gymnasium as gym
 import mujoco
@@ -13,25 +12,26 @@ import pytest
 import yaml
 
 import _sb3_softac_autoload as autoload
-from sb3_softac.zoo import register, registration
+import sb3_softac
+from sb3_softac.zoo import algorithms, register, registration
 
 rl_zoo3 = pytest.importorskip("rl_zoo3")  # imported here so that the hook, if it is installed, has done its work
 exp_manager = __import__("rl_zoo3.exp_manager", fromlist=["ExperimentManager"])
 hyperparams_opt = __import__("rl_zoo3.hyperparams_opt", fromlist=["HYPERPARAMS_SAMPLER"])
 
-ALGOS = sorted(registration.ALGORITHMS)
+ALGOS = sorted(algorithms.ALGORITHMS)
 ENVS = {"softac_v1": "Pendulum-v1", "discretesac": "CartPole-v1", "sql": "Pendulum-v1"}
 ZOO_KEYS = {"n_timesteps", "policy", "n_envs", "normalize", "env_wrapper", "frame_stack", "callback"}
 
 
 def entries(algo):
-    return yaml.safe_load(registration.hyperparameter_file(algo).read_text())
+    return yaml.safe_load(algorithms.hyperparameter_file(algo).read_text())
 
 
 def test_the_installed_hook_registered_everything_without_our_help():
     assert any(type(finder).__name__ == "ZooFinder" for finder in sys.meta_path), "install the package: pip install -e ."
     for algo in ALGOS:
-        assert rl_zoo3.ALGOS[algo] is resolve_name(registration.ALGORITHMS[algo].algorithm)
+        assert rl_zoo3.ALGOS[algo] is getattr(sb3_softac, algorithms.ALGORITHMS[algo])
         assert rl_zoo3.ALGOS[algo].__name__.lower() == algo  # the Zoo's hub tools rely on it
         assert algo in hyperparams_opt.HYPERPARAMS_SAMPLER and algo in hyperparams_opt.HYPERPARAMS_CONVERTER
     assert rl_zoo3.ALGOS is rl_zoo3.utils.ALGOS is exp_manager.ALGOS
@@ -49,21 +49,12 @@ def test_registering_again_changes_nothing():
     assert patched() == before
 
 
-def test_entries_of_the_zoo_itself_win():
-    module = types.ModuleType("rl_zoo3.utils")
-    module.ALGOS, module.create_test_env = {"softac_v1": "native"}, lambda: None
-    registration.patch(module)
-    assert module.ALGOS["softac_v1"] == "native"
-
-
-def test_one_broken_algorithm_does_not_take_the_others_with_it(monkeypatch):
-    broken = registration.Entry("sb3_softac:Nothing", "sb3_softac:nothing", "sb3_softac:nothing")
-    monkeypatch.setattr(registration, "ALGORITHMS", {"nothing": broken, **registration.ALGORITHMS})
-    module = types.ModuleType("rl_zoo3.utils")
-    module.ALGOS, module.create_test_env = {}, lambda: None
+def test_entries_of_the_zoo_itself_win_and_a_broken_algorithm_does_not_affect_the_others(monkeypatch):
+    monkeypatch.setattr(registration, "ALGORITHMS", {"nothing": "Nothing", **algorithms.ALGORITHMS})
+    monkeypatch.setattr(rl_zoo3.utils, "ALGOS", {"softac_v1": "native"})
     with pytest.warns(UserWarning, match="could not register nothing with RL Zoo"):
-        registration.patch(module)
-    assert sorted(module.ALGOS) == ALGOS
+        registration.add_to("rl_zoo3.utils")
+    assert sorted(rl_zoo3.utils.ALGOS) == ALGOS and rl_zoo3.utils.ALGOS["softac_v1"] == "native"
 
 
 def test_default_configuration_is_ours_and_conf_file_wins():
@@ -71,7 +62,7 @@ def test_default_configuration_is_ours_and_conf_file_wins():
         manager = exp_manager.ExperimentManager(argparse.Namespace(), algo, "Pendulum-v1", "logs", **kwargs)
         return manager.config
 
-    assert config("softac_v1") == str(registration.hyperparameter_file("softac_v1"))
+    assert config("softac_v1") == str(algorithms.hyperparameter_file("softac_v1"))
     assert config("softac_v1", config="mine.yml") == "mine.yml"
     assert config("sac").endswith("sac.yml") and "rl_zoo3" in config("sac")
     assert list(inspect.signature(exp_manager.ExperimentManager.__init__).parameters)[:3] == ["self", "args", "algo"]
@@ -164,7 +155,7 @@ def test_search_space_of_discretesac():
 
 def test_a_failing_registration_warns_once_and_stops_watching(monkeypatch):
     monkeypatch.setattr(autoload.ZooFinder, "switched_off", False)
-    monkeypatch.setattr(registration, "patch", lambda module: 1 / 0)
+    monkeypatch.setattr(registration, "add_to", lambda module: 1 / 0)
     module = types.ModuleType("rl_zoo3.utils")
     with pytest.warns(UserWarning, match="could not register with RL Zoo.*ZeroDivisionError"):
         autoload.register(module)
@@ -172,15 +163,10 @@ def test_a_failing_registration_warns_once_and_stops_watching(monkeypatch):
 
 
 def test_a_failing_registration_ends_a_program_that_is_to_be_safe(monkeypatch):
-    monkeypatch.setattr(registration, "patch", lambda module: 1 / 0)
+    monkeypatch.setattr(registration, "add_to", lambda module: 1 / 0)
     monkeypatch.setenv("SB3_SOFTAC_SAFE_LOAD", "1")
     with pytest.raises(SystemExit, match="SB3_SOFTAC_SAFE_LOAD is set, but sb3_softac could not make RL Zoo safe"):
         autoload.register(types.ModuleType("rl_zoo3.utils"))
-
-
-def test_every_watched_module_has_a_function_that_patches_it():
-    for name, function in autoload.PATCHES.items():
-        assert inspect.getdoc(getattr(registration, function)) == f":param module: ``{name}``."
 
 
 def test_two_hooks_of_this_kind_do_not_chase_each_other(monkeypatch):

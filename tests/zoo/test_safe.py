@@ -2,60 +2,40 @@
 
 import base64
 import collections
-import importlib
 import io
 import json
 import os
 import pickle
 import shutil
 import sys
-import types
 import zipfile
+from pathlib import Path
 
 import gymnasium as gym
-import numpy as np
 import pytest
 import torch as th
 import yaml
-from gymnasium import spaces
 from stable_baselines3 import PPO
-from stable_baselines3.common import save_util
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_softac import SoftAC_v1
-from sb3_softac.zoo import hub, register, resume, safe, statistics
+from sb3_softac.zoo import register, safe
 from tests.zoo.commands import PENDULUM, run_as_typed
 
 register()
-import rl_zoo3.callbacks  # noqa: E402  (registered first)
-import rl_zoo3.exp_manager  # noqa: E402
+import rl_zoo3.exp_manager  # noqa: E402  (registered first)
 import rl_zoo3.utils as zoo_utils  # noqa: E402
 
 SWITCH = "SB3_SOFTAC_SAFE_LOAD"
-PATCHED = [
-    *((yaml, name) for name in ("UnsafeLoader", "Loader", "FullLoader", "CUnsafeLoader", "CLoader", "CFullLoader")),
-    *((module, name) for module in (zoo_utils, rl_zoo3, rl_zoo3.exp_manager) for name in safe.CHECKED),
-    *((zoo_utils, "eval"), (rl_zoo3.exp_manager, "eval"), (save_util, "json_to_data"), (pickle, "load")),
-    *((OffPolicyAlgorithm, "load_replay_buffer"), (VecNormalize, "load")),
-]
 
 
 @pytest.fixture
-def switched_on(monkeypatch):
+def switched_on(monkeypatch, undo_patches):
     """What a process that starts with the switch has."""
-    missing = [(holder, name) for holder, name in PATCHED if name not in vars(holder)]
-    before = [(holder, name, vars(holder)[name]) for holder, name in PATCHED if name in vars(holder)]
     monkeypatch.setenv(SWITCH, "1")
-    safe.make_safe(zoo_utils)
-    safe.make_experiments_safe(rl_zoo3.exp_manager)
-    yield
-    for holder, name, value in before:
-        setattr(holder, name, value)
-    for holder, name in missing:
-        if name in vars(holder):
-            delattr(holder, name)
+    safe.make_safe()
+    safe.make_experiments_safe()
 
 
 # Expressions
@@ -232,15 +212,31 @@ class Bomb:
 
 def test_pickles_in_files_are_refused(switched_on, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "x.pkl").write_bytes(pickle.dumps(Bomb()))
-    with open("x.pkl", "rb") as file, pytest.raises(ValueError, match=r"Refused: .*x.pkl is a pickle"):
+    (tmp_path / "replay_buffer.pkl").write_bytes(pickle.dumps(Bomb()))
+    with open("replay_buffer.pkl", "rb") as file, pytest.raises(ValueError, match=r"Refused: .*replay_buffer.pkl is a pickle"):
         pickle.load(file)
-    with pytest.raises(ValueError, match=r"Refused: .*x.pkl is a pickle.*empty replay buffer, move the file away"):
-        SoftAC_v1("MlpPolicy", "Pendulum-v1", buffer_size=10).load_replay_buffer("x.pkl")
-    with pytest.raises(ValueError, match=r"Refused: x.pkl is a pickle.*no plain twin"):
-        VecNormalize.load("x.pkl", make_vec_env("Pendulum-v1"))
-    assert os.listdir(tmp_path) == ["x.pkl"]
-    assert pickle.load(io.BytesIO(pickle.dumps(1))) == 1  # as processes do among themselves
+    with pytest.raises(ValueError, match=r"Refused: .*replay_buffer.pkl is a pickle.*empty replay buffer, move the file away"):
+        SoftAC_v1("MlpPolicy", "Pendulum-v1", buffer_size=10).load_replay_buffer("replay_buffer.pkl")
+    with pytest.raises(ValueError, match=r"Refused: replay_buffer.pkl is a pickle.*no plain twin"):
+        VecNormalize.load("replay_buffer.pkl", make_vec_env("Pendulum-v1"))
+    assert os.listdir(tmp_path) == ["replay_buffer.pkl"]
+
+
+def test_pickles_in_named_pipes_are_refused_and_processes_still_talk(switched_on, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("named")
+    end = os.open("named", os.O_RDWR)  # so that opening it to read does not wait
+    os.write(end, pickle.dumps(Bomb()))
+    with open("named", "rb") as file, pytest.raises(ValueError, match="Refused: named is a pickle"):
+        pickle.load(file)
+    os.close(end)
+    assert os.listdir(tmp_path) == ["named"]
+    reader, writer = os.pipe()
+    with open(writer, "wb") as file:
+        pickle.dump(1, file)
+    with open(reader, "rb") as file:
+        assert pickle.load(file) == 1
+    assert pickle.load(io.BytesIO(pickle.dumps(2))) == 2
 
 
 def test_models_of_sb3_are_refused(switched_on, tmp_path):
@@ -249,95 +245,7 @@ def test_models_of_sb3_are_refused(switched_on, tmp_path):
         PPO.load(tmp_path / "ppo", custom_objects={"learning_rate": 0.0})
 
 
-# Statistics of VecNormalize
-
-BOX, PICTURE = spaces.Box(-1, 1, (3,)), spaces.Box(0, 255, (3, 8, 8), np.uint8)
-NORMALIZED = {
-    "a box": (BOX, {}),
-    "settings": (BOX, dict(clip_obs=5.0, gamma=np.float32(0.9), norm_reward=False, epsilon=1e-4, training=False)),
-    "rewards": (BOX, dict(norm_obs=False)),
-    "a dictionary": (spaces.Dict(a=BOX, b=spaces.Box(0, 1, (2, 2)), c=spaces.Discrete(2)), dict(norm_obs_keys=["a", "b"])),
-    "pictures": (PICTURE, {}),
-}
-
-
-class Sampled(gym.Env):
-    def __init__(self, space):
-        self.observation_space, self.action_space = space, spaces.Discrete(2)
-
-    def reset(self, seed=None, options=None):
-        super().reset(seed=seed)
-        return self.observation_space.sample(), {}
-
-    def step(self, action):
-        return self.observation_space.sample(), 1.0, False, False, {}
-
-
-def normalized(name, steps=5):
-    space, kwargs = NORMALIZED[name]
-    env = VecNormalize(make_vec_env(lambda: Sampled(space), 2), **kwargs)
-    env.reset()
-    for _ in range(steps):
-        env.step([0, 0])
-    return env
-
-
-@pytest.mark.parametrize("name", NORMALIZED)
-def test_statistics_come_back(name, switched_on, tmp_path):
-    env = normalized(name)
-    statistics._save_both(VecNormalize.save, env, str(tmp_path / "vecnormalize.pkl"))
-    (tmp_path / "vecnormalize.pkl").write_bytes(pickle.dumps(Bomb()))  # is not read
-    loaded = VecNormalize.load(str(tmp_path / "vecnormalize.pkl"), env.venv)
-    assert loaded.observation_space == env.observation_space
-    for setting in statistics.SETTINGS:
-        assert getattr(loaded, setting) == getattr(env, setting), setting
-    obs = env.get_original_obs()
-    one, other = (part.normalize_obs(obs) for part in (env, loaded))
-    assert all(np.array_equal(one[key], other[key]) for key in one) if isinstance(one, dict) else np.array_equal(one, other)
-    reward = np.array([0.5, 2.0])
-    assert np.array_equal(env.normalize_reward(reward), loaded.normalize_reward(reward))
-    loaded.reset(), loaded.step([0, 0])
-
-
-def damage(**changes):
-    def change(content):
-        for key, value in changes.items():
-            content[key] = value
-
-    return change
-
-
-DAMAGES = {
-    "another shape": damage(observations={"mean": [0.0], "var": [1.0], "count": 1}),
-    "text": damage(observations={"mean": ["a"] * 3, "var": [1.0] * 3, "count": 1}),
-    "a setting": damage(settings={"venv": 1}),
-    "a setting of another type": lambda content: content["settings"].update(clip_obs="x"),
-    "a setting more": lambda content: content["settings"].update(venv=None),
-    "nothing": lambda content: content.clear(),
-}
-
-
-@pytest.mark.parametrize("kind", DAMAGES)
-def test_damaged_statistics_are_refused(kind, tmp_path):
-    env, path = normalized("a box", 1), tmp_path / "vecnormalize.pkl"
-    statistics.save_plain(env, path)
-    content = json.loads((tmp_path / "vecnormalize.json").read_text())
-    DAMAGES[kind](content)
-    (tmp_path / "vecnormalize.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"vecnormalize.json is not the normalisation of these environments"):
-        statistics.load_plain(path, env.venv)
-
-
-def test_the_best_model_has_a_twin_too(tmp_path):
-    callback = rl_zoo3.callbacks.SaveVecNormalizeCallback(2, str(tmp_path))
-    callback.model = types.SimpleNamespace(get_vec_normalize_env=lambda: env, num_timesteps=7)
-    env = normalized("a box", 1)
-    for calls, files in [(1, []), (2, ["vecnormalize.json", "vecnormalize.pkl"])]:
-        callback.n_calls = calls
-        assert callback._on_step() and sorted(os.listdir(tmp_path)) == files
-
-
-def test_the_hub_gives_the_plain_twin(tmp_path, monkeypatch):
+def test_the_hub_gives_the_plain_twin():
     from requests.exceptions import HTTPError
 
     def download(repo_id, filename):
@@ -346,60 +254,14 @@ def test_the_hub_gives_the_plain_twin(tmp_path, monkeypatch):
         return filename
 
     there = ["config.yml", "vec_normalize.pkl", "vec_normalize.json"]
-    assert hub._plain_statistics(download, "me/x", "config.yml") == "config.yml"
-    assert hub._plain_statistics(download, "me/x", "vec_normalize.pkl") == "vec_normalize.json"
+    assert safe._twin_from_hub(download, "me/x", "config.yml") == "config.yml"
+    assert safe._twin_from_hub(download, "me/x", "vec_normalize.pkl") == "vec_normalize.json"
     there.remove("vec_normalize.json")
     with pytest.raises(ValueError, match=r"Refused: vec_normalize.pkl of me/x is a pickle"):
-        hub._plain_statistics(download, "me/x", "vec_normalize.pkl")
+        safe._twin_from_hub(download, "me/x", "vec_normalize.pkl")
     there.remove("vec_normalize.pkl")
     with pytest.raises(HTTPError):
-        hub._plain_statistics(download, "me/x", "vec_normalize.pkl")
-
-
-# Commands
-
-COMMAND = ["--algo", "sql", "--env", "Pendulum-v1", "-n", "10", "--seed", "3", "--hyperparams", "gamma:0.9", "normalize:True"]
-
-
-def test_a_plain_command_is_repeated():
-    safe_words = safe.safe_command([*COMMAND, "-f", "/elsewhere", "--conf-file", "preset.yml", "-P"], {"preset.yml"})
-    expected = {"--algo=sql", "--env=Pendulum-v1", "--n-timesteps=10", "--seed=3", "--conf-file=preset.yml", "--progress"}
-    assert set(safe_words) == {*expected, *COMMAND[-3:]}
-
-
-BAD_COMMANDS = [
-    ["--gym-packages", "evil"],
-    ["--conf-file", "evil.py"],
-    ["--conf-file", "/x/preset.yml"],
-    ["--conf-file", "evil"],
-    ["--tensorboard-log", "/x"],
-    ["-tb", "/x"],
-    ["--tensorb", "/x"],
-    ["-i", "evil.zip"],
-    ["--storage", "/x/evil.log"],
-    ["--optimization-log-path", "/x"],
-    ["--env", "evil:Env-v0"],
-    ["--track"],
-    ["--sampler", "auto"],
-]
-
-
-@pytest.mark.parametrize("words", BAD_COMMANDS, ids=" ".join)
-def test_commands_that_name_modules_or_places_are_refused(words):
-    with pytest.raises(ValueError, match="Refused: the command of the run"):
-        safe.safe_command([*COMMAND, *words], {"preset.yml"})
-
-
-def test_resume_does_not_go_where_the_file_says(tmp_path, monkeypatch):
-    (tmp_path / "run/checkpoints").mkdir(parents=True)
-    command = {"arguments": COMMAND, "directory": str(tmp_path), "run": "run", "modules": [str(tmp_path)], "every": 5}
-    (tmp_path / "run/checkpoints/command.json").write_text(json.dumps(command))
-    monkeypatch.setenv(SWITCH, "1")
-    for name in (resume.EVERY, resume.RUN_FOLDER):
-        monkeypatch.setenv(name, "")
-    before = os.getcwd(), list(sys.path)
-    assert "--algo=sql" in resume.repeat_command([str(tmp_path / "run")])
-    assert (os.getcwd(), sys.path) == before
+        safe._twin_from_hub(download, "me/x", "vec_normalize.pkl")
 
 
 # The drill: each tool, with an exploit in each file of a run
@@ -431,49 +293,77 @@ def statistics_without_a_twin(path):
     path.with_suffix(".json").unlink()
 
 
-def command_that_imports(path):
-    command = json.loads(path.read_text())
-    command["arguments"] += ["--gym-packages", "evil_module"]
-    command |= {"directory": str(path.parent), "modules": [str(path.parent)]}
-    path.write_text(json.dumps(command))
-    (path.parent / "evil_module.py").write_text("import os; os.mkdir('canary')")
+def weights_that_are_a_pickle(path):
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, pickle.dumps(Bomb()) if name.endswith(".pth") else content)
 
 
-def command_that_evaluates(path):
-    command = json.loads(path.read_text())
-    command["arguments"] += ["--env-kwargs", "g:__import__('os').mkdir('canary')"]
-    path.write_text(json.dumps(command))
+def module_in_the_run(path):
+    (path.parents[1] / "evil_module.py").write_text("import os; os.mkdir('canary')")
+    name = ".".join((*Path(RUN).parts, "evil_module", "Wrapper"))
+    rewrite_yaml(path, lambda content: content.update(env_wrapper=name))
 
 
-POPEN = {"subprocess.Popen": {"stdin": None}}
-CONFIG, ARGS = "Pendulum-v1/config.yml", "Pendulum-v1/args.yml"
-EVALUATED = "dict(norm_obs=__import__('os').mkdir('canary'))"
+def command_with(*words, **others):
+    def change(path):
+        command = json.loads(path.read_text())
+        command["arguments"] += words
+        command |= {"directory": str(path.parent), "modules": [str(path.parent)], **others}
+        path.write_text(json.dumps(command))
+        (path.parent / "evil_module.py").write_text("import os; os.mkdir('canary')")
+
+    return change
+
+
+def updated(**values):
+    return lambda path: rewrite_yaml(path, lambda content: content.update(values))
+
+
+EVIL = "__import__('os').mkdir('canary')"
+CONFIG, ARGS, COMMAND = "Pendulum-v1/config.yml", "Pendulum-v1/args.yml", "checkpoints/command.json"
 EXPLOITS = {
     "config": (CONFIG, put_object),
-    "normalize": (CONFIG, lambda path: rewrite_yaml(path, lambda content: content.update(normalize=EVALUATED))),
-    "env_wrapper": (CONFIG, lambda path: rewrite_yaml(path, lambda content: content.update(env_wrapper="os.mkdir"))),
-    "vec_env_wrapper": (CONFIG, lambda path: rewrite_yaml(path, lambda content: content.update(vec_env_wrapper=POPEN))),
+    "normalize": (CONFIG, updated(normalize=f"dict(norm_obs={EVIL})")),
+    "env_wrapper": (CONFIG, updated(env_wrapper="os.mkdir")),
+    "vec_env_wrapper": (CONFIG, updated(vec_env_wrapper={"subprocess.Popen": {"stdin": None}})),
+    "module in the run": (CONFIG, module_in_the_run),
     "args": (ARGS, put_object),
     "statistics": ("Pendulum-v1/vecnormalize.pkl", statistics_without_a_twin),
     "model": ("Pendulum-v1.zip", pickled_attribute),
+    "weights": ("Pendulum-v1.zip", weights_that_are_a_pickle),
     "replay buffer": ("replay_buffer.pkl", lambda path: path.write_bytes(pickle.dumps(Bomb()))),
-    "imports": ("checkpoints/command.json", command_that_imports),
-    "evaluates": ("checkpoints/command.json", command_that_evaluates),
+    "imports": (COMMAND, command_with("--gym-packages", "evil_module")),
+    "evaluates": (COMMAND, command_with("--env-kwargs", f"g:{EVIL}")),
+    "evaluates twice": (COMMAND, command_with("--hyperparams", f'policy_kwargs:"{EVIL}"')),
+    "monitor": (COMMAND, command_with("--hyperparams", f'monitor_kwargs:"{EVIL}"')),
+    "callback": (COMMAND, command_with("--hyperparams", "callback:'evil_module.Callback'")),
+    "policy": (COMMAND, command_with("--hyperparams", "policy:'evil_module.Policy'")),
+    "wrapper": (COMMAND, command_with("--hyperparams", "env_wrapper:{'os.mkdir': {}}")),
 }
-READS = ("config", "normalize", "env_wrapper", "vec_env_wrapper", "statistics", "model")
+READS = ("config", "normalize", "env_wrapper", "vec_env_wrapper", "module in the run", "statistics", "model", "weights")
+TOOLS = {  # their arguments, and the exploits that they meet
+    "enjoy": ((*PENDULUM, "-f", "{logs}", "-n", 20, "--no-render"), (*READS, "args")),
+    "record_video": ((*PENDULUM, "-f", "{logs}", "-n", 20), (*READS, "args")),
+    "record_training": ((*PENDULUM, "-f", "{logs}", "-n", 20, "-o", "videos"), (*READS, "args")),
+    "push_to_hub": ((*PENDULUM, "-f", "{logs}", "-n", 20, "--no-render", "-orga", "me"), (*READS, "args")),
+    "robustness": ((*PENDULUM, "-f", "{logs}", "--episodes", 1, "-p", "action_noise", 0.1), (*READS, "args")),
+    "benchmark": (("--log-dir", "{logs}", "--no-hub", "-n", 210), ("args",)),
+    "train": ((*PENDULUM, "-n", 20, "-i", "{run}/Pendulum-v1.zip"), ("statistics", "model", "weights", "replay buffer")),
+    "resume": (("{run}", "-n", 60), tuple(name for name, (path, _) in EXPLOITS.items() if path == COMMAND)),
+}
+CASES = [("sb3_softac.zoo", tool, exploit) for tool, (_, exploits) in TOOLS.items() for exploit in exploits]
+CASES += [("rl_zoo3", "enjoy", exploit) for exploit in (*READS, "args")]
 RUN = "logs/softac_v1/Pendulum-v1_1"
-SHORT = ("-f", "logs", "-n", 20)
-TOOLS = {
-    "enjoy": ((*PENDULUM, *SHORT, "--no-render"), (*READS, "args")),
-    "record_video": ((*PENDULUM, *SHORT), (*READS, "args")),
-    "record_training": ((*PENDULUM, *SHORT), (*READS, "args")),
-    "push_to_hub": ((*PENDULUM, *SHORT, "--no-render", "-orga", "me"), (*READS, "args")),
-    "robustness": (("--algo", "softac_v1", "--env", "Pendulum-v1", "--episodes", 1), (*READS, "args")),
-    "benchmark": (("--log-dir", "logs", "--no-hub", "-n", 20), ("args",)),
-    "train": ((*PENDULUM, "-n", 20, "-i", f"{RUN}/Pendulum-v1.zip"), ("statistics", "model", "replay buffer")),
-    "resume": ((RUN,), ("imports", "evaluates")),
-}
-CASES = [(tool, exploit) for tool, (_, exploits) in TOOLS.items() for exploit in exploits]
+NOWHERE = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "none", "MUJOCO_GL": "egl"}
+
+
+def use(entrance, tool, folder, logs, expect=0):
+    arguments = [str(word).format(logs=logs, run=f"{logs}/softac_v1/Pendulum-v1_1") for word in TOOLS[tool][0]]
+    command = (entrance, tool) if entrance == "sb3_softac.zoo" else (f"{entrance}.{tool}",)
+    return run_as_typed(folder, *command, *arguments, expect=expect, **{SWITCH: "1"}, **NOWHERE)
 
 
 @pytest.fixture(scope="module")
@@ -490,27 +380,28 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.drill
-@pytest.mark.parametrize(("tool", "exploit"), CASES, ids=["-".join(case) for case in CASES])
-def test_the_drill(tool, exploit, trained, tmp_path):
+@pytest.mark.parametrize(("entrance", "tool", "exploit"), CASES, ids=["-".join(case) for case in CASES])
+def test_the_drill(entrance, tool, exploit, trained, tmp_path):
     shutil.copytree(trained, tmp_path / "copy")
     path, change = EXPLOITS[exploit]
     change(tmp_path / "copy" / RUN / path)
-    arguments, _ = TOOLS[tool]
     # benchmark calls enjoy and reports that it has failed
-    output = run_as_typed(tmp_path / "copy", "sb3_softac.zoo", tool, *arguments, expect=None, **{SWITCH: "1"})
+    output = use(entrance, tool, tmp_path / "copy", "logs", expect=None)
     assert not list(tmp_path.rglob("canary"))
     assert "Refused" in output
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tool", ["enjoy", "record_video", "robustness", "resume", "benchmark"])
-def test_ones_own_runs_are_read(tool, trained, tmp_path):
-    shutil.copytree(trained, tmp_path / "copy")
-    (tmp_path / "copy" / RUN / "Pendulum-v1/vecnormalize.pkl").write_bytes(pickle.dumps(Bomb()))  # its twin is read
-    run_as_typed(tmp_path / "copy", "sb3_softac.zoo", tool, *TOOLS[tool][0], **{SWITCH: "1"})
-    assert not list(tmp_path.rglob("canary"))
-
-
-def test_the_zoo_of_this_version_is_what_is_made_safe():
-    names = {name for name in safe.CHECKED if not hasattr(importlib.import_module("rl_zoo3.utils"), name)}
-    assert not names and callable(VecNormalize.load) and callable(save_util.json_to_data)
+@pytest.mark.parametrize("tool", TOOLS)
+def test_ones_own_runs_are_read_wherever_they_are(tool, trained, tmp_path):
+    """The folder has been moved, and the tool is started in another one."""
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copytree(trained / "logs", tmp_path / "moved")
+    run = tmp_path / "moved/softac_v1/Pendulum-v1_1"
+    (run / "Pendulum-v1/vecnormalize.pkl").write_bytes(pickle.dumps(Bomb()))  # its twin is read
+    if tool == "train":
+        (run / "replay_buffer.pkl").unlink()
+    offline = tool == "push_to_hub"
+    output = use("sb3_softac.zoo", tool, tmp_path / "elsewhere", "../moved", expect=offline)
+    assert not list(tmp_path.rglob("canary")) and "Refused" not in output
+    assert not offline or ("Uploading to me/softac_v1-Pendulum-v1" in output and "Connect" in output)

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_softac.zoo import register
-from sb3_softac.zoo.registration import ALGORITHMS, hyperparameter_file
+from sb3_softac.zoo.algorithms import ALGORITHMS, hyperparameter_file
 
 register()
 from rl_zoo3.exp_manager import ExperimentManager  # noqa: E402  (registered first)

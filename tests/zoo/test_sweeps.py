@@ -12,13 +12,13 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.storages import RDBStorage
+from optuna.storages import GrpcStorageProxy, RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from sb3_softac.zoo import sweeps
-from sb3_softac.zoo.sweeps import ProxyStorage, SurvivingStorage, make_storage
+from sb3_softac.zoo.sweeps import make_storage
 from tests.zoo.commands import ENVIRONMENT, PENDULUM, SMALL, run
 
 SEARCH = ("-optimize", "-n", 200, "--n-startup-trials", 1, "--n-evaluations", 1, "--pruner", "none", "--no-optim-plots")
@@ -42,7 +42,7 @@ def ask(url, statement, **parameters):
 
 def start_worker(folder, url, *arguments):
     """A worker whose trial takes for ever, in a process of its own."""
-    command = [sys.executable, "-m", "rl_zoo3.train", *PENDULUM, *SMALL, *SEARCH, "-n", "1000000", "--storage", url]
+    command = [sys.executable, "-m", "sb3_softac.zoo", "train", *PENDULUM, *SMALL, *SEARCH, "-n", "1000000", "--storage", url]
     command += ["--study-name", "search", *arguments]
     with open(folder / "worker.txt", "w") as output:
         return subprocess.Popen(list(map(str, command)), cwd=folder, env=ENVIRONMENT, stdout=output, stderr=output)
@@ -66,7 +66,7 @@ def kill_a_worker_and_go_on(folder, url):
     worker.wait()
     age_heartbeats(url, 10 * sweeps.HEARTBEAT_SECONDS)
     run(
-        *(folder, "rl_zoo3.train", *PENDULUM, *SMALL, *SEARCH),
+        *(folder, "sb3_softac.zoo", "train", *PENDULUM, *SMALL, *SEARCH),
         *("--storage", url, "--study-name", "search", "--max-total-trials", 1),
     )
     return trials_of(url)
@@ -126,7 +126,7 @@ def proxy(tmp_path):
     """Optuna's proxy before a database, in a process of its own."""
     port = 30_000 + os.getpid() % 10_000
     code = (
-        "import optuna; from optuna.storages import RDBStorage, run_grpc_proxy_server; "
+        "import optuna; from optuna.storages import GrpcStorageProxy, RDBStorage, run_grpc_proxy_server; "
         f"run_grpc_proxy_server(RDBStorage('sqlite:///{tmp_path}/proxy.db'), host='localhost', port={port})"
     )
     server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -141,11 +141,11 @@ def proxy(tmp_path):
 @pytest.mark.slow
 def test_the_proxy(tmp_path, proxy):
     search = (*SEARCH, "--storage", proxy, "--study-name", "search", "--max-total-trials", 2)
-    run(tmp_path, "rl_zoo3.train", *PENDULUM, *SMALL, *search)
+    run(tmp_path, "sb3_softac.zoo", "train", *PENDULUM, *SMALL, *search)
     trials = trials_of(f"sqlite:///{tmp_path}/proxy.db")
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
     used = (*PENDULUM, "-n", 100, "--storage", proxy, "--study-name", "search", "--trial-id", 1)
-    assert "Loading from Optuna study..." in run(tmp_path, "rl_zoo3.train", *used)
+    assert "Loading from Optuna study..." in run(tmp_path, "sb3_softac.zoo", "train", *used)
 
 
 def test_what_becomes_a_storage(tmp_path):
@@ -153,7 +153,7 @@ def test_what_becomes_a_storage(tmp_path):
     for name in ("logs/demo.log", "study.db"):
         assert make_storage(name) == name
     storage = make_storage(f"sqlite:///{tmp_path}/a.db")
-    assert isinstance(storage, SurvivingStorage) and not storage.endswith(".log") and not storage.endswith(".db")
+    assert isinstance(storage, RDBStorage) and not storage.endswith(".log") and not storage.endswith(".db")
     assert storage.get_heartbeat_interval() == 60
     assert make_storage(storage) is storage
     storage.engine.dispose()
@@ -169,5 +169,5 @@ def test_the_proxy_is_asked_where_it_is():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         storage = make_storage("grpc://127.0.0.1:12345")
-    assert isinstance(storage, ProxyStorage) and (storage._host, storage._port) == ("127.0.0.1", 12345)
+    assert isinstance(storage, GrpcStorageProxy) and (storage._host, storage._port) == ("127.0.0.1", 12345)
     storage.close()
