@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from sb3_softac.study import read_study
-from sb3_softac.study.plots import MARKERS, learning_curves, look, looks
+from sb3_softac.study.plots import MARKERS, learning_curves, line_style, style_numbers
 from sb3_softac.study.results import by_name, read_results
 from sb3_softac.study.statistics import bootstrap, interquartile_mean
 
@@ -67,8 +67,8 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(rows)
     figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
-    for k, (name, number) in enumerate(looks(returns).items()):
-        places, style = np.arange(len(SIZES) + 1) + 0.28 * k, look(number)
+    for k, (name, number) in enumerate(style_numbers(returns).items()):
+        places, style = np.arange(len(SIZES) + 1) + 0.28 * k, line_style(number)
         axis.violinplot([drawn[name, size] for size in SIZES], places[:-1], widths=0.24, showextrema=False)
         for body in axis.collections[-len(SIZES) :]:
             body.set_facecolor(style["color"])

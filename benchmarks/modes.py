@@ -40,7 +40,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_softac import SQL, SoftAC_v1
-from sb3_softac.study.plots import COLOURS, LOOK_OF, MARKERS
+from sb3_softac.study.plots import ALGORITHM_STYLES, COLOURS, MARKERS
 from sb3_softac.tabular import BoltzmannOracle
 
 RESULTS = Path(__file__).parent / "results"
@@ -192,7 +192,7 @@ def draw(rows: list[list[str]]) -> None:
     FigureCanvasAgg(figure)
     for axes, column, label in zip(figure.subplots(2, 1, sharex=True), (6, 7), (HEADER[6], HEADER[7]), strict=True):
         colours, markers = (*COLOURS, "#8C564B"), (*MARKERS, "<")
-        for number, (policy, look) in enumerate(zip(POLICIES, (0, 1, 8, 3, 4, 5, 6, 7, LOOK_OF["SQL"]), strict=True)):
+        for number, (policy, look) in enumerate(zip(POLICIES, (0, 1, 8, 3, 4, 5, 6, 7, ALGORITHM_STYLES["SQL"]), strict=True)):
             points = [(tasks.index(row[0]) + 0.1 * (number - 4), float(row[column])) for row in rows if row[1] == policy]
             if points:
                 axes.plot(*zip(*points, strict=True), markers[look], color=colours[look], alpha=0.6, label=policy)

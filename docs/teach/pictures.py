@@ -15,7 +15,7 @@ import pictures_of_actions
 from matplotlib.figure import Figure
 from scipy.stats import entropy
 
-from sb3_softac.study.plots import COLOURS, MARKERS, look
+from sb3_softac.study.plots import COLOURS, MARKERS, line_style
 from sb3_softac.tabular import (
     TabularMDP,
     soft_policy_evaluation,
@@ -104,7 +104,7 @@ def improvement() -> Figure:
         evaluated = soft_policy_evaluation(mdp, pi, alpha, tolerance=1e-12)
         errors.append(np.abs(evaluated.v - best.v).max())
         if number < 4:
-            values.plot(evaluated.v, **look(number), marker=MARKERS[number], label=f"{number}")
+            values.plot(evaluated.v, **line_style(number), marker=MARKERS[number], label=f"{number}")
         pi = soft_policy_improvement(evaluated.q, alpha)
     values.set(xlabel="position", ylabel="soft value (reward)", xticks=range(5))
     values.legend(title="improvements", fontsize="small", title_fontsize="small")
@@ -112,9 +112,9 @@ def improvement() -> Figure:
     for _ in range(41):
         swept.append(np.abs(v - best.v).max())
         v = soft_value(mdp.rewards + mdp.discount * v[NEXT_STATE], alpha)
-    distances.semilogy(swept, **look(0), marker=MARKERS[0], markevery=5, label="sweeps of value iteration")
+    distances.semilogy(swept, **line_style(0), marker=MARKERS[0], markevery=5, label="sweeps of value iteration")
     shown = [error for error in errors if error > 1e-10]
-    distances.semilogy(shown, **look(1), marker=MARKERS[1], label="improvements")
+    distances.semilogy(shown, **line_style(1), marker=MARKERS[1], label="improvements")
     distances.set(xlabel="number", ylabel="largest error of a soft value (reward)")
     distances.legend(fontsize="small")
     return figure
@@ -126,8 +126,10 @@ def price() -> Figure:
     solutions = [soft_policy_iteration(mdp, alpha) for alpha in alphas]
     figure = Figure(figsize=(5.5, 3.0), layout="constrained")
     axes = figure.subplots()
-    axes.plot(alphas, [start_return(mdp, found.pi) for found in solutions], **look(0), marker="o", markevery=6, label="return")
-    axes.plot(alphas, [found.v[0] for found in solutions], **look(1), marker="s", markevery=6, label="soft value")
+    axes.plot(
+        alphas, [start_return(mdp, found.pi) for found in solutions], **line_style(0), marker="o", markevery=6, label="return"
+    )
+    axes.plot(alphas, [found.v[0] for found in solutions], **line_style(1), marker="s", markevery=6, label="soft value")
     axes.set(xscale="log", ylim=(0, 1.5), xlabel="temperature (reward per nat)", ylabel="from the start (reward)")
     axes.legend(fontsize="small")
     return figure
@@ -155,7 +157,7 @@ def robustness() -> Figure:
     policies = [soft_policy_iteration(open_map, alpha).pi for alpha in alphas]
     for number, (name, mdp) in enumerate({"open": open_map, "wall": wall, "hole": hole}.items()):
         line = [start_return(mdp, pi) for pi in policies]
-        left.plot(alphas, line, **look(number), marker=MARKERS[number], markevery=6, label=name)
+        left.plot(alphas, line, **line_style(number), marker=MARKERS[number], markevery=6, label=name)
     left.set(xlabel="temperature (reward per nat)", ylabel="return (reward)", ylim=(-0.02, 0.92))
     left.legend(fontsize="small")
     rates = np.linspace(1 / 3, 1.0, 21)
@@ -163,7 +165,7 @@ def robustness() -> Figure:
     for number, alpha in enumerate((0.001, 0.02, 0.03)):
         pi = soft_policy_iteration(slippery(0.9), alpha).pi
         line = [start_return(mdp, pi) for mdp in maps]
-        right.plot(rates, line, **look(number), marker=MARKERS[number], markevery=4, label=f"temperature {alpha:g}")
+        right.plot(rates, line, **line_style(number), marker=MARKERS[number], markevery=4, label=f"temperature {alpha:g}")
     best = [start_return(mdp, soft_policy_iteration(mdp, 1e-4).pi) for mdp in maps]
     right.plot(rates, best, color="black", linestyle=":", label="best for each ground")
     right.axvline(0.9, color="0.4", linewidth=0.8)

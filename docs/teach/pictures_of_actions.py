@@ -16,7 +16,7 @@ from sb3_softac.equations.discrete_sac import policy_entropy
 from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob
 from sb3_softac.equations.stein import svgd_direction, unsquashed_score
 from sb3_softac.equations.temperature import continuous_target_entropy, temperature_loss
-from sb3_softac.study.plots import COLOURS, MARKERS, look
+from sb3_softac.study.plots import COLOURS, MARKERS, line_style
 from sb3_softac.tabular import BoltzmannOracle
 
 NOISE, WEIGHTS = (th.as_tensor(array) for array in np.polynomial.hermite_e.hermegauss(200))
@@ -62,7 +62,7 @@ def dual() -> Figure:
     for axes, curve in zip(figure.subplots(1, 2), curves, strict=True):
         shown = alphas if axes is figure.axes[0] else alphas[alphas < 0.42]
         steps = [alpha for alpha in visited[::5] if alpha <= shown[-1]]
-        axes.plot(shown, [curve(alpha) for alpha in shown], **look(0))
+        axes.plot(shown, [curve(alpha) for alpha in shown], **line_style(0))
         axes.plot(steps, [curve(alpha) for alpha in steps], MARKERS[1], color=COLOURS[1], markersize=4)
         axes.axvline(solution, color="0.4", linestyle=":", label=f"fixed point {solution:.3f}")
         axes.set_xlabel("temperature (reward per nat)")
@@ -80,13 +80,13 @@ def squashing() -> Figure:
     figure = Figure(figsize=(7.5, 3.0), layout="constrained")
     densities, entropies = figure.subplots(1, 2)
     for number, std in enumerate((0.3, 0.87, 2.0)):
-        densities.plot(LINE, squashed_density(0.0, std), **look(number), label=f"standard deviation {std:g}")
+        densities.plot(LINE, squashed_density(0.0, std), **line_style(number), label=f"standard deviation {std:g}")
     densities.set(xlabel="action", ylabel="density", ylim=(0, 2.4))
     densities.legend(fontsize="small")
     stds = np.geomspace(0.05, 5.0, 80)
     squashed = [-(WEIGHTS * squashed_log_density(std * NOISE, 0.0, std)).sum().item() for std in stds]
-    entropies.plot(stds, squashed, **look(0), label="after the squash")
-    entropies.plot(stds, 0.5 * np.log(2 * math.pi * math.e * stds**2), **look(1), label="before")
+    entropies.plot(stds, squashed, **line_style(0), label="after the squash")
+    entropies.plot(stds, 0.5 * np.log(2 * math.pi * math.e * stds**2), **line_style(1), label="before")
     entropies.axhline(math.log(2), color="0.4", linestyle=":", label="log 2")
     entropies.set(xscale="log", ylim=(-2, 1.5), xlabel="standard deviation before the squash", ylabel="entropy (nats)")
     entropies.legend(fontsize="small")
@@ -108,7 +108,7 @@ def mode_seeking() -> Figure:
     for number, start in enumerate((0.5, -0.5)):
         found = minimize(divergence, (start, -1.5), method="Nelder-Mead", options=dict(xatol=1e-6, fatol=1e-9))
         density = squashed_density(found.x[0], math.exp(found.x[1]))
-        axes.plot(LINE, density, **look(number), label=f"Gaussian, KL {found.fun:.2f} nats")
+        axes.plot(LINE, density, **line_style(number), label=f"Gaussian, KL {found.fun:.2f} nats")
     axes.set(xlabel="action", ylabel="density", ylim=(0, 8.5))
     axes.legend(fontsize="small", loc="upper center", ncols=2)
     return figure
@@ -126,7 +126,7 @@ def svgd() -> Figure:
             u = u + 0.02 * svgd_direction(u, u, unsquashed_score(slope, u, 0.3))
         particles = th.tanh(u).numpy().ravel()
         axes.hist(particles, bins=np.linspace(-1, 1, 31), density=True, color=COLOURS[5], edgecolor="white")
-        axes.plot(LINE, np.exp(oracle.log_density(LINE[:, None])), **look(6))
+        axes.plot(LINE, np.exp(oracle.log_density(LINE[:, None])), **line_style(6))
         axes.set(title=f"seed {seed}: {(particles > 0).mean():.0%} on the right", xlabel="action")
     figure.axes[0].set_ylabel("density")
     return figure
@@ -146,7 +146,7 @@ def target_entropy() -> Figure:
     axes, ratios = figure.subplots(), np.linspace(0.005, 0.995, 100)
     for number, n_actions in enumerate((2, 4, 18)):
         line = [preferred(n_actions, ratio) for ratio in ratios]
-        axes.plot(ratios, line, **look(number), marker=MARKERS[number], markevery=20, label=f"{n_actions} actions")
+        axes.plot(ratios, line, **line_style(number), marker=MARKERS[number], markevery=20, label=f"{n_actions} actions")
     axes.axvline(0.98, color="0.4", linestyle=":", label="0.98")
     axes.set(xlabel="target entropy, as a ratio of log|A|", ylabel="probability of the preferred action", ylim=(0, 1.02))
     axes.legend(fontsize="small", loc="lower left")

@@ -14,7 +14,7 @@ from rl_zoo3 import ALGOS
 
 from sb3_softac.robustness import PERTURBATIONS, Perturbation
 
-LONGEST_NAME = 150  # bytes of a folder's name: file systems allow 255, and suffixes are added
+MAX_NAME_BYTES = 150  # of a folder: file systems allow 255, and suffixes are added
 
 
 class StudyError(ValueError):
@@ -70,9 +70,7 @@ class Run:
 
     def as_json(self) -> str:
         """:return: The run as JSON, for comparison and storage."""
-        content = dataclasses.asdict(self)
-        if self.defaults is None:
-            del content["defaults"]
+        content = {key: value for key, value in dataclasses.asdict(self).items() if key != "defaults" or value is not None}
         return json.dumps(dict(sorted(content.items())), default=str)
 
 
@@ -98,12 +96,7 @@ class PerturbationSweep:
         return tuple(sorted({*self.strengths, self.wrapper.neutral}))
 
     def wrap(self, env: gym.Env, strength: float) -> gym.Env:
-        """
-        :param env: Environment.
-        :param strength: Strength.
-        :return: The environment under this perturbation.
-        :raises ValueError: if it does not apply.
-        """
+        """:return: The environment under this perturbation; ValueError if it does not apply."""
         wrapper: Callable[..., gym.Env] = self.wrapper
         return wrapper(env, strength, **self.options)
 
@@ -184,9 +177,9 @@ def slug(text: str) -> str:
     """:return: The text as a folder name: letters, digits and ``._=+-`` only; a long one is shortened and stays unique."""
     name = re.sub(r"^\.+|[^\w.=+-]+", "_", text)
     encoded = name.encode()
-    if len(encoded) <= LONGEST_NAME:
+    if len(encoded) <= MAX_NAME_BYTES:
         return name
-    return f"{encoded[: LONGEST_NAME - 9].decode(errors='ignore')}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{encoded[: MAX_NAME_BYTES - 9].decode(errors='ignore')}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def suggest(name: Any, known: Collection[str]) -> str:

@@ -29,7 +29,7 @@ from sb3_softac.study.user_code import import_user_code
 from sb3_softac.zoo.trained import Trained, load_trained, model_of
 
 SEED = 1_000_000  # of the first episode's environment: far from the seeds of trainings, the same for all models and strengths
-MOST_ENVS = 10
+MAX_ENVS = 10
 UNPERTURBED = "none"
 INTERVAL = "95 % interval"  # a column of the summary
 
@@ -79,7 +79,9 @@ def default_sweeps(env: str, env_kwargs: dict[str, Any]) -> tuple[PerturbationSw
             sweep
             for name, wrapper in PERTURBATIONS.items()
             for chosen in options[name]
-            if not _objection(made, sweep := PerturbationSweep(label_of(name, chosen), name, chosen, wrapper.strengths))
+            if not _unsupported_reason(
+                made, sweep := PerturbationSweep(default_name(name, chosen), name, chosen, wrapper.strengths)
+            )
         )
     if not sweeps:
         raise StudyError(
@@ -89,8 +91,8 @@ def default_sweeps(env: str, env_kwargs: dict[str, Any]) -> tuple[PerturbationSw
     return sweeps
 
 
-def _objection(env: gym.Env, sweep: PerturbationSweep) -> Exception | None:
-    """Put each strength around an environment, and take it back."""
+def _unsupported_reason(env: gym.Env, sweep: PerturbationSweep) -> Exception | None:
+    """Wrap an environment with each strength, and undo it."""
     try:
         for strength in sweep.strengths:
             perturbed = sweep.wrap(env, strength)
@@ -104,7 +106,7 @@ def check_sweeps(sweeps: tuple[PerturbationSweep, ...], env: str, env_kwargs: di
     """:raises StudyError: if a perturbation does not apply to the environment, or not with that strength."""
     with make_env(env, env_kwargs) as made:
         for sweep in sweeps:
-            if error := _objection(made, sweep):
+            if error := _unsupported_reason(made, sweep):
                 raise StudyError(f"robustness: {sweep.name} for {env}: {error}") from error
 
 
@@ -116,12 +118,12 @@ def sweeps_of(study: Study, env: str) -> tuple[PerturbationSweep, ...]:
 
 def returns_of(trained: Trained, sweep: PerturbationSweep, strength: float, episodes: int) -> list[float]:
     """
-    :return: Return of each episode of a trained model, by deterministic actions. The episodes start alike whatever the model
-        and the strength.
+    :return: Return of each episode of a trained model with deterministic actions. The seeds of the episodes are the same for
+        all models and strengths.
     """
     set_random_seed(SEED)
     perturbation = {sweep.wrapper: {"strength": strength, **sweep.options}} if strength != sweep.wrapper.neutral else None
-    envs = trained.make_envs(min(episodes, MOST_ENVS), SEED, perturbation)
+    envs = trained.make_envs(min(episodes, MAX_ENVS), SEED, perturbation)
     try:
         returns, _ = evaluate_policy(trained.model, envs, episodes, deterministic=True, return_episode_rewards=True)
     finally:
@@ -175,7 +177,7 @@ def read_rows(file: Path) -> dict[Condition, dict[str, Any]]:
             float(row["return"]), row["model"]
         return {Condition(r["perturbation"], r["options"], float(r["strength"]), int(r["episodes"])): r for r in rows}
     except (KeyError, ValueError) as error:
-        raise StudyError(f"{file} has no returns under perturbations: remove it, or write the results elsewhere") from error
+        raise StudyError(f"{file} has no returns under perturbations: remove it, or choose another output folder") from error
 
 
 def write_table(rows: list[dict[str, Any]], file: Path) -> None:
@@ -193,13 +195,13 @@ def common_sweeps(groups: dict[str, list[Returns]]) -> list[tuple[PerturbationSw
             perturbation, options, strength, episodes = condition
             strengths.setdefault((perturbation, options, episodes), []).append(strength)
     return [
-        (PerturbationSweep(label_of(name, options := json.loads(text)), name, options, tuple(sorted(values))), episodes)
+        (PerturbationSweep(default_name(name, options := json.loads(text)), name, options, tuple(sorted(values))), episodes)
         for (name, text, episodes), values in strengths.items()
     ]
 
 
-def label_of(perturbation: str, options: dict[str, Any]) -> str:
-    """:return: The name of a perturbation that was not given one."""
+def default_name(perturbation: str, options: dict[str, Any]) -> str:
+    """:return: The name of a perturbation that is not named by the user."""
     return " ".join([perturbation, *map(str, options.values())])
 
 

@@ -21,7 +21,7 @@ from sb3_softac.study.statistics import SEEDS_FOR_INTERVAL, iqm_band
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 STYLES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LOOK_OF = {"SoftAC_v1": 0, "DiscreteSAC": 1, "SQL": 2, "PPO": 3, "SAC": 4, "TD3": 5, "DQN": 6, "QRDQN": 7}
+ALGORITHM_STYLES = {"SoftAC_v1": 0, "DiscreteSAC": 1, "SQL": 2, "PPO": 3, "SAC": 4, "TD3": 5, "DQN": 6, "QRDQN": 7}
 """The same in all figures; variants take what a figure leaves free."""
 COLUMNS = 3  # panels per row
 SECONDS = "seconds of training (median of the seeds)"
@@ -29,23 +29,23 @@ AXES: dict[str, Callable[[Result], np.ndarray]] = {
     "environment steps": lambda result: result.timesteps,
     SECONDS: lambda result: result.seconds,
 }
-LONGEST_LABEL = 90
-MOST_PIXELS = 50_000  # of a picture in one direction
+MAX_LABEL = 90
+MAX_PIXELS = 50_000  # of a picture in one direction
 
 
-def shown(text: str, width: int = 90) -> str:
+def plot_text(text: str, width: int = 90) -> str:
     """
     :return: A name that a user has chosen as text for Matplotlib, which reads formulas between dollar signs and hides names
         that begin with an underscore. The middle of a long name is left out.
     """
     printable = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split()))
-    if len(printable) > LONGEST_LABEL:
-        printable = f"{printable[: LONGEST_LABEL - 21]}…{printable[-20:]}"
+    if len(printable) > MAX_LABEL:
+        printable = f"{printable[: MAX_LABEL - 21]}…{printable[-20:]}"
     wrapped = "\n".join(textwrap.wrap(printable, width))
     return (f" {wrapped}" if wrapped.startswith("_") else wrapped).replace("$", r"\$")
 
 
-def look(number: int) -> dict[str, Any]:
+def line_style(number: int) -> dict[str, Any]:
     """:return: Colour and style of a line."""
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number % len(STYLES)]}
 
@@ -53,15 +53,15 @@ def look(number: int) -> dict[str, Any]:
 def colour_of(label: str) -> str:
     """:return: The colour of the algorithm that a label names among its words; grey if it names none."""
     words = label.replace(",", " ").split()
-    return next((COLOURS[number] for name, number in LOOK_OF.items() if name in words), "0.7")
+    return next((COLOURS[number] for name, number in ALGORITHM_STYLES.items() if name in words), "0.7")
 
 
-def looks(names: Iterable[str]) -> dict[str, int]:
-    """:return: The number of each name's look, for :func:`look` and ``MARKERS``."""
+def style_numbers(names: Iterable[str]) -> dict[str, int]:
+    """:return: For each name the number of its :func:`line_style` and its marker."""
     names = list(names)
-    taken = {LOOK_OF.get(name) for name in names}
+    taken = {ALGORITHM_STYLES.get(name) for name in names}
     free = (number % 8 for number in itertools.count(6, -1) if number % 8 not in taken or len(names) > 8)
-    return {name: LOOK_OF[name] if name in LOOK_OF else next(free) for name in names}
+    return {name: ALGORITHM_STYLES[name] if name in ALGORITHM_STYLES else next(free) for name in names}
 
 
 def band(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -75,8 +75,8 @@ def band(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return value, low, high
 
 
-def meaning(groups: dict[str, list[Result]]) -> str:
-    """:return: What thick lines and shades stand for."""
+def band_caption(groups: dict[str, list[Result]]) -> str:
+    """:return: What lines and shaded bands show."""
     sizes = [len(group) for group in groups.values()]
     if max(sizes) == 1:
         return "a single seed"
@@ -90,8 +90,8 @@ def meaning(groups: dict[str, list[Result]]) -> str:
 def draw_band(axes: Axes, x: Any, bands: tuple[np.ndarray, np.ndarray, np.ndarray], number: int, **style: Any) -> None:
     """Draw an interquartile mean as a line, and shade its band."""
     value, low, high = bands
-    axes.plot(x, value, **look(number), **style)
-    axes.fill_between(x, low, high, color=look(number)["color"], alpha=0.15, linewidth=0)
+    axes.plot(x, value, **line_style(number), **style)
+    axes.fill_between(x, low, high, color=line_style(number)["color"], alpha=0.15, linewidth=0)
 
 
 def learning_curves(groups: dict[str, list[Result]], partial: dict[str, list[Result]], mode: str, axis: str) -> Figure:
@@ -109,9 +109,9 @@ def learning_curves(groups: dict[str, list[Result]], partial: dict[str, list[Res
     figure = Figure(figsize=(7, 3.4 + 1.5 * rows), layout="constrained")
     grid = figure.add_gridspec(1 + rows, columns, height_ratios=[2.4, *[1] * rows])
     main = figure.add_subplot(grid[0, :])
-    for position, (name, number) in enumerate(looks(names).items()):
+    for position, (name, number) in enumerate(style_numbers(names).items()):
         panel = figure.add_subplot(grid[1 + position // columns, position % columns], sharex=main, sharey=main)
-        group, unfinished, colour = groups.get(name, []), partial.get(name, []), look(number)["color"]
+        group, unfinished, colour = groups.get(name, []), partial.get(name, []), line_style(number)["color"]
         for result in unfinished:
             panel.plot(AXES[axis](result), result.returns[mode], color=colour, linestyle=":", linewidth=1)
         for result in group:
@@ -120,16 +120,16 @@ def learning_curves(groups: dict[str, list[Result]], partial: dict[str, list[Res
             shared = [*zip(group, shared_evaluations(group), strict=True)]
             x = np.median([AXES[axis](result)[at] for result, at in shared], axis=0)
             bands = band(np.array([result.returns[mode][at] for result, at in shared]))
-            draw_band(main, x, bands, number, linewidth=2, label=shown(f"{name} (n = {len(group)})"))
+            draw_band(main, x, bands, number, linewidth=2, label=plot_text(f"{name} (n = {len(group)})"))
             panel.plot(x, bands[0], color="black", linewidth=1.2)
         seeds = "1 seed" if len(group) == 1 else f"{len(group)} seeds"
         title = f"{name}, {seeds}" + (f", {len(unfinished)} unfinished" if unfinished else "")
-        panel.set_title(shown(title, 90 // columns), fontsize="small")
+        panel.set_title(plot_text(title, 90 // columns), fontsize="small")
         panel.tick_params(labelsize="x-small", labelleft=position % columns == 0, labelbottom=position + columns >= len(names))
         panel.xaxis.set_major_locator(MaxNLocator(5))
     main.set_ylabel(f"return, {mode} policy")
     if groups:
-        main.legend(fontsize="small", title=meaning(groups), title_fontsize="small")
+        main.legend(fontsize="small", title=band_caption(groups), title_fontsize="small")
     figure.supxlabel(axis, fontsize="medium")
     return figure
 
@@ -138,19 +138,19 @@ def final_returns(groups: dict[str, list[Result]], mode: str, step: str) -> Figu
     """:return: The return of each run at the step of comparison, with the interquartile mean and its interval."""
     figure = Figure(figsize=(7, 0.8 + 0.45 * len(groups)), layout="constrained")
     plot = figure.subplots()
-    for row, (name, number) in enumerate(looks(groups).items()):
+    for row, (name, number) in enumerate(style_numbers(groups).items()):
         group = groups[name]
         final = [result.final(mode) for result in group]
         value, low, high = band(np.array(final))
         spread = np.linspace(-0.16, 0.16, len(final)) if len(final) > 1 else [0.0]
-        marker, colour = MARKERS[number % len(MARKERS)], look(number)["color"]
+        marker, colour = MARKERS[number % len(MARKERS)], line_style(number)["color"]
         plot.scatter(final, np.add(row, spread), s=14, color=colour, marker=marker, alpha=0.7)
         plot.plot([low, high], [row + 0.3] * 2, color="0.3", linewidth=1.5)
         plot.plot([value], [row + 0.3], "d", color="0.1", markersize=5)
-    plot.set_yticks(range(len(groups)), [shown(f"{name} (n = {len(group)})", 45) for name, group in groups.items()])
+    plot.set_yticks(range(len(groups)), [plot_text(f"{name} (n = {len(group)})", 45) for name, group in groups.items()])
     plot.invert_yaxis()
     plot.set_xlabel(f"return at step {step}, {mode} policy")
-    figure.suptitle(f"points: seeds; diamond and bar: {meaning(groups)}", fontsize="small")
+    figure.suptitle(f"points: seeds; diamond and bar: {band_caption(groups)}", fontsize="small")
     return figure
 
 
@@ -169,21 +169,21 @@ def sensitivity(groups: dict[str, list[Result]], mode: str, key: str, step: str)
     values = [group[0].run.varied[key] for line in lines.values() for group in line]
     texts = list(dict.fromkeys(map(json.dumps, values)))
     are_numbers = all(type(value) in (int, float) and abs(value) < float("inf") for value in values)
-    for name, number in looks(lines).items():
+    for name, number in style_numbers(lines).items():
         line = lines[name]
         points = [group[0].run.varied[key] for group in line]
         x = np.array(points if are_numbers else [texts.index(json.dumps(value)) for value in points], float)
         finals = [[result.final(mode) for result in group] for group in line]
         for at, final in zip(x, finals, strict=True):
-            plot.scatter([at] * len(final), final, s=8, color=look(number)["color"], alpha=0.5)
+            plot.scatter([at] * len(final), final, s=8, color=line_style(number)["color"], alpha=0.5)
         order = np.argsort(x)
         bands = np.array([band(np.array(final)) for final in finals])[order].T
-        draw_band(plot, x[order], tuple(bands), number, marker=MARKERS[number % len(MARKERS)], label=shown(name))
+        draw_band(plot, x[order], tuple(bands), number, marker=MARKERS[number % len(MARKERS)], label=plot_text(name))
     if are_numbers and min(values) > 0 and max(values) >= 10 * min(values):
         plot.set_xscale("log")
     if not are_numbers:
-        plot.set_xticks(range(len(texts)), [shown(text, 80 // len(texts) + 4) for text in texts], fontsize="small")
-    plot.set_xlabel(shown(key))
+        plot.set_xticks(range(len(texts)), [plot_text(text, 80 // len(texts) + 4) for text in texts], fontsize="small")
+    plot.set_xlabel(plot_text(key))
     plot.set_ylabel(f"return at step {step}, {mode} policy")
     plot.legend(fontsize="small")
     return figure
@@ -202,14 +202,14 @@ def return_against_strength(panels: dict[str, tuple[str, tuple[float, ...], dict
     plots = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for plot in plots.flat[len(panels) :]:
         plot.set_visible(False)
-    numbers = looks(dict.fromkeys(name for _, _, algorithms in panels.values() for name in algorithms))
+    numbers = style_numbers(dict.fromkeys(name for _, _, algorithms in panels.values() for name in algorithms))
     for (name, (unit, strengths, algorithms)), plot in zip(panels.items(), plots.flat, strict=False):
         for algorithm, returns in algorithms.items():
             number = numbers[algorithm]
-            plot.plot(strengths, returns.T, color=look(number)["color"], linewidth=0.5, alpha=0.4)
+            plot.plot(strengths, returns.T, color=line_style(number)["color"], linewidth=0.5, alpha=0.4)
             style = {"linewidth": 1.8, "marker": MARKERS[number % len(MARKERS)], "markersize": 4}
-            draw_band(plot, strengths, band(returns), number, label=shown(f"{algorithm} (n = {len(returns)})"), **style)
-        plot.set_title(shown(name.replace("_", " ")), fontsize="small")
+            draw_band(plot, strengths, band(returns), number, label=plot_text(f"{algorithm} (n = {len(returns)})"), **style)
+        plot.set_title(plot_text(name.replace("_", " ")), fontsize="small")
         plot.set_xlabel("\n".join(textwrap.wrap(unit, 36)), fontsize="x-small")
         plot.tick_params(labelsize="x-small")
     figure.supylabel("return, deterministic policy", fontsize="medium")
@@ -221,7 +221,7 @@ def return_against_strength(panels: dict[str, tuple[str, tuple[float, ...], dict
 def save(figure: Figure, path: Path) -> str:
     """Write a figure as PNG and SVG to a path without extension, and return the SVG for a page."""
     with matplotlib.rc_context({"svg.hashsalt": path.name, "svg.fonttype": "path"}):
-        dpi = min(110, MOST_PIXELS / max(figure.get_size_inches()))
+        dpi = min(110, MAX_PIXELS / max(figure.get_size_inches()))
         figure.savefig(path.with_name(f"{path.name}.png"), dpi=dpi)
         figure.savefig(path.with_name(f"{path.name}.svg"), metadata={"Date": None})
     svg = path.with_name(f"{path.name}.svg").read_text(encoding="utf-8")

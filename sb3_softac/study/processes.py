@@ -1,7 +1,7 @@
 """
 Runs of a study in processes of their own, on this machine or on a Ray cluster, with their progress.
 
-A process gets the declaration as it was when the study was started, whatever becomes of the file meanwhile.
+Each process receives the declaration as it was when the study was started, even if the file has changed since.
 """
 
 import os
@@ -114,7 +114,7 @@ class LocalProcesses:
                 process.communicate(pickle.dumps((self.study, run)))
             if process.returncode == 0 and self.study.result_of(run).exists():
                 return
-            reason = failure_reason(self.study, run) or end_of_process(process.returncode)
+            reason = failure_reason(self.study, run) or exit_reason(process.returncode)
             if reason is None:
                 output = log.read_bytes()[start:].decode(errors="replace").strip().splitlines()
                 last = f"its last output: {output[-1]}" if output else "no output"
@@ -135,7 +135,7 @@ class LocalProcesses:
             process.wait()
 
 
-def end_of_process(code: int) -> str | None:
+def exit_reason(code: int) -> str | None:
     """:return: How a process with this exit code (negative for a signal) ended, if a signal ended it."""
     if code in INTERRUPTED:
         return f"interrupted by {INTERRUPTED[code]}; the same command continues it"

@@ -131,7 +131,7 @@ def comparison(groups: Groups, compared: Groups) -> str:
 
 def not_finite(groups: Groups, mode: str) -> str:
     names = ", ".join(one.run.id for group in groups.values() for one in group if not np.isfinite(one.returns[mode]).all())
-    return f"Some returns are not finite, and the means and intervals with them are missing: {names}." if names else ""
+    return f"Some returns are not finite, so there are no means and intervals of: {names}." if names else ""
 
 
 def robustness_section(study: Study, results: list[Result], env: str, folder: Path) -> Section:

@@ -29,10 +29,10 @@ from sb3_softac.study.perturbed_evaluation import (
     Returns,
     check_sweeps,
     common_sweeps,
+    default_name,
     default_sweeps,
     digest_of,
     evaluate,
-    label_of,
     read_rows,
     write_sweeps,
 )
@@ -81,7 +81,7 @@ def sweeps_of_command(perturbations: list[list[str]]) -> tuple[PerturbationSweep
     for perturbation, *words in perturbations:
         pairs = sorted(word.split("=", 1) for word in words if "=" in word)
         options = {key: number_or_text(value) for key, value in pairs}
-        name = label_of(perturbation, options)
+        name = default_name(perturbation, options)
         if name in content:
             raise StudyError(f"--perturbation {name} is given twice")
         strengths = [word for word in words if "=" not in word]

@@ -17,11 +17,11 @@ from sb3_softac.study.declaration import PerturbationSweep, Robustness, Run, Stu
 
 MODES = ("deterministic", "stochastic")
 MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
-MOST_RUNS = 100_000
-MOST_VALUES = 100_000
-MOST_THREADS = 1024
-LARGEST = 2**63 - 1
-LARGEST_SEED = 2**32 - 1  # NumPy accepts no larger one
+MAX_RUNS = 100_000
+MAX_VALUES = 100_000
+MAX_THREADS = 1024
+MAX_INT = 2**63 - 1
+MAX_SEED = 2**32 - 1  # NumPy accepts no larger one
 
 
 class ZooLoader(yaml.SafeLoader):
@@ -61,7 +61,9 @@ class StrictLoader(ZooLoader):
         except (StudyError, yaml.YAMLError, RecursionError):
             raise
         except Exception as error:  # a date of a 13th month, `!!int x`
-            raise StudyError(f"{line}{node.value!r} is no {node.tag.rpartition(':')[2]}: write it in quotes") from error
+            raise StudyError(
+                f"{line}{node.value!r} is not a valid {node.tag.rpartition(':')[2]}: write it in quotes"
+            ) from error
         if reason := _not_storable(value):
             raise StudyError(f"{line}{reason}")
         return value
@@ -72,7 +74,7 @@ def _not_storable(value: Any) -> str | None:
         return f"{value!r} is a {type(value).__name__}, which a study cannot store: write it in quotes"
     if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
         return f"{value!r} contains a character that cannot be written to a file"
-    if isinstance(value, int) and abs(value) > LARGEST:
+    if isinstance(value, int) and abs(value) > MAX_INT:
         return "whole numbers may have at most 64 bits"
     return "NaN is not a number: leave it out" if isinstance(value, float) and math.isnan(value) else None
 
@@ -81,8 +83,8 @@ def _parse(text: str) -> Any:
     try:
         content = yaml.load(text, StrictLoader)
         # Aliases can make a short file as large as they like
-        if next(itertools.islice(json.JSONEncoder().iterencode(content), MOST_VALUES, None), None) is not None:
-            raise StudyError(f"the file has more than {MOST_VALUES} values")
+        if next(itertools.islice(json.JSONEncoder().iterencode(content), MAX_VALUES, None), None) is not None:
+            raise StudyError(f"the file has more than {MAX_VALUES} values")
     except yaml.YAMLError as error:
         raise StudyError(f"the file cannot be read as YAML: {error}") from error
     except RecursionError as error:
@@ -137,20 +139,20 @@ def named(readers: dict[str, Reader]) -> Reader:
     return read
 
 
-def whole(most: int = LARGEST) -> Reader:
+def integer(most: int = MAX_INT) -> Reader:
     """A whole number of at least 1, which may be written as 1e6."""
 
     def read(value: Any, name: str) -> int:
-        number = _whole(value)
+        number = _integer(value)
         if number is None or not 1 <= number <= most:
-            limit = "" if most == LARGEST else f" and at most {most}"
+            limit = "" if most == MAX_INT else f" and at most {most}"
             raise StudyError(f"{name} must be a whole number of at least 1{limit}, got {value!r}")
         return number
 
     return read
 
 
-def _whole(value: Any) -> int | None:
+def _integer(value: Any) -> int | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
@@ -158,7 +160,7 @@ def _whole(value: Any) -> int | None:
 
 def string(value: Any, name: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise StudyError(f"{name} must be a text that is not empty, got {value!r}")
+        raise StudyError(f"{name} must be a non-empty text, got {value!r}")
     return value
 
 
@@ -167,15 +169,14 @@ def folder(value: Any, name: str) -> str:
 
 
 def seeds(value: Any, name: str) -> Sequence[int]:
-    count = _whole(value)
-    if count is not None and 1 <= count <= LARGEST_SEED:
+    count = _integer(value)
+    if count is not None and 1 <= count <= MAX_SEED:
         return range(count)
-    listed = [_whole(seed) for seed in value] if isinstance(value, list) else []
-    found = [seed for seed in listed if seed is not None and 0 <= seed <= LARGEST_SEED]
+    listed = [_integer(seed) for seed in value] if isinstance(value, list) else []
+    found = [seed for seed in listed if seed is not None and 0 <= seed <= MAX_SEED]
     if not found or len(found) < len(listed):
         raise StudyError(
-            f"{name} must be the number of seeds (0, 1, ... are used) or a list of seeds from 0 to {LARGEST_SEED}, got "
-            f"{value!r}"
+            f"{name} must be the number of seeds (0, 1, ... are used) or a list of seeds from 0 to {MAX_SEED}, got {value!r}"
         )
     return found
 
@@ -238,16 +239,16 @@ def _number(value: Any) -> float | None:
         return None
 
 
-EVALUATION = {"every": whole(), "episodes": whole(), "modes": modes}
-ROBUSTNESS = {"perturbations": read_sweeps, "episodes": whole()}
-SHARED = {"n_timesteps": whole(), "hyperparams": any_table, "evaluation": table(EVALUATION), "robustness": table(ROBUSTNESS)}
+EVALUATION = {"every": integer(), "episodes": integer(), "modes": modes}
+ROBUSTNESS = {"perturbations": read_sweeps, "episodes": integer()}
+SHARED = {"n_timesteps": integer(), "hyperparams": any_table, "evaluation": table(EVALUATION), "robustness": table(ROBUSTNESS)}
 ENVIRONMENT = {**SHARED, "env_kwargs": any_table}
-ALGORITHM = {"algo": string, "hyperparams": any_table, "config": string, "n_timesteps": whole(), "seeds": seeds}
+ALGORITHM = {"algo": string, "hyperparams": any_table, "config": string, "n_timesteps": integer(), "seeds": seeds}
 FILE = {
     **SHARED,
     **{"algorithms": named(ALGORITHM), "environments": named(ENVIRONMENT), "seeds": seeds, "grid": grid},
     **{"output": folder, "results": folder, "gym_packages": modules},
-    **{"threads": whole(MOST_THREADS), "checkpoint_every": whole()},
+    **{"threads": integer(MAX_THREADS), "checkpoint_every": integer()},
 }  # fmt: skip
 
 
@@ -283,14 +284,14 @@ def _study(path: Path, text: str, content: dict[str, Any]) -> Study:
     results = folder / content["results"] if "results" in content else output / "results"
     for what, chosen in (("output", output), ("results", results)):
         if chosen.resolve() == path.resolve():
-            raise StudyError(f"{what} would be a folder in the place of the file itself: set another `{what}`")
+            raise StudyError(f"{what} would be a folder at the path of this file: set another `{what}`")
     runs: dict[str, Run] = {}
-    for run in itertools.islice(_runs(content), MOST_RUNS + 1):
+    for run in itertools.islice(_runs(content), MAX_RUNS + 1):
         if run.id in runs:
             raise StudyError(f"two runs would share the folder {run.id}: seeds, names and values of the grid must differ")
         runs[run.id] = run
-    if len(runs) > MOST_RUNS:
-        raise StudyError(f"seeds, grid, algorithms and environments make more than {MOST_RUNS} runs: split the study")
+    if len(runs) > MAX_RUNS:
+        raise StudyError(f"seeds, grid, algorithms and environments make more than {MAX_RUNS} runs: split the study")
     robustness = {}
     for env, of_env in content["environments"].items():
         if "robustness" in content or "robustness" in of_env:

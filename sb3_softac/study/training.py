@@ -43,8 +43,8 @@ CHECKPOINTS = "checkpoints"
 
 class Recorder(CallbackList):
     """
-    Evaluates at regular intervals without an effect on the random numbers of the training, so that a run is the same however
-    often and in whatever way it is evaluated. Measures the time of training alone, and writes the number of steps to a file.
+    Evaluates at regular intervals and restores the random number generators afterwards, so that evaluations do not change the
+    training. Measures the time of training alone, and writes the number of steps to a file.
 
     :param every: Calls between two evaluations.
     :param evaluations: Evaluate each time they are called.
@@ -171,7 +171,7 @@ def work(study: Study, run: Run) -> None:
             if change := changed_settings(study, run):
                 raise StudyError(f"{run.id} was started with a different declaration ({change})")
             if not is_finished(study, run):
-                with _exits_as_errors():
+                with _exit_as_error():
                     train(study, run)
         except Exception as error:
             write_failure(study, run, f"{reason_of(error)}\n\n{traceback_of(error)}")
@@ -179,8 +179,8 @@ def work(study: Study, run: Run) -> None:
 
 
 @contextmanager
-def _exits_as_errors() -> Iterator[None]:
-    """Turn the end of the process by code of the user into an error; the end after a checkpoint on a signal is none."""
+def _exit_as_error() -> Iterator[None]:
+    """Turn an exit that the user's code asks for into an error, but not the exit after a checkpoint on a signal."""
     try:
         yield
     except SystemExit as error:
@@ -192,7 +192,7 @@ def _exits_as_errors() -> Iterator[None]:
 def train(study: Study, run: Run) -> None:
     """Train, evaluate and save a run that is not finished."""
     if study.result_of(run).is_dir():
-        raise StudyError(f"{study.result_of(run)} is a folder, in the place of the result: remove it")
+        raise StudyError(f"{study.result_of(run)} is a folder where the result file belongs: remove it")
     with replacing(study.declaration_of(run)) as file:
         file.write(run.as_json().encode())
     for name in (EVERY, RUN_FOLDER):  # the study keeps checkpoints itself

@@ -4,22 +4,19 @@ import dataclasses
 import functools
 import importlib
 import json
+import runpy
 import sys
 import textwrap
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import yaml
 
 from sb3_softac.study.declaration import Run, Study, StudyError
 from sb3_softac.study.study_file import MODULE, ZooLoader
-
-PYTHON_CONFIG = "sb3_softac_study_config_{}"
-_loaded: dict[str, ModuleType] = {}  # hyperparameter files in Python that this process has run, by path
 
 
 def import_user_code(study: Study) -> None:
@@ -56,8 +53,8 @@ def import_user_module(name: str) -> None:
 
 def _user_frames(error: BaseException) -> list[traceback.FrameSummary]:
     """:return: The traceback without this file and the machinery of imports."""
-    hidden = ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>", importlib.__file__, __file__)
-    return [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename not in hidden]
+    frames = traceback.extract_tb(error.__traceback__)
+    return [frame for frame in frames if not frame.filename.startswith(("<frozen ", importlib.__file__, __file__))]
 
 
 def traceback_of(error: BaseException) -> str:
@@ -79,23 +76,20 @@ def _is_yaml(config: str) -> bool:
     return config.endswith((".yml", ".yaml"))
 
 
-def _python_config(study: Study, config: str) -> ModuleType:
-    """:return: The module of a hyperparameter file in Python, run once per process."""
-    if not config.endswith(".py"):
-        if not MODULE.fullmatch(config):
-            raise StudyError(f"config: {config} is neither a file (.yml, .yaml or .py) nor the name of a module")
-        with _located_errors(f"config: {config} is neither a file (.yml, .yaml or .py) nor a module that can be imported"):
-            return importlib.import_module(config)
-    path = (study.folder / config).resolve()
-    if str(path) not in _loaded:
-        module = ModuleType(PYTHON_CONFIG.format(len(_loaded)))
-        module.__file__ = str(path)
+def _python_config(study: Study, config: str) -> dict[str, Any]:
+    """:return: The names that a hyperparameter file or module in Python defines."""
+    if config.endswith(".py"):
         with _located_errors(f"config: {config} cannot be run"):
-            code = compile(path.read_bytes(), str(path), "exec")
-            sys.modules[module.__name__] = module  # classes that are defined there can be pickled within this process
-            exec(code, module.__dict__)
-        _loaded[str(path)] = module
-    return _loaded[str(path)]
+            return _run_once((study.folder / config).resolve())
+    if not MODULE.fullmatch(config):
+        raise StudyError(f"config: {config} is neither a file (.yml, .yaml or .py) nor the name of a module")
+    with _located_errors(f"config: {config} is neither a file (.yml, .yaml or .py) nor a module that can be imported"):
+        return vars(importlib.import_module(config))
+
+
+@functools.cache
+def _run_once(path: Path) -> dict[str, Any]:
+    return runpy.run_path(str(path))
 
 
 def with_defaults(study: Study, run: Run) -> Run:
@@ -138,12 +132,12 @@ def _entry(study: Study, run: Run) -> dict[str, Any]:
 def _config_of(study: Study, run: Run) -> tuple[str, Any]:
     """:return: Path or name of the hyperparameter file of a run, and its content."""
     if run.config is not None and not _is_yaml(run.config):
-        module = _python_config(study, run.config)
-        if not hasattr(module, "hyperparams"):
+        names = _python_config(study, run.config)
+        if "hyperparams" not in names:
             raise StudyError(
                 f"config: {run.config} has no `hyperparams`, a table with the hyperparameters of each environment"
             )
-        return run.config, module.hyperparams
+        return run.config, names["hyperparams"]
     path = _yaml_config(study, run)
     name = run.config or str(path)
     if not path.is_file():

@@ -8,7 +8,7 @@ import yaml
 
 from sb3_softac.study import Study, StudyError, read_study, study_file
 from sb3_softac.study.__main__ import main
-from sb3_softac.study.declaration import LONGEST_NAME, slug
+from sb3_softac.study.declaration import MAX_NAME_BYTES, slug
 from sb3_softac.study.validation import check_names
 
 VALID = {
@@ -297,4 +297,4 @@ def test_tables_may_share_their_keys(tmp_path):
 
 def test_long_names_make_folders():
     names = {slug("x" * 1000), slug("x" * 999 + "y"), slug("é" * 1000)}
-    assert len(names) == 3 and all(len(name.encode()) <= LONGEST_NAME for name in names)
+    assert len(names) == 3 and all(len(name.encode()) <= MAX_NAME_BYTES for name in names)

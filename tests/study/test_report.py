@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sb3_softac.study import read_study
-from sb3_softac.study.plots import looks
+from sb3_softac.study.plots import style_numbers
 from sb3_softac.study.report import write_report
 from sb3_softac.study.results import read_results
 
@@ -142,6 +142,6 @@ def test_names_are_escaped(tmp_path):
 
 
 def test_an_algorithm_looks_the_same_in_all_figures():
-    alone, among_variants = looks(["SQL"]), looks(["a variant", "SoftAC_v1", "SQL", "another"])
+    alone, among_variants = style_numbers(["SQL"]), style_numbers(["a variant", "SoftAC_v1", "SQL", "another"])
     assert alone["SQL"] == among_variants["SQL"] and len(set(among_variants.values())) == 4
-    assert len(looks(map(str, range(20)))) == 20
+    assert len(style_numbers(map(str, range(20)))) == 20

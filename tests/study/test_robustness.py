@@ -14,7 +14,7 @@ from sb3_softac.robustness import ObservationNoise, Parameter
 from sb3_softac.study import StudyError, perturbed_evaluation, read_study
 from sb3_softac.study.__main__ import main
 from sb3_softac.study.perturbed_evaluation import (
-    MOST_ENVS,
+    MAX_ENVS,
     SEED,
     Condition,
     curves,
@@ -187,7 +187,7 @@ def test_many_episodes(trained):
     (run,) = trained.runs
     model = load_trained(trained.folder_of(run) / "zoo", run.algo, run.env)
     line = sweeps_of(trained, run.env)[0]
-    assert len(perturbed_evaluation.returns_of(model, line, 0.3, MOST_ENVS + 2)) == MOST_ENVS + 2
+    assert len(perturbed_evaluation.returns_of(model, line, 0.3, MAX_ENVS + 2)) == MAX_ENVS + 2
 
 
 def test_wrappers_and_statistics_of_the_training(tmp_path):

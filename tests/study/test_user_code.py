@@ -67,7 +67,7 @@ def _as_before(monkeypatch):
     """What the tests import and register is gone afterwards."""
     before, modules = dict(gym.registry), set(sys.modules)
     monkeypatch.setattr(sys, "path", sys.path.copy())
-    monkeypatch.setattr(user_code, "_loaded", {})
+    user_code._run_once.cache_clear()
     yield
     gym.registry.clear()
     gym.registry.update(before)
@@ -231,7 +231,7 @@ def test_hyperparameter_files_are_read_once(tmp_path, name):
     check_names(study)
     study = freeze(study)
     (tmp_path / name).write_text(content.replace("0.5", "0.75"))
-    user_code._loaded.clear()
+    user_code._run_once.cache_clear()
     work(study, study.runs[0])
     with np.load(study.result_of(study.runs[0])) as data:
         assert '"gamma": 0.5' in str(data["declaration"])
