@@ -223,6 +223,7 @@ def save(figure: Figure, path: Path) -> str:
     with matplotlib.rc_context({"svg.hashsalt": path.name, "svg.fonttype": "path"}):
         dpi = min(110, MAX_PIXELS / max(figure.get_size_inches()))
         figure.savefig(path.with_name(f"{path.name}.png"), dpi=dpi)
+        figure.set_layout_engine("none")  # keep this layout: computing it takes most of the time
         figure.savefig(path.with_name(f"{path.name}.svg"), metadata={"Date": None})
     svg = path.with_name(f"{path.name}.svg").read_text(encoding="utf-8")
     return svg[svg.index("<svg") :]

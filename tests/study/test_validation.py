@@ -1,0 +1,99 @@
+"""Names, perturbations and changes that are noticed before a run starts."""
+
+import sys
+
+import gymnasium as gym
+import pytest
+
+from sb3_softac.study import StudyError, read_study
+from sb3_softac.study.__main__ import main
+from sb3_softac.study.perturbed_evaluation import default_sweeps, sweeps_of
+from sb3_softac.study.validation import check_names, check_unchanged
+from tests.study.small import declare, declared
+from tests.study.test_robustness_command import Board, registered  # noqa: F401
+
+
+def perturbed(**sweeps):
+    return {"robustness": {"perturbations": sweeps}}
+
+
+REFUSED = [
+    ({"algorithms": ["softac"]}, "RL Zoo has no algorithm 'softac', did you mean 'softac_v1'"),
+    ({"environments": ["Pendulm-v1"]}, "Unknown environment 'Pendulm-v1', did you mean 'Pendulum-v1'"),
+    ({"hyperparams": {"ent_coeff": 1}}, "softac_v1 has no hyperparameter 'ent_coeff', did you mean 'ent_coef'"),
+    ({"algorithms": {"sac": {"config": "none.yml"}}}, "the hyperparameter file none.yml does not exist"),
+    ({"environments": {"Pendulum-v1": {"env_kwargs": {"weight": 2}}}}, "Pendulum-v1 cannot be created: TypeError"),
+    *(
+        ({"hyperparams": {name: 1}}, f"{name} is not allowed here")
+        for name in ("n_timesteps", "env_kwargs", "seed", "device", "verbose")
+    ),
+    (perturbed(push=[10]), "push for Pendulum-v1: Push needs a MuJoCo environment"),
+    (perturbed(action_noise=[0.1, -0.1]), "The strength of ActionNoise must be a number of at least 0"),
+    (perturbed(action_noise=["nan"]), "got nan"),
+    (perturbed(action_noise=["9" * 400]), "got inf"),
+    (perturbed(delayed_actions=[0.5]), "whole number"),
+    (perturbed(parameter={"name": "gravity", "strengths": [2]}), "no parameter 'gravity'; it has g, m, l"),
+    (perturbed(parameter={"name": ["g"], "strengths": [2]}), "has no parameter ['g']"),
+    (perturbed(parameter={"name": "screen_dim", "strengths": [2]}), "it made no difference in a trial of 1000 steps"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED)
+def test_refused_before_anything_is_trained(tmp_path, capsys, changes, message):
+    assert main(["run", str(declare(tmp_path, **changes))]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_all_algorithms_and_options_of_the_zoo(tmp_path):
+    algorithms = ["softac_v1", "sql", "discretesac", "sac", "td3", "ddpg", "ppo", "dqn", "qrdqn", "tqc"]
+    check_names(declared(tmp_path, algorithms=algorithms, hyperparams={"normalize": True, "n_envs": 2}))
+
+
+def test_all_perturbations_that_apply(tmp_path):
+    study = declared(tmp_path, robustness={"episodes": 7})
+    check_names(study)
+    assert sweeps_of(study, "Pendulum-v1") == default_sweeps("Pendulum-v1", {})
+    names = {
+        env: [sweep.name for sweep in default_sweeps(env, {})]
+        for env in ("Pendulum-v1", "CartPole-v1", "Hopper-v4", "MultiGoal-v0")
+    }
+    signals = ["action_noise", "observation_noise", "dropped_actions", "delayed_actions"]
+    assert names["Pendulum-v1"] == [*signals, "parameter g", "parameter m", "parameter l"]
+    assert names["CartPole-v1"][:3] == ["observation_noise", "dropped_actions", "parameter gravity"]
+    assert names["Hopper-v4"] == [*signals, "push", "mass", "friction", "gravity", "damping"]
+    assert names["MultiGoal-v0"] == [*signals, "moved_goals", "obstacle"]
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("kind", Board.spaces_by_kind)
+def test_no_perturbation_applies(tmp_path, capsys, kind):
+    path = declare(tmp_path, algorithms=["discretesac"], environments=[f"{kind}-v0"], robustness={})
+    assert main(["run", str(path)]) == 2
+    assert f"none of the default perturbations applies to {kind}-v0. Name one" in capsys.readouterr().err
+
+
+def test_an_environment_that_only_the_zoo_registers(tmp_path, monkeypatch):
+    """Whoever asks for it first, such as a report."""
+    for name in [name for name in gym.registry if "NoVel" in name]:
+        monkeypatch.delitem(gym.registry, name)
+    monkeypatch.delitem(sys.modules, "rl_zoo3.import_envs", raising=False)
+    study = declared(tmp_path, environments=["PendulumNoVel-v1"], robustness={})
+    assert "parameter g" in [sweep.name for sweep in sweeps_of(study, "PendulumNoVel-v1")]
+    check_names(study)
+
+
+def test_a_changed_declaration(tmp_path, capsys):
+    study = declared(tmp_path, seeds=2)
+    check_unchanged(study)
+    written = study.declaration_of(study.runs[1])
+    written.parent.mkdir(parents=True)
+    written.write_text(study.runs[1].as_json())
+    check_unchanged(study)
+    check_unchanged(declared(tmp_path, seeds=4, algorithms=["softac_v1", "sac"]))  # additions change no run
+    path = declare(tmp_path, seeds=2, n_timesteps=2000)
+    with pytest.raises(StudyError, match=r"for example softac_v1/Pendulum-v1/1 \(n_timesteps: 300 -> 2000\)"):
+        check_unchanged(read_study(path))
+    assert main(["run", str(path)]) == 2
+    written.write_text('{"algo": ')
+    assert main(["run", str(path)]) == 2
+    assert "remove the folder" in capsys.readouterr().err
