@@ -1,64 +1,21 @@
 """``python -m sb3_softac.zoo robustness`` on folders as RL Zoo leaves them, good and bad."""
 
 import csv
+import subprocess
 import sys
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import yaml
-from gymnasium import spaces
 from stable_baselines3 import PPO
 
-from sb3_softac.study import StudyError, perturbed_evaluation, plots, read_study, robustness_command
-from sb3_softac.study.__main__ import main as study_main
-from sb3_softac.study.perturbed_evaluation import Condition, read_rows, sweeps_of
-from sb3_softac.study.robustness_command import sweeps_of_command
-from sb3_softac.study.validation import check_names
-from sb3_softac.zoo.trained import load_trained
-from tests.study.test_run import declare, few
+from sb3_softac.study import plots, robustness_command
+from sb3_softac.study.perturbed_evaluation import Condition, evaluate_run, read_rows
+from sb3_softac.study.robustness_command import parse, sources, sweeps_of_command
+from tests.study.small import ENVIRONMENT
 
 PENDULUM = "Pendulum-v1"
-
-
-class Board(gym.Env):
-    """Nothing of it can be perturbed by default: masked actions, observations that are no Box."""
-
-    action_space = spaces.Discrete(2)
-    spaces_by_kind = {
-        "masked": spaces.Discrete(3),
-        "dict": spaces.Dict({"a": spaces.Box(-1.0, 1.0, (1,), np.float32)}),
-        "multi": spaces.MultiDiscrete([2, 3]),
-    }
-    wage = 1.0
-
-    def __init__(self, kind="masked"):
-        self.observation_space = self.spaces_by_kind[kind]
-
-    def action_masks(self):
-        return np.array([True, True])
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.observation_space.seed(0)
-        return self.observation_space.sample(), {}
-
-    def step(self, action):
-        return self.observation_space.sample(), float(action) * self.wage, self.np_random.random() < 0.3, False, {}
-
-
-@pytest.fixture(autouse=True)
-def registered():
-    """Environments with a namespace, and one that nothing perturbs."""
-    added = ["Own/Pendulum-v1", *(f"{kind}-v0" for kind in Board.spaces_by_kind)]
-    gym.register(added[0], entry_point="gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=20)
-    for kind, name in zip(Board.spaces_by_kind, added[1:], strict=True):
-        gym.register(name, entry_point=Board, max_episode_steps=9, kwargs={"kind": kind})
-    yield
-    for name in added:
-        del gym.registry[name]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +32,7 @@ def save(model, folder, env=PENDULUM, **arguments):
 
 
 @pytest.fixture
-def typed(tmp_path, monkeypatch, capsys):
+def command(tmp_path, monkeypatch, capsys):
     """Runs the command; returns its exit code or message, what it printed, and its messages."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plots, "save", lambda figure, path: "")  # pictures take long, and are looked at elsewhere
@@ -96,14 +53,29 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-def test_folders_without_a_model_are_skipped_and_named(model, tmp_path, typed):
+def test_runs_are_found_where_the_zoo_puts_them(tmp_path):
+    for name in ("sac/Pendulum-v1_1", "sac/Pendulum-v1_12", "sac/Pendulum-v10_1", "td3/Pendulum-v1_1", "ppo/Pendulum-v1_1"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "Pendulum-v1.zip").touch()
+    (tmp_path / "td3/Pendulum-v1_1/Pendulum-v1").mkdir()
+    (tmp_path / "td3/Pendulum-v1_1/Pendulum-v1/args.yml").write_text("algo: td3")
+    (tmp_path / "sac/Pendulum-v1_best").mkdir()
+    found = sources(parse(["--algo", "sac", "td3", "--env", "Pendulum-v1", "-f", str(tmp_path)]))
+    assert [(source.name, str(source.folder.relative_to(tmp_path))) for source in found] == [
+        ("SAC", "sac/Pendulum-v1_1"),
+        ("SAC", "sac/Pendulum-v1_12"),
+        ("TD3", "td3/Pendulum-v1_1"),
+    ]
+
+
+def test_folders_without_a_model_are_skipped_and_named(model, tmp_path, command):
     folder = tmp_path / "logs" / "ppo"
     save(model, folder / f"{PENDULUM}_2")
     save(model, folder / f"{PENDULUM}_10_{'0' * 8}-1111-2222-3333-{'4' * 12}")  # with --uuid
     (folder / f"{PENDULUM}_1").mkdir()  # of an optimization
     save(model, folder / f"{PENDULUM}_3")
     (folder / f"{PENDULUM}_3" / f"{PENDULUM}.zip").unlink()  # killed
-    code, _, err = typed("-p", "action_noise", "0.5", "--algo", "ppo", "ppo")
+    code, _, err = command("-p", "action_noise", "0.5", "--algo", "ppo", "ppo")
     assert code == 0
     assert [line for line in err.splitlines() if "skipped" in line] == [
         f"skipped: logs/ppo/{PENDULUM}_{k} has no model {PENDULUM}.zip, which RL Zoo writes when a training ends"
@@ -113,46 +85,21 @@ def test_folders_without_a_model_are_skipped_and_named(model, tmp_path, typed):
     assert row["n"] == "2"
 
 
-def test_a_broken_model_does_not_stop_the_others(model, tmp_path, typed):
+def test_a_broken_model_does_not_stop_the_others(model, tmp_path, command):
     for number in (1, 2):
         save(model, tmp_path / "logs" / "ppo" / f"{PENDULUM}_{number}")
     broken = tmp_path / "logs" / "ppo" / f"{PENDULUM}_1" / f"{PENDULUM}.zip"
     broken.write_bytes(broken.read_bytes()[:500])
-    code, out, err = typed("-p", "action_noise", "0.5")
+    code, out, err = command("-p", "action_noise", "0.5")
     assert code == 1 and f"failed: logs/ppo/{PENDULUM}_1: " in err and "robustness.csv" in out
     (tmp_path / "logs" / "ppo" / f"{PENDULUM}_2" / f"{PENDULUM}.zip").unlink()
-    code, _, _ = typed("-p", "action_noise", "0.5")
+    code, _, _ = command("-p", "action_noise", "0.5")
     assert code.startswith("error: No run could be evaluated: logs/ppo")
 
 
-def test_a_killed_process_is_named(monkeypatch, tmp_path):
-    class Pool:
-        def __init__(self, *_):
-            pass
-
-        __enter__ = __exit__ = lambda self, *_: self
-
-        def submit(self, *_):
-            future = Future()
-            future.set_exception(BrokenProcessPool("terminated abruptly"))
-            return future
-
-    monkeypatch.setattr(perturbed_evaluation, "ProcessPoolExecutor", Pool)
-    study = read_study(declare(tmp_path, few() + "robustness: {}"))
-    reasons = set(perturbed_evaluation.evaluate_runs(study, list(study.runs), 2).values())
-    assert reasons == {"a process was killed, perhaps for lack of memory: try again with fewer --jobs"}
-
-
-def test_nothing_has_a_model(tmp_path, typed):
+def test_nothing_has_a_model(tmp_path, command):
     (tmp_path / "logs" / "ppo" / f"{PENDULUM}_1").mkdir(parents=True)
-    assert typed()[0] == f"error: logs/ppo/{PENDULUM}_1 has no model {PENDULUM}.zip, nor has any other folder"
-
-
-def test_a_namespace(model, tmp_path, typed):
-    save(model, tmp_path / "logs" / "ppo" / "Own-Pendulum-v1_1", "Own-Pendulum-v1")
-    code, out, _ = typed("-p", "action_noise", "0.5", env="Own/Pendulum-v1")
-    assert code == 0 and "robustness/Own_Pendulum-v1_robustness.csv" in out
-    assert load_trained(tmp_path / "logs" / "ppo" / "Own-Pendulum-v1_1", "ppo", "Own/Pendulum-v1").env == "Own/Pendulum-v1"
+    assert command()[0] == f"error: logs/ppo/{PENDULUM}_1 has no model {PENDULUM}.zip, nor has any other folder"
 
 
 MODULE = """
@@ -169,32 +116,27 @@ gym.register("Mine-v0", entry_point="gymnasium.envs.classic_control:PendulumEnv"
         ("Mine-v0", (), {"gym_packages": ["mine_of_training"]}),
     ],
 )
-def test_an_environment_of_the_users_own(model, tmp_path, typed, monkeypatch, env, arguments, kept):
+def test_an_environment_of_the_users_own(model, tmp_path, command, monkeypatch, env, arguments, kept):
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("module", "command", "training"):
         (tmp_path / f"mine_of_{name}.py").write_text(MODULE)
     save(model, tmp_path / "logs" / "ppo" / "Mine-v0_1", "Mine-v0", **kept)
     monkeypatch.setitem(gym.registry, "Mine-v0", None)  # taken away at the end
     del gym.registry["Mine-v0"]
-    code, _, err = typed("-p", "action_noise", "0.5", *arguments, env=env)
+    code, _, err = command("-p", "action_noise", "0.5", *arguments, env=env)
     assert code == 0, err
     del gym.registry["Mine-v0"]
-    code, _, _ = typed("-p", "action_noise", "0.5", "--gym-packages", "mine_of_nobody", env=env)
+    code, _, _ = command("-p", "action_noise", "0.5", "--gym-packages", "mine_of_nobody", env=env)
     assert code.startswith("error: mine_of_nobody cannot be imported: ModuleNotFoundError: No module named 'mine_of_nobody'")
 
 
-def test_an_unknown_environment(tmp_path, typed):
-    assert "If a module of your own registers it, give the module with --gym-packages" in typed(env="Unknown-v0")[0]
-    assert "more than one colon" in typed(env="a:b:Unknown-v0")[0]
-
-
-def test_calls_add_to_the_tables(model, tmp_path, typed):
+def test_calls_add_to_the_tables(model, tmp_path, command):
     """Of other perturbations, strengths, numbers of episodes and runs; what is known is not done again."""
     first, second = (tmp_path / "logs" / "ppo" / f"{PENDULUM}_{number}" for number in (1, 2))
     save(model, first)
-    typed("-p", "action_noise", "0.5")
-    typed("-p", "observation_noise", "0.1", "-p", "action_noise", "1.0")
-    typed("-p", "parameter", "2", "name=g", episodes=2)
+    command("-p", "action_noise", "0.5")
+    command("-p", "observation_noise", "0.1", "-p", "action_noise", "1.0")
+    command("-p", "parameter", "2", "name=g", episodes=2)
     (file,) = tmp_path.glob(f"robustness/{PENDULUM}_PPO_*.csv")
     assert {(cell.perturbation, cell.strength, cell.episodes) for cell in read_rows(file)} == {
         *(("none", 0.0, 1), ("action_noise", 0.5, 1), ("action_noise", 1.0, 1), ("observation_noise", 0.1, 1)),
@@ -209,26 +151,26 @@ def test_calls_add_to_the_tables(model, tmp_path, typed):
     before = file.read_text()
     model.policy.action_net.bias.data += 0.1
     save(model, second)
-    typed("-p", "action_noise", "0.5", "--run", second)
+    command("-p", "action_noise", "0.5", "--run", second)
     assert file.read_text() == before  # of another run
-    typed("-p", "action_noise", "0.5")
+    command("-p", "action_noise", "0.5")
     assert len(list(tmp_path.glob(f"robustness/{PENDULUM}_PPO_*.csv"))) == 2
     (row, *_) = table(tmp_path / "robustness" / f"{PENDULUM}_robustness.csv")
     assert row["n"] == "2"
 
 
-def test_a_foreign_table_is_not_overwritten(model, tmp_path, typed):
+def test_a_foreign_table_is_not_overwritten(model, tmp_path, command):
     save(model, tmp_path / "logs" / "ppo" / f"{PENDULUM}_1")
     (tmp_path / "robustness").mkdir()
     file = tmp_path / "robustness" / f"{PENDULUM}_PPO_1.csv"
     file.write_text("a,b\n1,2\n")
-    assert "has no returns under perturbations" in typed("-p", "action_noise", "0.5")[0] + typed()[2]
+    assert "has no returns under perturbations" in command("-p", "action_noise", "0.5")[0] + command()[2]
     assert file.read_text() == "a,b\n1,2\n"
 
 
-def test_it_prints_the_numbers(model, tmp_path, typed):
+def test_it_prints_the_numbers(model, tmp_path, command):
     save(model, tmp_path / "logs" / "ppo" / f"{PENDULUM}_1")
-    _, out, _ = typed("-p", "action_noise", "1e-1", "0.5")
+    _, out, _ = command("-p", "action_noise", "1e-1", "0.5")
     rows = {row["strength"]: row for row in table(tmp_path / "robustness" / f"{PENDULUM}_robustness.csv")}
     assert set(rows) == {"0", "0.1", "0.5"}
     lines = [line.split() for line in out.splitlines() if "action_noise" in line]
@@ -241,66 +183,76 @@ def test_numbers_of_the_command():
     assert noise.strengths == (0.1, 0.5, 0.25, 1.0)
     (push,) = sweeps_of_command([["push", "1e2", "steps=3", "every=1e2", "body=on"]])
     assert push.options == {"body": "on", "every": 100.0, "steps": 3} and push.name == "push on 100.0 3"
-    with pytest.raises(StudyError, match=r"strengths must be a list of distinct numbers .* got \['0.1', '1e-1'\]"):
-        sweeps_of_command([["action_noise", "0.1", "1e-1"]])
+    (mass,) = sweeps_of_command([["mass"]])
+    assert mass.strengths == (0.5, 0.75, 1.25, 1.5, 2.0)
 
 
-@pytest.mark.parametrize("word", ["1e-1", "'1e-1'", "1.0e-1", "0.1"])
-def test_numbers_of_a_study(tmp_path, word):
-    study = read_study(declare(tmp_path, few() + f"robustness: {{perturbations: {{action_noise: [{word}, 2]}}}}"))
-    assert sweeps_of(study, PENDULUM)[0].strengths == (0.1, 2.0)
+REFUSED = [
+    (("--algo", "softac"), "RL Zoo has no algorithm 'softac', did you mean 'softac_v1'"),
+    (("--env", "Pendulm-v1"), "Unknown environment 'Pendulm-v1', did you mean 'Pendulum-v1'"),
+    (("--env", "Unknown-v0"), "If a module of your own registers it, give the module with --gym-packages"),
+    (("--env", "a:b:Unknown-v0"), "more than one colon"),
+    (("-n", "0"), "--episodes must be at least 1"),
+    (("--algo", "dqn"), "No run of dqn on Pendulum-v1 in logs"),
+    (("--algo", "sac", "--run", "logs/ppo/Pendulum-v1_1"), "is a run of ppo, not of sac"),
+    (("--run", "nowhere"), "nowhere has no model Pendulum-v1.zip"),
+    (("-p", "push", "10"), "Push needs a MuJoCo environment"),
+    (("-p", "pushh", "10"), "unknown perturbation 'pushh', did you mean 'push'"),
+    (("-p", "action_noise", "much"), "strengths must be a list of distinct numbers"),
+    (("-p", "action_noise", "0.1", "1e-1"), "strengths must be a list of distinct numbers"),
+    (("-p", "action_noise", "0.1", "-p", "action_noise", "0.2"), "--perturbation action_noise is given twice"),
+]
 
 
-@pytest.mark.parametrize(
-    ("robustness", "message"),
-    [
-        ("{perturbations: {x: {perturbation: [push], strengths: [1]}}}", "unknown perturbation ['push']"),
-        ("{perturbations: {action_noise: ['nan']}}", "got nan"),
-        ("{perturbations: {action_noise: [1e-1, true]}}", "strengths must be a list of distinct numbers"),
-        (f"{{perturbations: {{action_noise: ['{'9' * 400}']}}}}", "got inf"),
-        ("{perturbations: {parameter: {name: [g], strengths: [2]}}}", "has no parameter ['g']"),
-        ("{perturbations: {parameter: {name: screen_dim, strengths: [2]}}}", "it made no difference in a trial of 1000 steps"),
-    ],
-)
-def test_odd_declarations(tmp_path, capsys, robustness, message):
-    path = declare(tmp_path, few() + f"robustness: {robustness}")
-    assert study_main(["run", str(path)]) == 2
-    assert message in capsys.readouterr().err
+@pytest.mark.parametrize(("arguments", "message"), REFUSED)
+def test_refused(model, tmp_path, command, arguments, message):
+    save(model, tmp_path / "logs" / "ppo" / f"{PENDULUM}_1")
+    assert message in command(*arguments)[0]
 
 
-def test_an_environment_that_cannot_be_created(tmp_path, capsys):
-    text = few(a=("  Pendulum-v1:", "  Pendulum-v1: {env_kwargs: {weight: 2}}"))
-    assert study_main(["run", str(declare(tmp_path, text + "robustness: {}"))]) == 2
-    assert "Pendulum-v1 cannot be created: TypeError" in capsys.readouterr().err
+def test_the_run_of_a_study(trained, tmp_path, command):
+    """The same numbers as by the study."""
+    (run,) = trained.runs
+    arguments = ("--algo", "softac_v1", "--run", trained.zoo_folder_of(run), "-o", "made")
+    perturbations = ("-p", "observation_noise", "0.3", "-p", "parameter", "0.5", "2.0", "name=g")
+    assert command(*arguments, *perturbations, episodes=3)[0] == 0
+    evaluate_run(trained, run)
+    assert read_rows(tmp_path / "made" / f"{PENDULUM}_SoftAC_v1_1.csv") == read_rows(trained.robustness_of(run))
+    trained.robustness_of(run).unlink()
 
 
-@pytest.mark.parametrize("kind", Board.spaces_by_kind)
-def test_where_no_perturbation_applies(tmp_path, capsys, kind):
-    """A study says so before it trains."""
-    text = few(a=("  Pendulum-v1:", f"  {kind}-v0:"))
-    path = declare(tmp_path, text.replace("softac_v1", "discretesac") + "robustness: {}")
-    assert study_main(["run", str(path)]) == 2
-    assert f"none of the default perturbations applies to {kind}-v0. Name one" in capsys.readouterr().err
-
-
-def test_a_perturbation_that_is_named_where_none_applies_by_default(tmp_path, typed):
-    folder = tmp_path / "logs" / "ppo" / "masked-v0_1"
-    model = PPO("MlpPolicy", gym.make("masked-v0"), n_steps=2, batch_size=2, device="cpu")
-    save(model, folder, "masked-v0")
-    assert "none of the default perturbations applies to masked-v0" in typed(env="masked-v0")[0]
-    code, _, _ = typed("-p", "parameter", "2", "name=wage", env="masked-v0", episodes=2)
-    assert code == 0
-    found = read_rows(tmp_path / "robustness" / "masked-v0_PPO_1.csv")
+def test_a_perturbation_that_is_named_where_none_applies_by_default(tmp_path, command, boards):
+    env = boards[0]
+    model = PPO("MlpPolicy", gym.make(env), n_steps=2, batch_size=2, device="cpu")
+    save(model, tmp_path / "logs" / "ppo" / "boards-masked-v0_1", "boards-masked-v0")
+    assert f"none of the default perturbations applies to {env}" in command(env=env)[0]
+    code, out, _ = command("-p", "parameter", "2", "name=wage", env=env, episodes=2)
+    assert code == 0 and "robustness/boards_masked-v0_robustness.csv" in out  # with its namespace
+    found = read_rows(tmp_path / "robustness" / "boards_masked-v0_PPO_1.csv")
     doubled = found[Condition("parameter", '{"name": "wage"}', 2.0, 2)]["return"]
     assert float(doubled) == 2 * float(found[Condition("none", "{}", 0.0, 2)]["return"])
 
 
-def test_an_environment_that_only_the_zoo_registers(tmp_path, monkeypatch):
-    """Wherever it is asked for first, as in a report."""
-    for name in [name for name in gym.registry if "NoVel" in name]:
-        monkeypatch.delitem(gym.registry, name)
-    monkeypatch.delitem(sys.modules, "rl_zoo3.import_envs", raising=False)
-    path = declare(tmp_path, few(a=("  Pendulum-v1:", "  PendulumNoVel-v1:")) + "robustness: {}")
-    names = [line.name for line in sweeps_of(read_study(path), "PendulumNoVel-v1")]
-    assert "parameter g" in names
-    check_names(read_study(path))
+@pytest.mark.slow
+def test_models_of_the_zoo(tmp_path):
+    """SB3's algorithms, one with normalized observations, and ours, as the Zoo's training leaves them."""
+    small = ("--hyperparams", "policy_kwargs:dict(net_arch=[8])", "n_envs:1")
+    few_steps = ("--env", PENDULUM, "-n", "300", "--eval-freq", "-1", "--seed", "1")
+    zoo = [sys.executable, "-m", "sb3_softac.zoo"]
+    commands = [
+        [*zoo, "train", "--algo", algo, *few_steps, *small, *more]
+        for algo, more in (
+            ("td3", ("buffer_size:500", "noise_std:0.1", "learning_starts:50")),
+            ("ppo", ("n_steps:64", "normalize:True")),
+            ("softac_v1", ("batch_size:16", "buffer_size:500")),
+        )
+    ]
+    for arguments in (*commands, [*zoo, "robustness", "--algo", "td3", "ppo", "softac_v1", "--env", PENDULUM, "-n", "2"]):
+        done = subprocess.run(arguments, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    rows = table(tmp_path / "robustness" / f"{PENDULUM}_robustness.csv")
+    assert {row["algorithm"] for row in rows} == {"TD3", "PPO", "SoftAC_v1"}
+    assert len({row["perturbation"] for row in rows}) == 7 and all(np.isfinite(float(row["IQM"])) for row in rows)
+    assert {path.name for path in (tmp_path / "robustness").glob("*_robustness.*")} == {
+        f"{PENDULUM}_robustness.{suffix}" for suffix in ("png", "svg", "csv")
+    }

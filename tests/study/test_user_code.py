@@ -10,12 +10,11 @@ import yaml
 
 from sb3_softac.study import StudyError, read_study, user_code
 from sb3_softac.study.__main__ import main
-from sb3_softac.study.report import write_report
 from sb3_softac.study.results import read_results
 from sb3_softac.study.training import RunManager, work
 from sb3_softac.study.user_code import freeze, import_user_code, with_defaults
 from sb3_softac.study.validation import check_names, check_unchanged
-from tests.study.test_run import ENVIRONMENT
+from tests.study.small import ENVIRONMENT
 
 ENV = """
 import gymnasium as gym
@@ -96,12 +95,11 @@ def test_environments_of_ones_own(tmp_path, monkeypatch, way):
     check_names(study)
     (run,) = freeze(study).runs
     assert run.env_id == "Mine-v0" and run.defaults["policy"] == "MlpPolicy"
-    work(study, run)
-    results, _, missing = read_results(study)
-    assert not missing and results[0].final("deterministic") == 20
-    assert "1 of 1 runs are finished" in write_report(study, tmp_path / "report").read_text()
-    # RL Zoo's tools find it under the name that the Zoo gives it
-    assert (study.folder_of(run) / "zoo" / "Mine-v0.zip").exists()
+    if way in ("module:id", "a file in Python"):
+        work(study, run)
+        results, _, missing = read_results(study)
+        assert not missing and results[0].final("deterministic") == 20
+        assert (study.zoo_folder_of(run) / "Mine-v0.zip").exists()  # the name by which RL Zoo's tools find it
 
 
 def test_a_module_in_the_working_directory(tmp_path, monkeypatch):
@@ -212,14 +210,6 @@ def test_the_environments_of_training_and_evaluation_are_the_same(tmp_path):
     assert manager.eval_env_kwargs == manager.env_kwargs == {"reward": 2.0}
 
 
-@pytest.mark.parametrize("name", ["n_timesteps", "env_kwargs", "seed", "device", "verbose"])
-def test_hyperparameters_that_the_study_sets(tmp_path, name):
-    path = declare(tmp_path, env="Pendulum-v1")
-    path.write_text(path.read_text().replace("hyperparams: {", f"hyperparams: {{{name}: 1, "))
-    with pytest.raises(StudyError, match=f"{name} is not allowed here"):
-        check_names(read_study(path))
-
-
 @pytest.mark.parametrize("name", ["own.yml", "own.py"])
 def test_hyperparameter_files_are_read_once(tmp_path, name):
     """A file that changes while the study runs changes no run; afterwards the change is noticed."""
@@ -242,18 +232,25 @@ def test_hyperparameter_files_are_read_once(tmp_path, name):
         check_unchanged(freeze(later))
 
 
-@pytest.mark.parametrize(
-    "engine", [pytest.param("local", marks=pytest.mark.slow), pytest.param("ray", marks=pytest.mark.drill)]
-)
-def test_from_the_command_line(tmp_path, engine):
-    """Processes that are started elsewhere find the same modules."""
-    if engine == "ray":
-        pytest.importorskip("ray")
-    more = "gym_packages: [my_envs]\nrobustness: {perturbations: {action_noise: [0.5]}, episodes: 1}"
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_from_the_command_line(tmp_path, request, engine):
+    """All processes find the modules; a run that fails stops no other, and its traceback is kept."""
+    environment = request.getfixturevalue("ray_environment") if engine == "ray" else ENVIRONMENT
+    more = (
+        "gym_packages: [my_envs]\ngrid: {gamma: [0.9, 2.0]}\nrobustness: {perturbations: {action_noise: [0.5]}, episodes: 1}"
+    )
     path = declare(tmp_path / "study", more=more, of_algorithm="{hyperparams: {env_wrapper: my_wrappers.Same}}")
     (path.parent / "my_wrappers.py").write_text("import gymnasium as gym\n\n\nclass Same(gym.Wrapper):\n    pass\n")
-    for command in (["run", "--engine", engine], ["robustness"], ["report"]):
+    for code, command in ((1, ["run", "--engine", engine]), (0, ["robustness"]), (0, ["report"])):
         arguments = [sys.executable, "-m", "sb3_softac.study", command[0], str(path), *command[1:]]
-        done = subprocess.run(arguments, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert "action_noise" in (path.with_suffix("") / "report" / "Mine-v0_robustness.csv").read_text()
+        done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert ("failed: softac_v1/Mine-v0/gamma=2.0/0: ValueError: gamma" in done.stderr) == (code == 1), done.stderr
+    study = read_study(path)
+    results, _, _ = read_results(study)
+    assert [result.run.varied for result in results] == [{"gamma": 0.9}]
+    assert "Traceback" in study.failure_of(study.runs[1]).read_text()
+    report = path.with_suffix("") / "report"
+    assert "gamma=2.0/0" in (report / "index.html").read_text()
+    assert "action_noise" in (report / "Mine-v0_robustness.csv").read_text()

@@ -10,7 +10,6 @@ from sb3_softac.study.__main__ import main
 from sb3_softac.study.perturbed_evaluation import default_sweeps, sweeps_of
 from sb3_softac.study.validation import check_names, check_unchanged
 from tests.study.small import declare, declared
-from tests.study.test_robustness_command import Board, registered  # noqa: F401
 
 
 def perturbed(**sweeps):
@@ -64,12 +63,11 @@ def test_all_perturbations_that_apply(tmp_path):
     assert names["MultiGoal-v0"] == [*signals, "moved_goals", "obstacle"]
 
 
-@pytest.mark.usefixtures("registered")
-@pytest.mark.parametrize("kind", Board.spaces_by_kind)
-def test_no_perturbation_applies(tmp_path, capsys, kind):
-    path = declare(tmp_path, algorithms=["discretesac"], environments=[f"{kind}-v0"], robustness={})
-    assert main(["run", str(path)]) == 2
-    assert f"none of the default perturbations applies to {kind}-v0. Name one" in capsys.readouterr().err
+def test_no_perturbation_applies(tmp_path, capsys, boards):
+    for env in boards:
+        path = declare(tmp_path, algorithms=["discretesac"], environments=[env], robustness={})
+        assert main(["run", str(path)]) == 2
+        assert f"none of the default perturbations applies to {env}. Name one" in capsys.readouterr().err
 
 
 def test_an_environment_that_only_the_zoo_registers(tmp_path, monkeypatch):
