@@ -246,7 +246,7 @@ def test_from_the_command_line(tmp_path, request, engine):
         arguments = [sys.executable, "-m", "sb3_softac.study", command[0], str(path), *command[1:]]
         done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == code, done.stdout + done.stderr
-        assert ("failed: softac_v1/Mine-v0/gamma=2.0/0: ValueError: gamma" in done.stderr) == (code == 1), done.stderr
+        assert ("failed: softac_v1/Mine-v0/gamma=2.0/0: Refused: gamma must" in done.stderr) == (code == 1), done.stderr
     study = read_study(path)
     results, _, _ = read_results(study)
     assert [result.run.varied for result in results] == [{"gamma": 0.9}]
