@@ -39,7 +39,7 @@ def _write_protocol(writer: Writer, value: Any, path: str) -> Any:
 
 
 def _read_protocol(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
-    live.set_state(reader.read(content["state"], None, path))
+    live.set_state(reader.read_data(content["state"], path))
     read_attributes(reader, content["generators"], live.unwrapped, path)
     return live
 

@@ -15,7 +15,6 @@ import types
 import weakref
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -65,35 +64,30 @@ def read_attributes(reader: Reader, written: dict[str, Any], live: Any, path: st
     :raises ResumeError: if a method would be replaced, or text by something else.
     """
     there = attributes_of(live)
-    outside = reader.in_environment
-    reader.in_environment |= isinstance(live, gym.Env) and not isinstance(live, gym.Wrapper)
     for name, part in written.items():
         if part == {"kept": None}:
             continue
         if name not in there and callable(getattr(type(live), name, None)):
             raise ResumeError(f"{path}.{name} is a method, not something that a checkpoint contains")
         try:
-            value = reader.read(part, there.get(name), f"{path}.{name}")
+            value = reader.read_attribute(part, there.get(name), f"{path}.{name}", name)
         except LostError:  # it stays as the program has made it
             continue
-        if _may_become(reader, name, there.get(name), value, texts, path) and (name not in there or there[name] is not value):
+        if _may_become(name, there.get(name), value, texts, path) and (name not in there or there[name] is not value):
             _set(live, name, value)
-    reader.in_environment = outside
 
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str | bytes)
 
 
-def _may_become(reader: Reader, name: str, now: Any, value: Any, texts: bool, path: str) -> bool:
+def _may_become(name: str, now: Any, value: Any, texts: bool, path: str) -> bool:
     """
     :return: Whether an attribute may get a value: not if it says which file is written.
     :raises ResumeError: if it is text and would become something else, or the other way round.
     """
     is_text = {_is_text(part) for part in (now, value) if part is not None}
     if names_files(name, now) or (not texts and True in is_text):
-        return False
-    if names_files(name, value) and (_is_text(value) or not reader.in_environment):
         return False
     if len(is_text) > 1:
         raise ResumeError(f"{path}.{name} is {now!r:.99} now, but {type(value).__name__} was saved")
@@ -122,7 +116,8 @@ def note_texts(writer: Writer, value: Any, attributes: dict[str, Any], path: str
         writer.origins.texts[id(value)] = now
     else:
         reason = "a text that may name a file, or that only settings are expected to be"
-        writer.unknown.extend(f"{path}.{name} ({reason})" for name, text in now.items() if before.get(name) != text)
+        names = [*(name for name in now if before.get(name) != now[name]), *(before.keys() - attributes.keys())]
+        writer.unknown.extend(f"{path}.{name} ({reason})" for name in names)
 
 
 def _class_data(cls: type) -> dict[str, Any]:
@@ -175,10 +170,10 @@ def read_classes(reader: Reader, written: dict[str, dict[str, Any]]) -> None:
             if part == {"kept": None} or callable(now) or hasattr(now, "__get__"):
                 continue
             try:
-                value = reader.read(part, now, f"{name}.{attribute}")
+                value = reader.read_attribute(part, now, f"{name}.{attribute}", attribute)
             except LostError:
                 continue
-            if _may_become(reader, attribute, now, value, True, name) and value is not now:
+            if _may_become(attribute, now, value, True, name) and value is not now:
                 setattr(classes[name], attribute, value)
 
 
@@ -246,6 +241,13 @@ def _write_object(writer: Writer, value: Any, path: str) -> Any:
     return content | {"attributes": write_attributes(writer, attributes, path)}
 
 
+def _delete_gone(content: Any, live: Any) -> None:
+    for name in content.get("gone", ()):
+        attributes = attributes_of(live)
+        if name in attributes and not names_files(name, attributes[name]):
+            _delete(live, name)
+
+
 def _check_class(content: Any, live: Any, path: str) -> None:
     if class_name(live) != content["class"]:
         raise ResumeError(f"{path} is a {class_name(live)} now, but a {content['class']} was saved. {REMEDY}")
@@ -259,9 +261,7 @@ def _read_object(reader: Reader, content: Any, live: Any, path: str, in_place: b
             _set(live, name, part)
         reader.announce(live)
     read_attributes(reader, content["attributes"], live, path)
-    for name in content.get("gone", ()):
-        if name in attributes_of(live):
-            _delete(live, name)
+    _delete_gone(content, live)
     return live
 
 
@@ -291,7 +291,9 @@ def _read_items(reader: Reader, content: Any, live: Any, path: str) -> list[Any]
 def _read_list(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     result = live if in_place and type(live) is list else []
     reader.announce(result)
-    result[:] = _read_items(reader, content, live, path)
+    items = _read_items(reader, content, live, path)
+    if not reader.stays(result):
+        result[:] = items
     return result
 
 
@@ -321,8 +323,9 @@ def _write_set(writer: Writer, value: Any, path: str) -> Any:
 def _read_set(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     items = _read_items(reader, content, None, path)
     result = live if in_place and type(live) is set else set()
-    result.clear()
-    result.update(items)
+    if not reader.stays(result):
+        result.clear()
+        result.update(items)
     return result
 
 
@@ -334,8 +337,9 @@ def _read_deque(reader: Reader, content: Any, live: Any, path: str, in_place: bo
     fits = in_place and type(live) is collections.deque and live.maxlen == content[0]
     result = reader.announce(live if fits else collections.deque(maxlen=content[0]))
     items = _read_items(reader, content[1:], live, path)
-    result.clear()
-    result.extend(items)
+    if not reader.stays(result):
+        result.clear()
+        result.extend(items)
     return result
 
 
@@ -350,8 +354,8 @@ def _read_pairs(reader: Reader, content: Any, live: Any, path: str) -> dict[Any,
     there = live if isinstance(live, dict) else {}
     items = {}
     for i, (written_key, item) in enumerate(content):
-        key = reader.read(written_key, None, f"{path}.key{i}")
-        items[key] = reader.read(item, there.get(key), f"{path}.{key if type(key) in (str, int) else i}")
+        key = reader.read_data(written_key, f"{path}.key{i}")
+        items[key] = reader.read_item(item, there.get(key), f"{path}.{key if type(key) in (str, int) else i}", key)
     return items
 
 
@@ -363,8 +367,9 @@ def _read_dict(reader: Reader, content: Any, live: Any, path: str, in_place: boo
     cls = DICTIONARIES[content[0]]
     result = reader.announce(live if in_place and type(live) is cls else cls())
     items = _read_pairs(reader, content[1:], live, path)
-    result.clear()
-    result.update(items)
+    if not reader.stays(result):
+        result.clear()
+        result.update(items)
     return result
 
 
@@ -384,17 +389,17 @@ def _read_container(reader: Reader, content: Any, live: Any, path: str, in_place
         before = live
     if base in (dict, collections.OrderedDict):
         pairs = _read_pairs(reader, content["items"], before, path)
-        base.clear(live)
-        for key, item in pairs.items():
-            base.__setitem__(live, key, item)
+        if not reader.stays(live):
+            base.clear(live)
+            for key, item in pairs.items():
+                base.__setitem__(live, key, item)
     else:
         items = _read_items(reader, content["items"], before, path)
-        base.clear(live)
-        (base.update if base is set else base.extend)(live, items)
+        if not reader.stays(live):
+            base.clear(live)
+            (base.update if base is set else base.extend)(live, items)
     read_attributes(reader, content["attributes"], live, path)
-    for name in content.get("gone", ()):
-        if name in attributes_of(live):
-            _delete(live, name)
+    _delete_gone(content, live)
     return live
 
 
@@ -494,8 +499,10 @@ def _read_items_array(reader: Reader, content: Any, live: Any, path: str, in_pla
         result = live
     reader.announce(result)
     there = live.ravel().tolist() if isinstance(live, np.ndarray) and live.dtype == result.dtype else None
-    for place, item in zip(np.ndindex(*shape), _read_items(reader, items, there, path), strict=True):
-        result[place] = item
+    values = _read_items(reader, items, there, path)
+    if not reader.stays(result):
+        for place, item in zip(np.ndindex(*shape), values, strict=True):
+            result[place] = item
     return result
 
 
@@ -530,7 +537,7 @@ def _write_bits(writer: Writer, value: Any, path: str) -> Any:
 
 
 def _read_bits(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
-    state = reader.read(content, None, path)
+    state = reader.read_data(content, path)
     if not in_place or type(live).__name__ != state["bit_generator"]:
         live = BIT_GENERATORS[state["bit_generator"]]()
     live.state = state
@@ -554,26 +561,26 @@ def _read_random_state(reader: Reader, content: Any, live: Any, path: str, in_pl
     there = live._bit_generator if in_place and isinstance(live, np.random.RandomState) else None
     bits = reader.read(content[0], there, f"{path}.bit_generator")
     result = live if bits is there else np.random.RandomState(bits)
-    result.set_state(reader.read(content[1], None, path))
+    result.set_state(reader.read_data(content[1], path))
     return result
 
 
 def _read_random(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> random.Random:
     live = live if in_place and isinstance(live, random.Random) else random.Random()
-    live.setstate(reader.read(content, None, path))
+    live.setstate(reader.read_data(content, path))
     return live
 
 
 def _read_torch_generator(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> th.Generator:
     device = live.device if isinstance(live, th.Generator) else "cpu"
     live = live if in_place and isinstance(live, th.Generator) else th.Generator(device)
-    live.set_state(reader.read(content, None, path))
+    live.set_state(reader.read_data(content, path))
     return live
 
 
 def _read_optimizer(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     _check_class(content, live, path)
-    live.load_state_dict(reader.read(content["state"], None, path))
+    live.load_state_dict(reader.read_data(content["state"], path))
     return live
 
 
@@ -601,10 +608,14 @@ def _is_stateful_function(value: Any) -> bool:
     return bool(value.__closure__ or value.__dict__ or value.__defaults__ or value.__kwdefaults__)
 
 
+def _variables(function: Any) -> list[tuple[str, types.CellType]]:
+    return list(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+
+
 def _write_function(writer: Writer, value: Any, path: str) -> Any:
     """What a function carries along: the variables around it, its defaults and its attributes."""
     return [
-        _write_items(writer, value.__closure__ or (), f"{path}.closure"),
+        [writer.write(cell, f"{path}.closure.{name}") for name, cell in _variables(value)],
         writer.write(value.__defaults__, f"{path}.defaults"),
         writer.write(value.__kwdefaults__, f"{path}.kwdefaults"),
         write_attributes(writer, {n: part for n, part in value.__dict__.items() if n != "__wrapped__"}, path),
@@ -615,7 +626,8 @@ def _read_function(reader: Reader, content: Any, live: Any, path: str, in_place:
     closure, defaults, keyword_defaults, attributes = content
     if not isinstance(live, types.FunctionType) or len(live.__closure__ or ()) != len(closure):
         raise ResumeError(f"{path} is another function than the saved one: create everything as the interrupted program did")
-    _read_items(reader, closure, live.__closure__ or (), f"{path}.closure")
+    for part, (name, cell) in zip(closure, _variables(live), strict=True):
+        reader.read(part, cell, f"{path}.closure.{name}")
     reader.read(defaults, live.__defaults__, f"{path}.defaults")
     reader.read(keyword_defaults, live.__kwdefaults__, f"{path}.kwdefaults")
     read_attributes(reader, attributes, live, path)
@@ -624,9 +636,12 @@ def _read_function(reader: Reader, content: Any, live: Any, path: str, in_place:
 
 def _write_cell(writer: Writer, value: Any, path: str) -> Any:
     try:
-        return [writer.write(value.cell_contents, path)]
+        contents = value.cell_contents
     except ValueError:  # empty
         return []
+    name = path.rpartition(".")[2]
+    note_texts(writer, value, {name: contents}, path.removesuffix(f".{name}"))
+    return [writer.write(contents, path)]
 
 
 def _read_cell(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
@@ -635,7 +650,13 @@ def _read_cell(reader: Reader, content: Any, live: Any, path: str, in_place: boo
             there = live.cell_contents
         except ValueError:
             there = None
-        live.cell_contents = reader.read(part, there, path)
+        name = path.rpartition(".")[2]
+        try:
+            value = reader.read_attribute(part, there, path, name)
+        except LostError:  # it stays as the program has made it
+            continue
+        if _may_become(name, there, value, True, path):
+            live.cell_contents = value
     return live
 
 
@@ -657,6 +678,7 @@ def _read_method(reader: Reader, content: Any, live: Any, path: str, in_place: b
 
 
 def _write_partial(writer: Writer, value: Any, path: str) -> Any:
+    note_texts(writer, value, {"args": value.args, "keywords": value.keywords}, path)
     return [
         writer.write(part, f"{path}.{name}") for name, part in zip(("func", "args", "keywords"), _bound(value), strict=True)
     ]

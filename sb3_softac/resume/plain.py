@@ -17,7 +17,7 @@ import pickle
 import random
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,12 +49,16 @@ class Origins:
         """What the trial of restoring environments has shown, by path; None for no difference."""
         self.classes: dict[type, dict[str, str]] = {}
         """Descriptions of the attributes of the users' classes."""
+        self.protected: set[int] = set()
+        """Ids of the containers with text that may say which file is written."""
 
     def add(self, value: Any, path: str) -> None:
         """
         :param value: Object.
         :param path: Its path.
         """
+        if names_files(path.rpartition(".")[2], value):
+            self.protected |= ids_of_containers(value)
         if self.objects.setdefault(path, value) is value:
             self.paths.setdefault(id(value), path)
         else:  # what is put together only to be saved has the path of what it is made of
@@ -67,6 +71,19 @@ class Origins:
         """
         return self.paths.get(id(value))
 
+    def names(self, path: str) -> tuple[str, ...]:
+        """
+        :param path: Path of an object.
+        :return: The names that say what it is for: of an attribute, and of keys in it.
+        """
+        names: list[str] = []
+        while path:
+            path, _, name = path.rpartition(".")
+            names.append(name)
+            if path in self.objects and not isinstance(self.objects[path], CONTAINERS):
+                break
+        return tuple(names)
+
 
 # What carries nothing from one step to the next: types, settings, files that are written, pictures and progress bars.
 WITHOUT_STATE = (
@@ -76,7 +93,8 @@ WITHOUT_STATE = (
 )
 # What decides where a program writes: it stays as the program has made it, whatever a file says.
 TARGETS = (pathlib.PurePath, io.IOBase, Logger, logging.Logger)
-CONTAINERS = (list, tuple, set, dict, collections.deque)
+NOWHERE = ""  # the path of what was not there when training started
+CONTAINERS = (list, tuple, set, frozenset, dict, collections.deque)
 DEFINITIONS = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type)
 # Whose classes and functions have no attributes that users change
 LIBRARIES = ("builtins", "gymnasium", "stable_baselines3", "sb3_contrib", "sb3_softac", "numpy", "torch", "mujoco", "ale_py")
@@ -257,11 +275,16 @@ class Reader:
     ):
         self.tensors, self.device, self.origins = tensors, device, origins
         self.kinds = {kind.name: kind for kind in kinds}
-        self.in_environment = False
-        """Whether what is read belongs to an environment: there, text in containers is state, otherwise a setting."""
         self.blocks: dict[str, np.ndarray] = {}
         self.anew: list[str] = []
         """Vectorized environments whose episodes will start over, each with the reason."""
+        self._protected = set() if origins is None else set(origins.protected)
+        self._names: tuple[str, ...] = ()
+        """Of what is being read: of the attribute, and of keys in it."""
+        self._is_data = False
+        """Whether what is being read was put together only to be saved."""
+        self._is_discarded = False
+        """Whether what is being read is part of a container that stays as it is."""
         self._values: dict[int | None, Any] = {}
         self._number: int | None = None
         self._used: set[int] = set()
@@ -271,10 +294,55 @@ class Reader:
         :param written: The result of :meth:`Writer.write`.
         :param live: The present value; None if there is none.
         :param path: Its name, for errors.
-        :return: The value. Objects that have not been replaced during the training are ``live`` itself, changed.
+        :return: The value. Objects that have not been replaced during the training are ``live`` itself, changed. Text that may
+            say which file is written is never read: what the program has in its place stays.
         :raises ResumeError: if the present object is of a different kind.
+        :raises LostError: if the program has nothing in the place of what was saved.
         """
-        return live if isinstance(live, TARGETS) else self._value(written, live, path)
+        return live if isinstance(live, TARGETS) else self._admit(self._value(written, live, path), live, path)
+
+    def read_attribute(self, written: Any, live: Any, path: str, name: str) -> Any:
+        """:meth:`read` of an attribute or variable with a name, which may say that its text leads to a file."""
+        if names_files(name, live):
+            self._protected |= ids_of_containers(live)
+        with self._reading(names=(name,), is_data=False, is_discarded=False):
+            return self.read(written, live, path)
+
+    def read_item(self, written: Any, live: Any, path: str, key: Any) -> Any:
+        """:meth:`read` of an item of a dictionary."""
+        with self._reading(names=(*self._names, key) if self._names and isinstance(key, str) else self._names):
+            return self.read(written, live, path)
+
+    def read_data(self, written: Any, path: str) -> Any:
+        """:meth:`read` of what was put together only to be saved: a new value, in which text may be anything."""
+        with self._reading(names=(), is_data=True):
+            return self.read(written, None, path)
+
+    @contextlib.contextmanager
+    def _reading(self, **context: Any) -> Iterator[None]:
+        context = {f"_{name}": value for name, value in context.items()}
+        outside = {name: getattr(self, name) for name in context}
+        vars(self).update(context)
+        try:
+            yield
+        finally:
+            vars(self).update(outside)
+
+    def stays(self, container: Any) -> bool:
+        """
+        :param container: The container that is being read in place.
+        :return: Whether it stays as the program has made it, because it says which files are written.
+        """
+        return id(container) in self._protected
+
+    def _admit(self, value: Any, live: Any, path: str) -> Any:
+        """:return: The value, or the live one if the value may say which file is written."""
+        is_new = value is not live and not self.stays(value) and not self._is_discarded
+        if not is_new or not any(names_files(name, value) for name in self._names):
+            return value
+        if isinstance(live, str | bytes) and isinstance(value, str | bytes):
+            return live
+        raise LostError(f"{path} may say which file is written, which is not for a checkpoint to say")
 
     def _value(self, written: Any, live: Any, path: str) -> Any:
         if not isinstance(written, dict):
@@ -289,20 +357,26 @@ class Reader:
             return self._values.get(content, live)  # there is none if the program's own settings are used instead
         if name not in self.kinds:
             raise ResumeError(f"{path} is damaged: {name[:99]!r} is not a kind of value")
-        kind = self.kinds[name]
+        origin = written["at"] if "at" in written and not self._is_data else NOWHERE
+        return self._read_kind(self.kinds[name], content, live, path, origin, written.get("n"))
+
+    def _read_kind(self, kind: Kind, content: Any, live: Any, path: str, origin: str | None, number: int | None) -> Any:
+        names, in_place = self._names, kind.shared
         if self.origins is None:
-            in_place = kind.shared or id(live) not in self._used
-        else:
-            in_place = "at" in written or kind.shared
-            if "at" in written:
-                live = self.origins.objects.get(written["at"] or path, live)
+            in_place |= id(live) not in self._used
+        elif origin != NOWHERE:
+            live = self.origins.objects.get(origin or path, live)
+            names += self.origins.names(origin) if names and origin else ()
+            # Nothing changes within a container that stays, except the objects in it
+            in_place |= not self._is_discarded or self.stays(live) or not _is_container(live)
         if not kind.plain and not self._is_of(kind, live):
-            raise ResumeError(f"{path} is {_called(live)} now, but {_saved_class(name, content)} was saved. {REMEDY}")
+            raise ResumeError(f"{path} is {_called(live)} now, but {_saved_class(kind.name, content)} was saved. {REMEDY}")
         if live is not None:
             self._used.add(id(live))
-        self._number = number = written.get("n")
+        self._number = number
         self._values[number] = live
-        self._values[number] = kind.read(self, content, live, path, in_place)
+        with self._reading(names=names, is_discarded=self._is_discarded or (in_place and self.stays(live))):
+            self._values[number] = kind.read(self, content, live, path, in_place)
         return self._values[number]
 
     def _as_created(self, name: str, origin: str | None, live: Any, path: str) -> Any:
@@ -333,10 +407,39 @@ def names_files(name: str, value: Any, within: tuple[int, ...] = ()) -> bool:
     """
     if isinstance(value, str | bytes):
         return leads_to_a_file(name, value if isinstance(value, str) else value.decode(errors="replace"))
-    if not isinstance(value, CONTAINERS) or id(value) in within:
+    if not _is_container(value) or id(value) in within:
         return False
-    items = value.values() if isinstance(value, dict) else value
-    return any(names_files(name, item, (*within, id(value))) for item in items)
+    return any(
+        names_files(name, item, (*within, id(value)))
+        or (isinstance(key, str) and names_files(key, item, (*within, id(value))))
+        for key, item in _items(value)
+    )
+
+
+def ids_of_containers(value: Any) -> set[int]:
+    """
+    :param value: Any value.
+    :return: The identities of the containers that it consists of.
+    """
+    found: set[int] = set()
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if _is_container(part) and id(part) not in found:
+            found.add(id(part))
+            waiting.extend(item for _, item in _items(part))
+    return found
+
+
+def _is_container(value: Any) -> bool:
+    return isinstance(value, CONTAINERS) or (isinstance(value, np.ndarray) and value.dtype.kind in "OU")
+
+
+def _items(container: Any) -> Iterable[tuple[Any, Any]]:
+    """:return: The items, each with its key in a dictionary or None."""
+    if isinstance(container, dict):
+        return dict.items(container)
+    return ((None, item) for item in (container.ravel().tolist() if isinstance(container, np.ndarray) else container))
 
 
 def check_needs(needs: dict[str, str], origins: Origins) -> None:

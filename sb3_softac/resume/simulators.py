@@ -7,7 +7,7 @@ import mujoco
 import numpy as np
 from gymnasium.envs.mujoco import MujocoEnv
 
-from sb3_softac.resume.kinds import read_attributes, write_attributes
+from sb3_softac.resume.kinds import note_texts, read_attributes, write_attributes
 from sb3_softac.resume.plain import Kind, Reader, ResumeError, Writer
 
 SPEC = mujoco.mjtState.mjSTATE_INTEGRATION
@@ -26,6 +26,7 @@ def _write_mujoco(writer: Writer, value: Any, path: str) -> Any:
     # Environments read what was derived from the state before, such as positions of bodies, and randomise the model
     arrays = {name: _arrays(getattr(value, name)) for name in ("data", "model")}
     writer.note_classes(value)
+    note_texts(writer, value, attributes, path)
     with writer.detached():
         native = {
             "physics": writer.write(physics, f"{path}.physics"),
@@ -36,10 +37,10 @@ def _write_mujoco(writer: Writer, value: Any, path: str) -> Any:
 
 
 def _read_mujoco(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
-    physics, options = (reader.read(content[name], None, path) for name in ("physics", "options"))
+    physics, options = (reader.read_data(content[name], path) for name in ("physics", "options"))
     if len(physics) != mujoco.mj_stateSize(live.model, SPEC):
         raise ResumeError(f"{path}: the MuJoCo model differs from the saved one")
-    arrays = reader.read(content["arrays"], None, path)
+    arrays = reader.read_data(content["arrays"], path)
     _copy(options, live.model.opt)
     _copy(arrays["model"], live.model)
     mujoco.mj_setState(live.model, live.data, physics, SPEC)
@@ -61,6 +62,7 @@ def _is_atari(value: Any) -> bool:
 
 def _write_atari(writer: Writer, value: Any, path: str) -> Any:
     attributes = {name: part for name, part in vars(value).items() if name != "ale"}
+    note_texts(writer, value, attributes, path)
     state = value.clone_state(include_rng=True).serialize()
     return {"state": writer.write(state, f"{path}.state"), "attributes": write_attributes(writer, attributes, path)}
 
@@ -68,7 +70,7 @@ def _write_atari(writer: Writer, value: Any, path: str) -> Any:
 def _read_atari(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     import ale_py
 
-    live.restore_state(ale_py.ALEState(reader.read(content["state"], None, path)))
+    live.restore_state(ale_py.ALEState(reader.read_data(content["state"], path)))
     read_attributes(reader, content["attributes"], live, path)
     return live
 

@@ -143,7 +143,7 @@ def _write_exploration(writer: Writer, model: BaseAlgorithm, callback: BaseCallb
 
 def _read_exploration(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
     exploration = _exploration(model)
-    for name, (matrix, matrices) in reader.read(written, None, "exploration").items():
+    for name, (matrix, matrices) in reader.read_data(written, "exploration").items():
         exploration[name].exploration_mat, exploration[name].exploration_matrices = matrix, matrices
 
 
@@ -168,7 +168,7 @@ def _write_parameters(writer: Writer, model: BaseAlgorithm, callback: BaseCallba
 
 
 def _read_parameters(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
-    model.set_parameters(reader.read(written, None, "parameters"), exact_match=True)
+    model.set_parameters(reader.read_data(written, "parameters"), exact_match=True)
 
 
 def _write_log(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
@@ -176,7 +176,7 @@ def _write_log(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> 
 
 
 def _read_log(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
-    recorded = reader.read(written, None, "log")
+    recorded = reader.read_data(written, "log")
     for name, part in _log(model).items():
         part.clear()
         part.update(recorded[name])
@@ -224,7 +224,7 @@ def _write_generators(writer: Writer, model: BaseAlgorithm, callback: BaseCallba
 
 
 def _read_generators(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
-    set_generator_states(reader.read(written, None, "generators"))
+    set_generator_states(reader.read_data(written, "generators"))
 
 
 # What a training consists of, in the order in which it is put back.

@@ -7,7 +7,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 
 from sb3_softac.resume.environments import WRAP, CannotCapture, Resumable, read_environments, try_once, write_environments
-from sb3_softac.resume.kinds import read_attributes, write_attributes
+from sb3_softac.resume.kinds import note_texts, read_attributes, write_attributes
 from sb3_softac.resume.plain import Kind, Reader, ResumeError, Writer, class_name
 
 
@@ -37,6 +37,7 @@ def _write_vec_env(writer: Writer, venv: Any, path: str) -> Any:
 
 def _write_wrapper(writer: Writer, wrapper: VecEnv, path: str) -> Any:
     attributes = {name: part for name, part in vars(wrapper).items() if name not in ("venv", "class_attributes")}
+    note_texts(writer, wrapper, attributes, path)
     return write_attributes(writer, attributes, path)
 
 
@@ -80,7 +81,7 @@ def _read_vec_env(reader: Reader, content: Any, venv: Any, path: str, in_place: 
         except Exception as error:
             restored = False
             reader.anew.append(f"{path}: {error}")
-    base._seeds, base._options = reader.read(content["reset"], None, path)
+    base._seeds, base._options = reader.read_data(content["reset"], path)
     for number, (wrapper, attributes) in enumerate(zip(wrappers, content["wrappers"], strict=True)):
         read_attributes(reader, attributes, wrapper, f"{path}.wrapper{number}")
     if not restored:
@@ -92,7 +93,7 @@ def _read_environments(reader: Reader, written: Any, base: Any, path: str) -> No
     if isinstance(base, DummyVecEnv):
         read_environments(base.envs, f"{path}.environment", written, reader.tensors, reader.origins)
         return
-    states = reader.read(written, None, path)
+    states = reader.read_data(written, path)
     if not isinstance(base, SubprocVecEnv):
         base.set_state(states)
         return

@@ -4,6 +4,8 @@ import copy
 import json
 import os
 import shutil
+import types
+from functools import partial
 from pathlib import Path
 
 import gymnasium as gym
@@ -45,7 +47,8 @@ class VecRecorder(VecEnvWrapper):
 class Notes(BaseCallback):
     def __init__(self, folder):
         super().__init__()
-        self.notes, self.settings, self.report = {"file": str(folder)}, Settings(folder), None
+        self.notes, self.settings, self.report, self.files = {"file": str(folder)}, Settings(folder), None, []
+        self.write, self.open, self.array = (lambda: str(folder)), partial(open, str(folder)), np.array([str(folder)])
 
     def _on_step(self):
         return True
@@ -107,7 +110,7 @@ def attribute_tables(tree):
             yield from attribute_tables(part)
     elif isinstance(tree, dict):
         for name, part in tree.items():
-            if name == "attributes" and isinstance(part, dict):
+            if name in ("attributes", "constants") and isinstance(part, dict):
                 yield part
             elif name == "wrappers" and isinstance(part, list):
                 yield from part
@@ -126,27 +129,40 @@ PLACES = (
         "video_path",
     ),
     *("last_video", "folder", "names", "notes", "report", "output", "filename", "results_writer", "evaluations_timesteps"),
+    *("files", "write", "open", "array"),
 )
+
+
+NOT_SEARCHED = ("locals", "globals", "policy", "spec", "_logger", "logger", "metadata", "_step_runner")
+
+
+def parts_of(value):
+    """What a value consists of, by name."""
+    if isinstance(value, partial):
+        return {"args": value.args}
+    if isinstance(value, types.FunctionType):
+        return {
+            name: cell.cell_contents for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+        }
+    if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype.kind == "U"):
+        return dict(enumerate(value))
+    if isinstance(value, dict):
+        return value
+    own = {} if isinstance(value, type) else getattr(value, "__dict__", {})
+    return {name: part for name, part in own.items() if name not in NOT_SEARCHED}
 
 
 def all_places(model, callbacks):
     """Every text, path and name of a file that the program has, however deep."""
-    found, seen = {}, set()
+    found, seen = {}, {}
 
-    def walk(value, name, depth=0):
+    def walk(value, name):
         if isinstance(value, str | bytes | Path):
             found[name] = value
-        elif isinstance(value, list | tuple):
-            for number, part in enumerate(value):
-                walk(part, f"{name}.{number}", depth)
-        elif isinstance(value, dict):
-            for key, part in value.items():
-                walk(part, f"{name}.{key}", depth)
-        elif hasattr(value, "__dict__") and not isinstance(value, type) and id(value) not in seen and depth < 8:
-            seen.add(id(value))
-            for key, part in vars(value).items():
-                if key not in ("locals", "globals", "policy", "spec", "_logger", "logger", "metadata", "_step_runner"):
-                    walk(part, f"{name}.{key}", depth + 1)
+        elif id(value) not in seen and name.count(".") < 12:
+            seen[id(value)] = value
+            for key, part in parts_of(value).items():
+                walk(part, f"{name}.{key}")
 
     walk(model, "model")
     walk(callbacks, "callbacks")
@@ -161,16 +177,12 @@ FORMS = {
     "a handle": lambda victim: 1,
     "true": lambda victim: True,
     "a list": lambda victim: {"list": [str(victim)]},
-    "a dictionary": lambda victim: {"dict": [["file", str(victim)]]},
     "an object": lambda victim: {"object": {"class": "Settings", "attributes": {"folder": str(victim)}}},
     "what another value was": lambda victim: {"same": 1},
     "what does not exist": lambda victim: {"same": 10**9},
     "a kind that does not exist": lambda victim: {"evil": str(victim)},
     "a list of nothing": lambda victim: {},
 }
-
-
-CONTAINERS = ("a list", "a dictionary", "an object")
 
 
 @pytest.mark.parametrize("everywhere", [True, False], ids=["every attribute", "every place"])
@@ -199,9 +211,43 @@ def test_a_checkpoint_does_not_choose_where_the_program_writes(form, everywhere,
     after = all_places(model, callbacks)
     assert {name: after.get(name) for name in before} == before
     places = [name for name, text in after.items() if "victim" in str(text) or "authorized_keys" in str(text)]
-    # Lists and dictionaries of an environment are its state, whatever text they contain, and words without a suffix too
-    assert all(".env.env.env.env." in name for name in places) and (not places or form in ("a word", *CONTAINERS))
+    assert all(".env.env.env.env." in name for name in places) and (not places or form == "a word")  # it is a state there
     assert {path.name for path in tmp_path.iterdir()} <= {"checkpoints", "own"}
+
+
+VICTIM = "/victim/file"
+ELSEWHERE = {  # what is there, and with what text in it, each where the writer would write it
+    "names": {"at": None, "list": [VICTIM]},
+    "notes": {"at": None, "dict": ["dict", ["file", VICTIM]]},
+    "files": {"at": None, "list": ["authorized_keys"]},
+    "write": {"at": None, "function": [[{"at": None, "cell": [VICTIM]}], None, None, {}]},
+    "open": {"at": None, "partial": [{"kept": None}, {"tuple": [VICTIM]}, {"at": None, "dict": ["dict"]}]},
+    "array": {"at": None, "items": ["<U99", [1], True, [VICTIM]]},
+    "place": {"at": "callback.callbacks.3.files", "list": ["authorized_keys"]},
+    "steps": {"at": "callback.callbacks.3.notes", "dict": ["dict", ["file", VICTIM]]},
+}
+
+
+@pytest.mark.filterwarnings("ignore:These attributes cannot be saved")
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_checkpoint_does_not_change_names_of_files_in_place(name, checkpoint, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "checkpoints")
+    counts = []
+
+    def change(tree):
+        for table in list(attribute_tables(tree)):
+            if name in table:
+                table[name] = ELSEWHERE[name]
+                counts.append(name)
+
+    change_state(tmp_path / "checkpoints", change)
+    assert counts
+    model, callbacks = make(tmp_path / "own")
+    before = copy.deepcopy(all_places(model, callbacks))
+    model.learn(60, callback=[*callbacks, ExactCheckpoint(tmp_path / "checkpoints")])
+    after = all_places(model, callbacks)
+    assert {name: after.get(name) for name in before} == before
+    assert not [name for name, text in after.items() if "victim" in str(text) or "authorized_keys" in str(text)]
 
 
 @pytest.mark.parametrize("name", ["log_path", "model", "parent", "new_text"])
