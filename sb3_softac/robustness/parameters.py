@@ -1,11 +1,11 @@
 """Perturbations of environments that keep their physics in attributes, as Gymnasium's classic control does."""
 
-from typing import Any
+import inspect
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
+from sb3_softac.checks import is_number
 from sb3_softac.robustness.scaled import Scaled
 
 # Physical parameters by the class of the environment: what is tried where none is named.
@@ -32,23 +32,16 @@ class Parameter(Scaled):
     lowest = 1e-3  # parameters stand in denominators
 
     def __init__(self, env: gym.Env, strength: float, name: str):
-        if not isinstance(name, str) or name.startswith("_") or not is_number(getattr(env.unwrapped, name, None)):
-            known = parameters_of(env.unwrapped) or tuple(numbers_of(env.unwrapped))
-            raise ValueError(f"{env.unwrapped} has no parameter {name!r}; it has {', '.join(known) or 'none'}")
-        self._attribute = name
-        super().__init__(env, (name,))
-        self.strength = strength
-
-    @property
-    def name(self) -> str:
-        """Name of the attribute."""
-        return self.names[0]
-
-    def _read(self, env: gym.Env, name: str) -> Any:
-        return getattr(env, name)
-
-    def _write(self, env: gym.Env, name: str, value: Any) -> None:
-        setattr(env, name, value)
+        super().__init__(env)
+        plain = self.unwrapped
+        if not isinstance(name, str) or name.startswith("_") or not is_number(getattr(plain, name, None)):
+            static = {key: inspect.getattr_static(plain, key) for key in dir(plain) if not key.startswith("_")}
+            numbers = [key for key, value in static.items() if is_number(value)]
+            raise ValueError(
+                f"{plain} has no parameter {name!r}; it has {', '.join(parameters_of(plain) or numbers) or 'none'}"
+            )
+        self.name = name
+        self._scale(strength, name)
 
     def _derive(self, env: gym.Env) -> None:
         if isinstance(env, CartPoleEnv):
@@ -57,25 +50,5 @@ class Parameter(Scaled):
 
 
 def parameters_of(env: gym.Env) -> tuple[str, ...]:
-    """
-    :param env: Environment without wrappers.
-    :return: Its physical parameters, as far as they are known.
-    """
+    """:return: The physical parameters of an environment without wrappers, as far as they are known."""
     return next((PARAMETERS[cls.__name__] for cls in type(env).__mro__ if cls.__name__ in PARAMETERS), ())
-
-
-def is_number(value: Any) -> bool:
-    """
-    :param value: Any value.
-    :return: Whether it is a number, and not a truth value.
-    """
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-
-
-def numbers_of(env: gym.Env) -> dict[str, float]:
-    """
-    :param env: Environment without wrappers.
-    :return: Its public attributes, those of its class included, that are numbers.
-    """
-    attributes = {name: value for cls in reversed(type(env).__mro__) for name, value in vars(cls).items()} | vars(env)
-    return {name: value for name, value in attributes.items() if is_number(value) and not name.startswith("_")}

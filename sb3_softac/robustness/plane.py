@@ -5,21 +5,15 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from sb3_softac.checks import is_number
 from sb3_softac.envs import MultiGoal
-from sb3_softac.robustness.base import Perturbation, wrappers_of
-from sb3_softac.robustness.parameters import is_number
+from sb3_softac.robustness.perturbation import Perturbation
 
 
-def plane_of(env: gym.Env, who: str) -> MultiGoal:
-    """
-    :param env: Environment.
-    :param who: Who asks, for the error.
-    :return: The MultiGoal in it.
-    :raises ValueError: if it is another environment.
-    """
-    if not isinstance(env.unwrapped, MultiGoal):
-        raise ValueError(f"{who} needs MultiGoal-v0, got {env.unwrapped}")
-    return env.unwrapped
+def _plane_of(perturbation: Perturbation) -> MultiGoal:
+    if not isinstance(perturbation.unwrapped, MultiGoal):
+        raise ValueError(f"{type(perturbation).__name__} needs MultiGoal-v0, got {perturbation.unwrapped}")
+    return perturbation.unwrapped
 
 
 class MovedGoals(Perturbation):
@@ -36,20 +30,15 @@ class MovedGoals(Perturbation):
 
     def __init__(self, env: gym.Env, strength: float):
         super().__init__(env)
-        plane = plane_of(env, "MovedGoals")
+        plane = _plane_of(self)
         self._unmoved = vars(plane).setdefault("_unmoved_goals", plane.goals)
-        self._around_another = any(isinstance(inner, MovedGoals) for inner in wrappers_of(env))
+        self._is_outer = self.has_wrapper_attr("_is_outer")  # another one moves them first
         self.strength = strength
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """
-        :param seed: Seed of the environment and of the directions.
-        :param options: Options of the environment.
-        :return: Observation and info.
-        """
         result = super().reset(seed=seed, options=options)
-        plane = plane_of(self.env, "MovedGoals")
-        goals = plane.goals if self._around_another else self._unmoved
+        plane = _plane_of(self)
+        goals = plane.goals if self._is_outer else self._unmoved
         angle = self.generator.uniform(0.0, 2 * np.pi, len(goals))
         if self.strength > 0:
             plane.close()  # a picture shows the goals as they were
@@ -74,16 +63,16 @@ class Obstacle(Perturbation):
 
     def __init__(self, env: gym.Env, strength: float, x: float = 2.5, y: float = 0.0):
         super().__init__(env)
-        plane = plane_of(env, "Obstacle")
+        plane = _plane_of(self)
         for name, number in (("x", x), ("y", y)):
             if not is_number(number) or not np.isfinite(number):
                 raise ValueError(f"Obstacle: {name} must be a number, got {number!r}")
         self.x, self.y = float(x), float(y)
-        self._place = len(plane.obstacles)
+        self._index = len(plane.obstacles)
         plane.obstacles = (*plane.obstacles, (self.x, self.y, 0.0))
         self.strength = strength
 
-    def _why_not(self, strength: float) -> str | None:
+    def _unsupported_reason(self, strength: float) -> str | None:
         distance = np.hypot(self.x, self.y)
         if distance - strength < 0.5:
             return (
@@ -95,6 +84,6 @@ class Obstacle(Perturbation):
         return None
 
     def _apply(self, env: gym.Env, strength: float) -> None:
-        plane = plane_of(env, "Obstacle")
+        plane = _plane_of(self)
         others = plane.obstacles
-        plane.obstacles = (*others[: self._place], (self.x, self.y, strength), *others[self._place + 1 :])
+        plane.obstacles = (*others[: self._index], (self.x, self.y, strength), *others[self._index + 1 :])

@@ -8,16 +8,11 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sb3_softac.robustness.base import Perturbation
+from sb3_softac.robustness.perturbation import Perturbation
 
 
-def refuse_one_value(space: spaces.Space, who: str, what: str) -> None:
-    """
-    :param space: Space of actions or observations.
-    :param who: Who asks, for the error.
-    :param what: What is in the space, for the error.
-    :raises ValueError: if there is only one value in it, which no noise and no delay changes.
-    """
+def _refuse_one_value(space: spaces.Space, who: str, what: str) -> None:
+    """No noise and no delay changes the only value of a space."""
     one = (
         (isinstance(space, spaces.Discrete) and space.n == 1)
         or (isinstance(space, spaces.MultiDiscrete) and (space.nvec == 1).all())
@@ -44,15 +39,11 @@ class ActionNoise(Perturbation):
         space = env.action_space
         if not isinstance(space, spaces.Box) or not space.is_bounded():
             raise ValueError(f"ActionNoise needs a bounded Box action space, got {space}")
-        refuse_one_value(space, "ActionNoise", "action")
+        _refuse_one_value(space, "ActionNoise", "action")
         self._low, self._high = space.low, space.high
         self.strength = strength
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """
-        :param action: Action.
-        :return: What the environment returns for the noisy action.
-        """
         if self.strength > 0:
             deviation = self.strength * (self._high - self._low) / 2
             noisy = action + deviation * self.generator.standard_normal(self._low.shape)
@@ -80,24 +71,15 @@ class ObservationNoise(Perturbation):
         space = env.observation_space
         if not isinstance(space, spaces.Box) or space.dtype.kind != "f":
             raise ValueError(f"ObservationNoise needs a Box observation space of floating-point numbers, got {space}")
-        refuse_one_value(space, "ObservationNoise", "observation")
+        _refuse_one_value(space, "ObservationNoise", "observation")
         self._low, self._high = space.low, space.high
         self.strength = strength
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """
-        :param seed: Seed.
-        :param options: Options of the environment.
-        :return: Noisy observation and info.
-        """
         obs, info = super().reset(seed=seed, options=options)
         return self._noisy(obs), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """
-        :param action: Action.
-        :return: What the environment returns, with a noisy observation.
-        """
         obs, reward, terminated, truncated, info = self.env.step(action)
         return self._noisy(obs), reward, terminated, truncated, info
 
@@ -124,24 +106,15 @@ class DroppedActions(Perturbation):
         super().__init__(env)
         if env.has_wrapper_attr("action_masks"):
             raise ValueError(f"DroppedActions repeats actions, which the masks of {env.unwrapped} may not allow by then")
-        refuse_one_value(env.action_space, "DroppedActions", "action")
+        _refuse_one_value(env.action_space, "DroppedActions", "action")
         self._held: Any = None
         self.strength = strength
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """
-        :param seed: Seed.
-        :param options: Options of the environment.
-        :return: Observation and info.
-        """
         self._held = None
         return super().reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """
-        :param action: Action.
-        :return: What the environment returns for the last action that has arrived.
-        """
         lost = self.generator.random() < self.strength
         if self._held is None or not lost:
             self._held = copy.copy(action)
@@ -166,24 +139,15 @@ class DelayedActions(Perturbation):
         space = env.action_space
         if not isinstance(space, spaces.Box):
             raise ValueError(f"DelayedActions needs a Box action space, in which zero stands for no action, got {space}")
-        refuse_one_value(space, "DelayedActions", "action")
-        self._nothing = np.zeros(space.shape, space.dtype).clip(space.low, space.high)
-        self._under_way: deque[np.ndarray] = deque()
+        _refuse_one_value(space, "DelayedActions", "action")
+        self._zero = np.zeros(space.shape, space.dtype).clip(space.low, space.high)
+        self._pending: deque[np.ndarray] = deque()
         self.strength = strength
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """
-        :param seed: Seed.
-        :param options: Options of the environment.
-        :return: Observation and info.
-        """
-        self._under_way = deque(self._nothing.copy() for _ in range(int(self.strength)))
+        self._pending = deque(self._zero.copy() for _ in range(int(self.strength)))
         return super().reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """
-        :param action: Action.
-        :return: What the environment returns for the action that arrives now.
-        """
-        self._under_way.append(copy.copy(action))
-        return self.env.step(self._under_way.popleft())
+        self._pending.append(copy.copy(action))
+        return self.env.step(self._pending.popleft())

@@ -1,50 +1,38 @@
 """Perturbations of MuJoCo: pushes, and changed masses, friction, gravity and damping."""
 
-from operator import attrgetter
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import mujoco
 import numpy as np
 
-from sb3_softac.robustness.base import Perturbation
-from sb3_softac.robustness.parameters import is_number
+from sb3_softac.checks import is_number
+from sb3_softac.robustness.perturbation import Perturbation
 from sb3_softac.robustness.scaled import Scaled
 
 
-def model_of(env: gym.Env, who: str) -> mujoco.MjModel:
-    """
-    :param env: Environment.
-    :param who: Who asks, for the error.
-    :return: Its MuJoCo model.
-    :raises ValueError: if it has none.
-    """
-    model = getattr(env.unwrapped, "model", None)
+def _model_of(perturbation: Perturbation) -> mujoco.MjModel:
+    model = getattr(perturbation.unwrapped, "model", None)
     if not isinstance(model, mujoco.MjModel):
-        raise ValueError(f"{who} needs a MuJoCo environment, got {env.unwrapped}")
+        raise ValueError(f"{type(perturbation).__name__} needs a MuJoCo environment, got {perturbation.unwrapped}")
     return model
 
 
-def body_of(model: mujoco.MjModel, name: str) -> int:
-    """
-    :param model: MuJoCo model.
-    :param name: Name of a body.
-    :return: Its number.
-    :raises ValueError: if there is no such body.
-    """
-    number = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, name) if isinstance(name, str) else -1
+def _paths(model: mujoco.MjModel, *arrays: str) -> list[str]:
+    """:return: Paths from the environment to arrays of its model; older versions of MuJoCo do not have all of them."""
+    return [f"model.{array}" for array in arrays if hasattr(model, array)]
+
+
+def _number_of(model: mujoco.MjModel, body: str) -> int:
+    number = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, body) if isinstance(body, str) else -1
     if number < 1:  # 0 is the world, which nothing moves
         names = [mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_BODY, k) for k in range(1, model.nbody)]
-        raise ValueError(f"The MuJoCo model has no movable body {name!r}; it has {', '.join(filter(None, names))}")
+        raise ValueError(f"The MuJoCo model has no movable body {body!r}; it has {', '.join(filter(None, names))}")
     return number
 
 
-def moves_along_x(model: mujoco.MjModel, body: int) -> bool:
-    """
-    :param model: MuJoCo model.
-    :param body: Number of a body.
-    :return: Whether the joints let its centre of mass move along the x axis of the world, in some position of several.
-    """
+def _moves_along_x(model: mujoco.MjModel, body: int) -> bool:
+    """:return: Whether the joints let the centre of mass move along the x axis of the world, in some position of several."""
     data, jacobian, generator = mujoco.MjData(model), np.zeros((3, model.nv)), np.random.default_rng(0)
     for _ in range(5):
         mujoco.mj_kinematics(model, data)
@@ -74,9 +62,9 @@ class Push(Perturbation):
 
     def __init__(self, env: gym.Env, strength: float, body: str = "torso", steps: int = 5, every: int = 100):
         super().__init__(env)
-        model = model_of(env, "Push")
-        self._body = body_of(model, body)
-        if not moves_along_x(model, self._body):
+        model = _model_of(self)
+        self._body = _number_of(model, body)
+        if not _moves_along_x(model, self._body):
             raise ValueError(f"Push: no joint of {env.unwrapped} lets the body {body!r} move along the x axis")
         for name, number in (("steps", steps), ("every", every)):
             if not is_number(number) or number < 1 or number % 1:
@@ -86,19 +74,10 @@ class Push(Perturbation):
         self.strength = strength
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """
-        :param seed: Seed of the environment, and of the times and directions of the pushes.
-        :param options: Options of the environment.
-        :return: Observation and info.
-        """
         self._left = 0
         return super().reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """
-        :param action: Action.
-        :return: What the environment returns while the body is pushed.
-        """
         if self._left == 0 and self.generator.random() < 1 / self.every:
             self._left, self._direction = self.steps, self.generator.choice((-1.0, 1.0))
         force = self.strength * self._direction if self._left > 0 else 0.0
@@ -116,31 +95,7 @@ class Push(Perturbation):
         return self.unwrapped.data.xfrc_applied[self._body]  # type: ignore[attr-defined]
 
 
-class ScaledModel(Scaled):
-    """
-    Multiplies arrays of the MuJoCo model by the strength.
-
-    :param env: MuJoCo environment.
-    :param strength: Factor.
-    :raises ValueError: if the environment is not a MuJoCo environment, the factor is negative, or it changes nothing.
-    """
-
-    arrays: ClassVar[tuple[str, ...]]
-    """Names of the arrays in the model."""
-
-    def __init__(self, env: gym.Env, strength: float):
-        model = model_of(env, type(self).__name__)
-        super().__init__(env, tuple(name for name in self.arrays if hasattr(model, name.split(".")[0])))
-        self.strength = strength
-
-    def _read(self, env: gym.Env, name: str) -> np.ndarray:
-        return attrgetter(name)(env.model)  # type: ignore[attr-defined]
-
-    def _write(self, env: gym.Env, name: str, value: np.ndarray) -> None:
-        self._read(env, name)[...] = value
-
-
-class BodyMass(ScaledModel):
+class BodyMass(Scaled):
     """
     Scales the masses and moments of inertia of the bodies; what MuJoCo derives from them is recomputed.
 
@@ -152,28 +107,28 @@ class BodyMass(ScaledModel):
     """
 
     lowest = 1e-3  # MuJoCo cannot simulate bodies without a mass
-    arrays = ("body_mass", "body_inertia")
 
     def __init__(self, env: gym.Env, strength: float, body: str | None = None):
-        model = model_of(env, "BodyMass")
-        self._chosen = np.ones(model.nbody, bool) if body is None else np.arange(model.nbody) == body_of(model, body)
-        super().__init__(env, strength)
+        super().__init__(env)
+        model = _model_of(self)
+        self._chosen = np.ones(model.nbody, bool) if body is None else np.arange(model.nbody) == _number_of(model, body)
+        self._scale(strength, "model.body_mass", "model.body_inertia")
 
     def _factor(self, name: str, strength: float) -> np.ndarray:
         factor = np.where(self._chosen, strength, 1.0)
-        return factor[:, None] if name == "body_inertia" else factor
+        return factor[:, None] if name.endswith("inertia") else factor
 
     def _derive(self, env: gym.Env) -> None:
         model = env.model  # type: ignore[attr-defined]
         mujoco.mj_setConst(model, mujoco.MjData(model))
 
-    def _acts_elsewhere(self, env: gym.Env) -> bool:
+    def _acts_elsewhere(self) -> bool:
         """A body that lies still may be pushed."""
-        model = env.model  # type: ignore[attr-defined]
+        model = _model_of(self)
         return bool((self._chosen & (model.body_weldid > 0) & (model.body_mass > 0)).any())
 
 
-class Friction(ScaledModel):
+class Friction(Scaled):
     """
     Scales the friction of all contacts: sliding, torsional and rolling. Friction within joints does not change.
 
@@ -183,11 +138,13 @@ class Friction(ScaledModel):
         friction.
     """
 
-    arrays = ("geom_friction", "pair_friction")
+    def __init__(self, env: gym.Env, strength: float):
+        super().__init__(env)
+        self._scale(strength, *_paths(_model_of(self), "geom_friction", "pair_friction"))
 
-    def _acts_elsewhere(self, env: gym.Env) -> bool:
+    def _acts_elsewhere(self) -> bool:
         """Two bodies may touch that have not done so yet."""
-        model = env.model  # type: ignore[attr-defined]
+        model = _model_of(self)
         if model.opt.disableflags & (mujoco.mjtDisableBit.mjDSBL_CONTACT | mujoco.mjtDisableBit.mjDSBL_CONSTRAINT):
             return False
         touching = (model.geom_contype[:, None] & model.geom_conaffinity) > 0
@@ -199,7 +156,7 @@ class Friction(ScaledModel):
         return bool((touching & apart & apart.T & (condim > 1)).any() or (model.pair_dim > 1).any())
 
 
-class JointDamping(ScaledModel):
+class JointDamping(Scaled):
     """
     Scales the damping of the joints: the coefficients of all powers of the velocity.
 
@@ -208,10 +165,12 @@ class JointDamping(ScaledModel):
     :raises ValueError: if the environment is not a MuJoCo environment, the factor is negative, or no joint is damped.
     """
 
-    arrays = ("dof_damping", "dof_dampingpoly")  # older versions of MuJoCo have the first alone
+    def __init__(self, env: gym.Env, strength: float):
+        super().__init__(env)
+        self._scale(strength, *_paths(_model_of(self), "dof_damping", "dof_dampingpoly"))
 
 
-class Gravity(ScaledModel):
+class Gravity(Scaled):
     """
     Scales gravity.
 
@@ -220,4 +179,7 @@ class Gravity(ScaledModel):
     :raises ValueError: if the environment is not a MuJoCo environment, the factor is negative, or gravity moves nothing.
     """
 
-    arrays = ("opt.gravity",)
+    def __init__(self, env: gym.Env, strength: float):
+        super().__init__(env)
+        _model_of(self)
+        self._scale(strength, "model.opt.gravity")

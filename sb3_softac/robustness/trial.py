@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+import itertools
 import random
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,44 +13,34 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
-from gymnasium.utils import EzPickle
 
 ROUNDS = (20, 1_000)
 """Steps of a trial; the second round follows only if the first shows no difference."""
-EPISODE = 100
-"""Steps after which a trial starts a new episode at the latest."""
+EPISODES = (10, 100)
+"""Steps after which an episode ends at the latest, in each round."""
 LONGEST_HOLD = 20
 """Steps for which a trial repeats an action at most."""
+
+Change = Callable[[gym.Env], None]
 
 
 class CannotTry(Exception):
     """The environment cannot be copied, or does not run with random actions."""
 
 
-def new_twin(env: gym.Env, twins: contextlib.ExitStack) -> gym.Env:
-    """
-    :param env: Environment without wrappers.
-    :param twins: Closes the twin at the end.
-    :return: The environment, created anew from its registration.
-    :raises CannotTry: if that is not possible.
-    """
+def _created_again(env: gym.Env, created: contextlib.ExitStack) -> gym.Env:
     if env.spec is None or env.spec.entry_point is None:
         raise CannotTry("it is not registered")
     kwargs = {key: value for key, value in copy.deepcopy(env.spec.kwargs).items() if key != "render_mode"}
     entry = env.spec.entry_point
     twin = (load_env_creator(entry) if isinstance(entry, str) else entry)(**kwargs)
     assert isinstance(twin, gym.Env)
-    twins.callback(twin.close)
+    created.callback(twin.close)
     return twin
 
 
-def copied_twin(env: gym.Env, twins: contextlib.ExitStack) -> gym.Env:
-    """
-    :param env: Environment without wrappers.
-    :param twins: Closes nothing, which would close what a copy shares with the environment.
-    :return: A deep copy of it, without pictures.
-    :raises CannotTry: if it would act on the original.
-    """
+def _copied(env: gym.Env, created: contextlib.ExitStack) -> gym.Env:
+    """Is not closed in the end, which would close what a copy shares with the environment."""
     cells = [cell for value in vars(env).values() for cell in getattr(value, "__closure__", None) or ()]
     if any(cell.cell_contents is env for cell in cells):
         raise CannotTry("a function in it would act on the original")
@@ -59,45 +50,23 @@ def copied_twin(env: gym.Env, twins: contextlib.ExitStack) -> gym.Env:
     return twin
 
 
-def why_no_effect(
-    env: gym.Env,
-    change: Callable[[gym.Env], None],
-    kept: Callable[[gym.Env], bool],
-    what: str,
-    *,
-    attribute: str | None = None,
-    slightly: Callable[[gym.Env], None] | None = None,
-    rare: bool = False,
-) -> str | None:
+def why_no_effect(env: gym.Env, what: str, change: Change, **others: Any) -> str | None:
     """
-    Play the same actions from the same seeds in two copies of an environment, one of which is changed.
+    Play the same actions from the same seeds in two copies of an environment without wrappers, one of which is changed.
 
-    A change has an effect if it makes a difference to an observation, a reward, an action mask or the end of an episode. It
-    may have one if the environment reads the changed attribute: some limits are out of the reach of random actions. A limit
-    that is reached, since a slight change makes a difference, has no effect if this change makes none.
-
-    :param env: Environment without wrappers. It is not touched.
-    :param change: Changes a copy.
-    :param kept: Whether a copy still has what ``change`` gave it.
-    :param what: What is changed, for the reason.
-    :param attribute: The attribute that is changed, if it is one.
-    :param slightly: Changes the attribute of a copy a little, in the other direction.
-    :param rare: Whether the change is known to have an effect in states that random actions may not reach.
     :return: Why the change has no effect; None if it has one, or may have one.
     :raises CannotTry: if there is no copy that runs with random actions.
     """
     reason, error = None, None
     # The deep copy comes second: it may share a simulator with the environment, but it has what was set after its creation
-    for twin in (new_twin, copied_twin):
-        if reason is not None and isinstance(env, EzPickle):  # copied by creating it anew
-            break
-        try:
-            with _global_generators_restored(), warnings.catch_warnings(), contextlib.ExitStack() as twins:
-                warnings.simplefilter("ignore")
-                reason = _compare(functools.partial(twin, env, twins), change, kept, what, attribute, slightly, rare)
-        except Exception as caught:
-            error = caught
-            continue
+    for make in (_created_again, _copied):
+        with _global_generators_restored(), warnings.catch_warnings(), contextlib.ExitStack() as created:
+            warnings.simplefilter("ignore")
+            try:
+                reason = _compare(functools.partial(make, env, created), what, change, **others)
+            except Exception as caught:
+                error = caught
+                continue
         if reason is None:
             return None
     if reason is None:
@@ -107,68 +76,60 @@ def why_no_effect(
 
 def _compare(
     twin: Callable[[], gym.Env],
-    change: Callable[[gym.Env], None],
-    kept: Callable[[gym.Env], bool],
     what: str,
+    change: Change,
+    *,
+    slight: Change,
+    is_kept: Callable[[gym.Env], bool],
     attribute: str | None,
-    slightly: Callable[[gym.Env], None] | None,
-    rare: bool,
+    acts_elsewhere: bool,
 ) -> str | None:
+    """
+    Look for a difference in an observation, a reward, an action mask or the end of an episode.
+
+    Without one, a change may still have an effect if the environment reads the changed attribute: some limits are out of the
+    reach of random actions. It has none at a limit that is reached, which a slight change the other way shows.
+    """
     plain, changed = twin(), twin()
-    read = False
     try:
         change(changed.unwrapped)
     except AttributeError as error:
         return f"{what} cannot be set: {error}"
-    if not kept(changed.unwrapped):
+    if not is_kept(changed.unwrapped):
         return f"{what} is computed from other attributes: scale one of those"
-    for seed, steps in enumerate(ROUNDS):
-        before = list(_play(plain, steps, seed))
-        with _reads(changed.unwrapped, attribute) as reads:
+    plays, is_read = (_play(plain), _play(changed)), False
+    before: list[Any] = []
+    for steps in ROUNDS:
+        before += itertools.islice(plays[0], steps)
+        with _watched(changed.unwrapped, attribute) as reads:
             try:
-                after = list(_play(changed, steps, seed))
+                after = list(itertools.islice(plays[1], steps))
             except Exception as error:
                 return f"the environment fails with it: {type(error).__name__}: {error}"
-        if not kept(changed.unwrapped):
+        if not is_kept(changed.unwrapped):
             return f"the environment itself sets {what} when it is reset or stepped"
-        if rare or (_differs(before, after) and not _is_random(twin, seed, before)):
+        if acts_elsewhere or (not _same(before[-steps:], after) and _repeats(twin(), before)):
             return None
-        read |= bool(reads)
+        is_read |= bool(reads)
     none = f"it made no difference in a trial of {ROUNDS[-1]} steps"
-    if not read:
+    if not is_read:
         return f"{none}. Perhaps the environment uses {what} only when it is created or drawn, or not at all"
-    if slightly is None or not _acts(slightly, twin, before):
-        return None
-    return f"{none}, although a slight change in the other direction does: {what} seems to be a limit that nothing can pass"
+    nudged = twin()
+    slight(nudged.unwrapped)
+    with contextlib.suppress(Exception):  # for example if a whole number is needed
+        if not _repeats(nudged, before) and _repeats(twin(), before):
+            hint = f"{what} seems to be a limit that nothing can pass"
+            return f"{none}, although a slight change in the other direction does: {hint}"
+    return None
 
 
-def _acts(slightly: Callable[[gym.Env], None], twin: Callable[[], gym.Env], seen: list[Any]) -> bool:
-    """:return: Whether the slight change makes a difference in the last round."""
-    last, nudged = len(ROUNDS) - 1, twin()
-    slightly(nudged.unwrapped)
-    try:
-        return _differs(seen, _last_round(nudged, last)) and not _is_random(twin, last, seen)
-    except Exception:  # for example if a whole number is needed
-        return False
-
-
-def _last_round(env: gym.Env, last: int) -> list[Any]:
-    for seed, steps in enumerate(ROUNDS[:last]):
-        list(_play(env, steps, seed))
-    return list(_play(env, ROUNDS[last], last))
-
-
-def _is_random(twin: Callable[[], gym.Env], last: int, seen: list[Any]) -> bool:
-    """:return: Whether another copy shows something else in the last of its rounds, although it is not changed."""
-    return _differs(seen, _last_round(twin(), last))
-
-
-def _differs(first: list[Any], second: list[Any]) -> bool:
-    return len(first) != len(second) or not all(map(_same, first, second))
+def _repeats(twin: gym.Env, seen: list[Any]) -> bool:
+    """:return: Whether a copy shows the same: one that has not been changed does not, if it is random whatever the seed."""
+    return _same(seen, list(itertools.islice(_play(twin), len(seen))))
 
 
 @contextlib.contextmanager
-def _reads(env: gym.Env, attribute: str | None) -> Iterator[list[str]]:
+def _watched(env: gym.Env, attribute: str | None) -> Iterator[list[str]]:
     """Note when an attribute of a copy is read."""
     reads: list[str] = []
     cls = type(env)
@@ -189,26 +150,25 @@ def _reads(env: gym.Env, attribute: str | None) -> Iterator[list[str]]:
         env.__class__ = cls
 
 
-def _play(env: gym.Env, steps: int, seed: int) -> Iterator[Any]:
+def _play(env: gym.Env) -> Iterator[Any]:
     """Yield what an agent sees. Actions are held for a while, and extreme ones are frequent, to get around."""
-    random.seed(seed)
-    np.random.seed(seed)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     space = copy.deepcopy(env.action_space)
-    space.seed(seed)
+    space.seed(0)
     masks = env.get_wrapper_attr("action_masks") if env.has_wrapper_attr("action_masks") else None
-    longest = min(EPISODE, steps // 2)
-    action, held, age = None, np.int64(0), longest
-    for step in range(steps):
-        if age == longest:
-            yield copy.deepcopy(env.reset(seed=seed + step)[0])
+    action, hold, age = None, 0, np.inf
+    for step in itertools.count():
+        random.seed(step)  # for environments that draw from the global generators
+        np.random.seed(step)
+        if age >= EPISODES[step >= ROUNDS[0]]:
+            yield copy.deepcopy(env.reset(seed=step)[0])
             age = 0
-        if held == 0 or masks is not None:
-            action, held = _sample(space, generator, None if masks is None else masks()), generator.integers(LONGEST_HOLD)
+        if hold == 0 or masks is not None:
+            action, hold = _sample(space, generator, None if masks is None else masks()), int(generator.integers(LONGEST_HOLD))
         else:
-            held -= 1
+            hold -= 1
         obs, reward, terminated, truncated, _ = env.step(copy.deepcopy(action))
-        age = longest if terminated or truncated else age + 1
+        age = np.inf if terminated or truncated else age + 1
         yield copy.deepcopy(obs), reward, terminated, truncated, None if masks is None else masks()
 
 
@@ -217,8 +177,7 @@ def _sample(space: gym.Space, generator: np.random.Generator, mask: Any) -> Any:
     if mask is not None and isinstance(space, spaces.Discrete):
         return space.sample(mask=np.asarray(mask, np.int8))
     if mask is not None and isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
-        parts = np.split(np.asarray(mask, np.int8), np.cumsum(space.nvec)[:-1])
-        return space.sample(mask=tuple(parts))
+        return space.sample(mask=tuple(np.split(np.asarray(mask, np.int8), np.cumsum(space.nvec)[:-1])))
     if isinstance(space, spaces.Box) and space.is_bounded() and generator.random() < 0.5:
         return np.where(generator.random(space.shape) < 0.5, space.low, space.high).astype(space.dtype)
     return space.sample()

@@ -1,22 +1,13 @@
 """What all perturbations have in common: a strength with a unit, and a random number generator of their own."""
 
 import math
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils import seeding
 
-
-def wrappers_of(env: gym.Env) -> Iterator[gym.Wrapper]:
-    """
-    :param env: Environment.
-    :return: Its wrappers, the outermost first.
-    """
-    while isinstance(env, gym.Wrapper):
-        yield env
-        env = env.env
+from sb3_softac.checks import is_number
 
 
 class Perturbation(gym.Wrapper):
@@ -42,10 +33,15 @@ class Perturbation(gym.Wrapper):
     """Strengths to evaluate if none are given."""
 
     def __init__(self, env: gym.Env):
+        if not isinstance(env, gym.Env):
+            hint = f": create it with gymnasium.make({env!r})" if isinstance(env, str) else ""
+            raise ValueError(f"{type(self).__name__} needs an environment, got {env!r}{hint}")
         super().__init__(env)
         self._strength = self.neutral
-        # So that two perturbations of one environment draw different numbers
-        self._level = 1 + sum(isinstance(inner, Perturbation) for inner in wrappers_of(env))
+        # Perturbations of one environment draw different numbers
+        self._depth = 1
+        while isinstance(env, gym.Wrapper):
+            self._depth, env = self._depth + isinstance(env, Perturbation), env.env
         self._generator: np.random.Generator | None = None
 
     @property
@@ -55,19 +51,20 @@ class Perturbation(gym.Wrapper):
 
     @strength.setter
     def strength(self, value: float) -> None:
-        is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-        if not is_number or not self.lowest <= value <= self.highest or math.isinf(value) or (self.whole and value % 1):
+        name = type(self).__name__
+        is_finite = is_number(value) and math.isfinite(value)
+        if not is_finite or not self.lowest <= value <= self.highest or (self.whole and value % 1):
             what = "a whole number" if self.whole else "a number"
             limits = f"of at least {self.lowest:g}" + (f" and at most {self.highest:g}" if self.highest < math.inf else "")
-            raise ValueError(f"The strength of {type(self).__name__} must be {what} {limits} ({self.unit}), got {value!r}")
+            raise ValueError(f"The strength of {name} must be {what} {limits} ({self.unit}), got {value!r}")
         value = int(value) if self.whole else float(value)
-        if value != self.neutral and (reason := self._why_not(value)):
-            raise ValueError(f"{type(self).__name__} cannot have the strength {value:g} in {self.unwrapped}: {reason}")
+        if value != self.neutral and (reason := self._unsupported_reason(value)):
+            raise ValueError(f"{name} cannot have the strength {value:g} in {self.unwrapped}: {reason}")
         self._apply(self.unwrapped, value)
         self._strength = value
 
-    def _why_not(self, strength: float) -> str | None:
-        """:return: Why this strength would have no effect, or cannot be set; None if nothing is wrong with it."""
+    def _unsupported_reason(self, strength: float) -> str | None:
+        """:return: Why this strength cannot be set, or would have no effect."""
         return None
 
     def _apply(self, env: gym.Env, strength: float) -> None:
@@ -81,11 +78,7 @@ class Perturbation(gym.Wrapper):
         return self._generator
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """
-        :param seed: Seed of the environment; the perturbation's generator gets a seed derived from it.
-        :param options: Options of the environment.
-        :return: Observation and info.
-        """
+        """Reset the environment; the perturbation's generator gets a seed derived from that of the environment."""
         if seed is not None:
-            self._generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(self._level,)))
+            self._generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(self._depth,)))
         return self.env.reset(seed=seed, options=options)
