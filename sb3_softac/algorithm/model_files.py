@@ -5,26 +5,20 @@ import json
 import threading
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedIOBase
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, BinaryIO, ClassVar, TypeVar
+from typing import Any, BinaryIO
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.save_util import open_path
-from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_softac import files
-from sb3_softac.algorithm.entropy_options import EntropyOptions
 from sb3_softac.algorithm.plain_json import LEFT_OUT, NotPlain, declared_size, from_plain, spaces_in, to_plain
-from sb3_softac.checks import did_you_mean
-from sb3_softac.files.plain_files import open_plain, safe_load_is_on
+from sb3_softac.files.plain_files import open_plain
 from sb3_softac.files.tensor_files import NotTensors, stored_members, tensor_sizes
-
-SelfModelFiles = TypeVar("SelfModelFiles", bound="ModelFiles")
 
 PLAIN = "plain.json"
 OTHERS = {"data", PLAIN, "_stable_baselines3_version", "system_info.txt"}
@@ -34,151 +28,48 @@ NEVER = {"env", "policy", "replay_buffer", "_vec_normalize_env", "_logger", "_cu
 ROOM, SLACK, SLACK_TENSORS = 16, 2**20, 1_000
 
 
-class ModelFiles(EntropyOptions):
-    """SB3's ``save`` and ``load``, safe against crashes and, with ``safe=True``, against malicious files."""
+def add_plain_part(content: io.BytesIO, attributes: dict[str, Any], policies: dict[str, type[BasePolicy]]) -> bytes:
+    """:return: A model's file as SB3 writes it, and what of it is pickled once more as JSON."""
+    with zipfile.ZipFile(content, "a") as archive:
+        plain = {}
+        for name in _pickled(json.loads(archive.read("data"))):
+            with suppress(NotPlain):  # load(safe=True) says which
+                plain[name] = None if name in LEFT_OUT else to_plain(attributes[name], policies)
+        archive.writestr(PLAIN, json.dumps(plain))
+    return content.getvalue()
 
-    policy_base: ClassVar[type[BasePolicy]]
-    """Base class of the policies that the algorithm can use."""
-    own_policies: ClassVar[dict[str, type[BasePolicy]]] = {}
-    """Policies that users cannot select by name, but that are saved by name."""
 
-    def save(
-        self,
-        path: str | Path | BufferedIOBase,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
-        """
-        Save the model; SB3's ``save``. An existing file is replaced atomically when the new one is completely on disk.
-
-        :param path: File, or a stream.
-        :param exclude: Names of attributes to leave out.
-        :param include: Names of attributes to save that would otherwise be left out.
-        """
-        if isinstance(path, str | Path):
-            with replacing(path if Path(path).suffix else f"{path}.zip") as file:
-                file.write(self._content(exclude, include))
-        else:
-            open_path(path, "w").write(self._content(exclude, include))
-
-    @classmethod
-    def _named_policies(cls) -> dict[str, type[BasePolicy]]:
-        """:return: Policy classes by the names that files have for them."""
-        return {**cls.policy_aliases, **cls.own_policies}
-
-    def _content(self, exclude: Iterable[str] | None, include: Iterable[str] | None) -> bytes:
-        """:return: What SB3 saves, and what of it is pickled once more as JSON."""
-        content = io.BytesIO()
-        super().save(content, exclude, include)
-        with zipfile.ZipFile(content, "a") as archive:
-            plain = {}
-            for name in _pickled(json.loads(archive.read("data"))):
-                with suppress(NotPlain):  # load(safe=True) says which
-                    plain[name] = None if name in LEFT_OUT else to_plain(self.__dict__[name], self._named_policies())
-            archive.writestr(PLAIN, json.dumps(plain))
-        return content.getvalue()
-
-    @classmethod
-    def load(  # type: ignore[override]
-        cls: type[SelfModelFiles],
-        path: str | Path | BufferedIOBase,
-        env: GymEnv | None = None,
-        device: th.device | str = "auto",
-        custom_objects: dict[str, Any] | None = None,
-        print_system_info: bool = False,
-        force_reset: bool = True,
-        safe: bool | None = None,
-        **kwargs: Any,
-    ) -> SelfModelFiles:
-        """
-        Load a model; SB3's ``load``. If ``ent_coef`` is given, a learned temperature starts from the new value.
-
-        SB3's files contain pickles, which can run any code when they are read. With ``safe=True`` no pickle is read, so files
-        from untrusted sources can be loaded: their numbers, and classes of PyTorch, SB3 and this package by name. Episode
-        statistics and the folder for TensorBoard are not loaded then.
-
-        :param path: File that :meth:`save` wrote.
-        :param env: Environment for further training; None to predict only.
-        :param device: Device of the networks.
-        :param custom_objects: Objects to use instead of those in the file.
-        :param print_system_info: Whether to print the versions with which the file was saved.
-        :param force_reset: Whether to reset the environment before training continues.
-        :param safe: Whether to raise an error instead of unpickling anything. None means False, unless the environment
-            variable ``SB3_SOFTAC_SAFE_LOAD`` is set, which is meant for programs that you do not change, such as RL Zoo's.
-        :param kwargs: Arguments of the constructor to change.
-        :return: The model.
-        :raises ValueError: if another algorithm saved the file, if an argument is unknown, or if ``safe`` is set and something
-            would have to be unpickled.
-        """
-        changes = cls._load_arguments(kwargs)
-        if safe or (safe is None and safe_load_is_on()):
-            content, custom_objects, sizes = cls._without_pickles(path, custom_objects or {})
-            with networks_that_fit(sizes, path):
-                model = super().load(content, env, device, custom_objects, print_system_info, force_reset, **changes)
-        else:
-            try:
-                model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **changes)
-            except UnpicklingError as error:  # PyTorch reads nothing but tensors
-                raise ValueError(f"Refused: the tensor file in {path} contains more than tensors") from error
-        if kwargs.get("n_critics", model.policy_kwargs.get("n_critics")) != model.policy_kwargs.get("n_critics"):
-            raise ValueError(
-                f"n_critics={kwargs['n_critics']} cannot be loaded: the saved networks have n_critics="
-                f"{model.policy_kwargs.get('n_critics')}"
-            )
-        if "ent_coef" in model._said_anew:
-            model.temperature = model._make_temperature()
-        model._said_anew = set()
-        return model
-
-    @classmethod
-    def _load_arguments(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """
-        :param given: Arguments of the constructor to change.
-        :return: Attributes of the model by name.
-        :raises ValueError: if there is no such argument; SB3 would set an attribute that nobody reads.
-        """
-        changes = {"_stats_window_size" if name == "stats_window_size" else name: value for name, value in given.items()}
-        changes.pop("n_critics", None)  # part of the policy's arguments, which are those of the file
-        known = vars(cls(policy=cls.policy_base, env=None, _init_setup_model=False))  # type: ignore[call-arg,arg-type]
-        for name in changes:
-            if name not in known:
-                raise ValueError(f"load() got an unknown argument {name!r}{did_you_mean(name, known)}")
-        return changes
-
-    @classmethod
-    def _without_pickles(
-        cls, path: str | Path | BufferedIOBase, given: dict[str, Any]
-    ) -> tuple[io.BytesIO, dict[str, Any], list[int]]:
-        """
-        :param path: File.
-        :param given: Objects to use instead of those in the file.
-        :return: Its content, objects to use instead of all pickles in it, and the sizes of its tensors.
-        :raises ValueError: if something is not what :meth:`save` writes, or there is no replacement for a pickle.
-        """
-        content = _read(path)  # once: what is checked is what is loaded
-        try:
-            data, plain, sizes = _look_into(content)
-            most = ROOM * sum(sizes) + SLACK
-            pickled = _pickled(data)
-            methods = {name for name in data if callable(getattr(cls, name, None))}
-            foreign = sorted(methods | (NEVER & data.keys()) | (plain.keys() - pickled))
-            if foreign:
-                raise NotPlain(f"{foreign} is not something that save() writes")
-            if sum(map(declared_size, spaces_in(list(plain.values())))) > most:
-                raise NotPlain("its spaces are larger than its networks can be")
-            objects = {name: from_plain(part, cls._named_policies()) for name, part in plain.items()}
-        except (NotTensors, NotPlain, KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
-            reason = str(error) if isinstance(error, NotTensors | NotPlain) else f"{type(error).__name__}: {error}"
-            raise ValueError(f"Refused: {path} is not a file that save() has written: {reason}") from error
-        missing = sorted(pickled - plain.keys() - given.keys())
-        if missing:
-            remedy = "Pass them in custom_objects"
-            if not plain:  # a model of SB3, or of something else that saves no plain part
-                remedy += (
-                    f", or, if you trust the author of the file, convert it once with {cls.__name__}.load(path).save(path)"
-                )
-            raise ValueError(f"Refused: {missing} in {path} would have to be unpickled, which can run any code. {remedy}")
-        return io.BytesIO(content), {**objects, "tensorboard_log": None, **given}, sizes
+def without_pickles(
+    cls: Any, path: str | Path | BufferedIOBase, given: dict[str, Any]
+) -> tuple[io.BytesIO, dict[str, Any], list[int]]:
+    """
+    :param path: File.
+    :param given: Objects to use instead of those in the file.
+    :return: Its content, objects to use instead of all pickles in it, and the sizes of its tensors.
+    :raises ValueError: if something is not what :meth:`save` writes, or there is no replacement for a pickle.
+    """
+    content = _read(path)  # once: what is checked is what is loaded
+    try:
+        data, plain, sizes = _look_into(content)
+        most = ROOM * sum(sizes) + SLACK
+        pickled = _pickled(data)
+        methods = {name for name in data if callable(getattr(cls, name, None))}
+        foreign = sorted(methods | (NEVER & data.keys()) | (plain.keys() - pickled))
+        if foreign:
+            raise NotPlain(f"{foreign} is not something that save() writes")
+        if sum(map(declared_size, spaces_in(list(plain.values())))) > most:
+            raise NotPlain("its spaces are larger than its networks can be")
+        objects = {name: from_plain(part, cls._named_policies()) for name, part in plain.items()}
+    except (NotTensors, NotPlain, KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+        reason = str(error) if isinstance(error, NotTensors | NotPlain) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"Refused: {path} is not a file that save() has written: {reason}") from error
+    missing = sorted(pickled - plain.keys() - given.keys())
+    if missing:
+        remedy = "Pass them in custom_objects"
+        if not plain:  # a model of SB3, or of something else that saves no plain part
+            remedy += f", or, if you trust the author of the file, convert it once with {cls.__name__}.load(path).save(path)"
+        raise ValueError(f"Refused: {missing} in {path} would have to be unpickled, which can run any code. {remedy}")
+    return io.BytesIO(content), {**objects, "tensorboard_log": None, **given}, sizes
 
 
 def _read(path: str | Path | BufferedIOBase) -> bytes:

@@ -1,20 +1,42 @@
-"""Code that the algorithms share around collecting and gradient steps: arguments, setup, loading and saving."""
+"""
+The base of the algorithms: SB3's ``OffPolicyAlgorithm`` with one training loop for all of them.
 
-import math
+A transition goes this way: SB3's ``collect_rollouts`` asks :meth:`_sample_action` for an action, steps the environments and
+hands the result to :meth:`_store_transition`, which adds it to the replay buffer; :meth:`train` samples batches, and an engine
+(:mod:`sb3_softac.algorithm.engine`) does the gradient steps, by default with the algorithm's ``_update``, whose losses
+:meth:`_minimize` differentiates; then the targets follow, and what was logged is written.
+"""
+
+import io
 import warnings
 from abc import abstractmethod
+from collections.abc import Iterable
+from io import BufferedIOBase
 from operator import is_
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.save_util import load_from_zip_file
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.save_util import load_from_zip_file, open_path
+from stable_baselines3.common.type_aliases import (
+    GymEnv,
+    MaybeCallback,
+    RolloutReturn,
+    Schedule,
+    TrainFreq,
+    TrainFrequencyUnit,
+)
 from stable_baselines3.common.utils import update_learning_rate
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 from stable_baselines3.her import HerReplayBuffer
 
 from sb3_softac.algorithm import distributed
@@ -23,6 +45,7 @@ from sb3_softac.algorithm.arguments import (
     GIVEN_TO_BUFFERS,
     LEARN_ARGUMENTS,
     ONLY_AT_CONSTRUCTION,
+    check_bounded_box,
     check_buffer_kwargs,
     check_env,
     check_features_extractor,
@@ -30,19 +53,79 @@ from sb3_softac.algorithm.arguments import (
     check_policy_class,
     check_policy_kwargs,
 )
-from sb3_softac.algorithm.collect_loop import CollectLoop
-from sb3_softac.algorithm.model_files import ModelFiles
-from sb3_softac.algorithm.train_loop import TrainLoop, require_gradients
-from sb3_softac.checks import Argument, Refused, differs, read, shown
-from sb3_softac.entropy.temperature import AutoTemperature, Bounds, check_ent_coef
-from sb3_softac.replay.buffer import SoftReplayBuffer
+from sb3_softac.algorithm.changes import ModelWatch
+from sb3_softac.algorithm.engine import ENGINES, Engine, PyTorchEngine, StepLog, StepResult
+from sb3_softac.algorithm.finite import find_faults, largest_norms, step_if
+from sb3_softac.algorithm.model_files import add_plain_part, networks_that_fit, replacing, without_pickles
+from sb3_softac.algorithm.network_checks import (
+    check_networks,
+    check_optimizers,
+    named_tensors,
+    require_gradients,
+    running_statistics,
+)
+from sb3_softac.checks import Argument, Refused, did_you_mean, differs, integer, read, shown
+from sb3_softac.entropy.saturation import SaturationWatch
+from sb3_softac.entropy.target_entropy import TargetEntropy, continuous_target
+from sb3_softac.entropy.temperature import AutoTemperature, Bounds, Temperature, check_ent_coef, make_temperature
+from sb3_softac.files.plain_files import safe_load_is_on
+from sb3_softac.replay.batch import Batch
+from sb3_softac.replay.buffer import EXTRAS, SoftReplayBuffer, end_episodes
 
 SelfSoftOffPolicy = TypeVar("SelfSoftOffPolicy", bound="SoftOffPolicyAlgorithm")
 
+# Gradient steps whose logs may wait on the device
+MAX_DEFERRED = 1_000
+STEPS, BATCH = integer(0, " gradient steps"), integer(1, " transition")
+# Attributes that are made again when a model is loaded
+NOT_SAVED = (
+    *("temperature", "entropy_target", "watch", "_engines", "_arguments_before", "_changed_by_load"),
+    *("_finite", "_failed_batch", "_gradient_norms", "_step_log", "_saturation_watch", "_said"),
+)
 
-class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
+
+def _require_normalization_on_top(env: VecEnv | None, normalization: VecNormalize) -> None:
+    """
+    The replay buffer stores the input of VecNormalize and normalizes it when sampling, so this input has to be the complete
+    observation.
+
+    :param env: Environment of the model.
+    :param normalization: Its VecNormalize.
+    :raises ValueError: if frames are stacked above it.
+    """
+    layer: Any = env
+    while layer is not normalization:
+        if isinstance(layer, VecFrameStack):
+            raise ValueError(
+                "VecFrameStack stacks the output of VecNormalize, but the replay buffer stores observations from before the "
+                "normalization: put VecNormalize on top, VecNormalize(VecFrameStack(env, n)). In a file of RL Zoo, write "
+                "vec_env_wrapper: [{stable_baselines3.common.vec_env.VecFrameStack: {n_stack: n}}] instead of "
+                "frame_stack: n"
+            )
+        layer = layer.venv
+
+
+def _not_finite(obs: Any, env_index: int | None) -> list[str]:
+    """:return: Where observations are not finite, in words: environment, key and first value."""
+    faults = []
+    for key, part in obs.items() if isinstance(obs, dict) else [("", obs)]:
+        part = np.asarray(part)
+        if part.dtype.kind != "f" or np.isfinite(part).all():
+            continue
+        for i, row in [(env_index, part)] if env_index is not None else enumerate(part):
+            if not (finite := np.isfinite(row)).all():
+                where = f"environment {i}, key {key!r}" if key else f"environment {i}"
+                faults.append(f"{where}, value {row[~finite][0]}")
+    return faults
+
+
+class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     """
     Base of the maximum-entropy algorithms.
+
+    A subclass defines the losses of one gradient step in :meth:`_update`, the network that each of them trains in ``trains``,
+    and the networks that have targets in ``targets``. Networks are looked up in the policy at each step, so that they, their
+    parameters and the optimizer may be replaced at any time.
 
     :param policy: Policy class, or its name.
     :param env: Environment, or its registered name; None only while loading.
@@ -63,8 +146,22 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
 
     arguments: ClassVar[dict[str, Argument]] = ARGUMENTS
     """What the arguments of the constructor must be, by name. A subclass may add its own."""
-    _watched_before: list[Any]
-    """Result of :meth:`_watched` when the arguments were last checked."""
+    policy_base: ClassVar[type[BasePolicy]]
+    """Base class of the policies that the algorithm can use."""
+    own_policies: ClassVar[dict[str, type[BasePolicy]]] = {}
+    """Policies that users cannot select by name, but that are saved by name."""
+    trains: ClassVar[dict[str, str]]
+    """By the name of a loss: the network of the policy that it trains, and it alone."""
+    targets: ClassVar[dict[str, str]]
+    """By the name of a network of the policy: its target."""
+    temperature: Temperature
+    """The temperature that ``ent_coef`` stands for."""
+    entropy_target: TargetEntropy
+    """The target that ``target_entropy`` stands for."""
+    watch: ModelWatch
+    """Notices whatever is replaced between two rounds of gradient steps."""
+    _made_with: dict[str, Any]
+    """The arguments that temperature and target entropy were made with; saved with the model."""
 
     def __init__(
         self,
@@ -91,7 +188,6 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
                 "learning_rate": learning_rate,
                 "ent_coef": ent_coef,
                 "ent_coef_bounds": ent_coef_bounds,
-                "target_entropy": target_entropy,
                 "tau": tau,
                 "target_update_interval": target_update_interval,
                 "random_steps": random_steps,
@@ -124,13 +220,14 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
             **{name: given[name] for name in off_policy_kwargs},
         )
         self.ent_coef_bounds = given["ent_coef_bounds"]
-        # See EntropyOptions
-        self.__dict__.update(ent_coef=given["ent_coef"], target_entropy=given["target_entropy"])
+        self.ent_coef, self._target_entropy = given["ent_coef"], target_entropy
         self.target_update_interval = given["target_update_interval"]
         self.random_steps = given["random_steps"]
         self.cuda_graphs = given["cuda_graphs"]
         if given["_init_setup_model"]:
             self._setup_model()
+
+    # --- Arguments
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -140,34 +237,24 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
         return OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     @staticmethod
-    @abstractmethod
     def _check_action_space(action_space: spaces.Space) -> None:
-        """
-        :param action_space: Action space of the environment.
-        :raises AssertionError: if the algorithm does not support it; the message names one that does.
-        """
+        """:raises AssertionError: if the algorithm does not support this action space; the message names one that does."""
+        check_bounded_box(action_space)
 
     def _read_arguments(self, values: dict[str, Any]) -> dict[str, Any]:
-        """
-        :param values: Values by name; those of arguments are replaced by values of the type that the program uses.
-        :return: The same dictionary.
-        :raises ValueError: if an argument is not what it must be.
-        """
+        """Replace the values of arguments by values of the type that the program uses; other names are left alone."""
         for name in self.arguments.keys() & values.keys():
             values[name] = read(name, values[name], self.arguments[name])
         return values
 
     def _check_arguments(self) -> None:
-        """
-        Check all arguments, before anything is built from them.
-
-        :raises ValueError: if an argument is not what it must be, or arguments contradict one another.
-        """
+        """Check all arguments, and that they do not contradict one another, before anything is built from them."""
         self._read_arguments(vars(self))
         self.policy_kwargs = check_policy_kwargs(self.policy_class, self.policy_kwargs)
         check_features_extractor(self.policy_class, self.policy_kwargs, self.observation_space)
         self.replay_buffer_kwargs = self._read_buffer_kwargs()
         self._check_ent_coef()
+        self._make_entropy_target()
 
     def _check_ent_coef(self) -> None:
         check_ent_coef(self.ent_coef, self.ent_coef_bounds)
@@ -179,10 +266,12 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
         taken |= {"extras"} if issubclass(buffer_class, SoftReplayBuffer) else set()
         return check_buffer_kwargs(buffer_class, self.replay_buffer_kwargs or {}, taken)
 
-    def _watched(self) -> list[Any]:
-        """:return: The attributes that hold arguments, and what else depends on them."""
-        attributes = vars(self)
-        return [attributes.get(name) for name in (*self.arguments, "replay_buffer")]
+    def _argument_values(self) -> list[Any]:
+        return [vars(self).get(name) for name in (*self.arguments, "replay_buffer")]
+
+    def accept_arguments(self) -> None:
+        """Take the present values of all arguments as having taken effect; for whoever restores a model from outside."""
+        self._arguments_before = self._argument_values()
 
     def _follow_arguments(self) -> None:
         """
@@ -190,9 +279,9 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
 
         :raises ValueError: if a value is not what it must be, or can no longer have an effect.
         """
-        if all(map(is_, self._watched(), self._watched_before)):
+        if all(map(is_, self._argument_values(), self._arguments_before)):
             return
-        before = dict(zip(self.arguments, self._watched_before, strict=False))
+        before = dict(zip(self.arguments, self._arguments_before, strict=False))
         self._read_arguments(vars(self))
         changed = {name for name, value in before.items() if differs(vars(self).get(name), value)}
         for name in sorted(changed.intersection(ONLY_AT_CONSTRUCTION)):
@@ -202,21 +291,16 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
             )
         if "learning_rate" in changed:
             self._setup_lr_schedule()
-        if "ent_coef_bounds" in changed:
-            if isinstance(self.temperature, AutoTemperature):
-                self.temperature.set_bounds(self.ent_coef_bounds)
-            else:
-                self._check_ent_coef()  # only a learned temperature has bounds
+        if "ent_coef_bounds" in changed and "ent_coef" not in changed and isinstance(self.temperature, AutoTemperature):
+            self.temperature.set_bounds(self.ent_coef_bounds)
+        elif changed & {"ent_coef", "ent_coef_bounds"}:
+            self.temperature = self._make_temperature()
+            self._made_with["ent_coef"] = self.ent_coef
         self._follow_targets(changed)
-        self._watched_before = self._watched()
+        self.accept_arguments()
 
     def _follow_targets(self, changed: set[str]) -> None:
-        """
-        Let the replay buffer compute its n-step targets with the model's ``n_steps`` and ``gamma``.
-
-        :param changed: Arguments that have changed.
-        :raises ValueError: if one of the two has changed, and the replay buffer cannot follow.
-        """
+        """Let the replay buffer compute its n-step targets with the model's ``n_steps`` and ``gamma``, or refuse a change."""
         buffer: Any = self.replay_buffer
         for name in ("n_steps", "gamma"):
             fixed = name in self.replay_buffer_kwargs or not hasattr(buffer, "n_steps") or not hasattr(buffer, name)
@@ -239,17 +323,6 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
         self.logger.record("train/learning_rate", rate)
         for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
             update_learning_rate(optimizer, rate)
-
-    def _check_optimizers(self) -> None:
-        """:raises ValueError: if a setting of an optimizer is not finite; it would destroy the parameters in one step."""
-        for group in [group for optimizer in self._optimizers for group in optimizer.param_groups]:
-            numbers = [value for value in group.values() if type(value) is float]
-            numbers += [part for value in group.values() if type(value) is tuple for part in value if type(part) is float]
-            if math.isfinite(sum(numbers)):  # one test for all: this runs before each round of gradient steps
-                continue
-            for name, value in group.items():
-                if not all(math.isfinite(n) for n in (value if type(value) is tuple else (value,)) if type(n) is float):
-                    raise ValueError(f"The optimizer's {name} is {value}: it must be finite. No parameter has been changed")
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:
@@ -286,21 +359,217 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
                 # SB3 says that n_steps is ignored whenever the buffer's class is given, also for a buffer that heeds it
                 warnings.filterwarnings("ignore", message="`n_steps=")
             super()._setup_model()
-        self.replay_buffer_kwargs = given  # what the user said: load() adds ours again
-        self._setup_entropy_options()
-        self._setup_training()
-        self._enter_fast_steps()
-        if self.cuda_graphs:
-            from sb3_softac.engines.cuda_graphs import GraphSteps  # the one door to that room
-
-            self._step_runner = GraphSteps(self)
+        self.replay_buffer_kwargs = given  # what the user gave: load() adds ours again
+        self._setup_entropy()
+        self._finite = th.ones((), device=self.device)
+        self._failed_batch: Batch | None = None
+        self._gradient_norms: dict[str, th.Tensor] = {}
+        self._step_log = StepLog()
+        self._saturation_watch = SaturationWatch()
+        self._engines: list[Engine] = [engine(self) for engine in ENGINES.values() if engine.is_wanted(self)]
+        if self.cuda_graphs and "cuda_graphs" not in ENGINES:
+            raise ImportError("cuda_graphs=True needs sb3_softac.engines.cuda_graphs, which is not installed")
+        self._said = ""
         self._follow_targets(set())
-        self._watched_before = self._watched()
+        self.accept_arguments()
+        self.watch = ModelWatch(self)
+        self._checked_version = -1
 
-    def _enter_fast_steps(self) -> None:
-        from sb3_softac.engines.native import FastSteps  # the one door to that room
+    # --- Temperature and target entropy
 
-        self._step_runner = FastSteps(self)
+    def _setup_entropy(self) -> None:
+        now = {"ent_coef": self.ent_coef, "target_entropy": self._target_entropy}
+        before = vars(self).get("_made_with", now)  # of the file, while loading
+        self._changed_by_load = {name for name in now if differs(now[name], before[name])}
+        self._made_with = now
+        self.entropy_target = self._make_entropy_target()
+        if "target_entropy" not in self._changed_by_load:
+            self.entropy_target.load_state(vars(self).get("_target_entropy_state", {}))
+        self._target_entropy_state = self.entropy_target.state()
+        self.temperature = self._make_temperature()
+
+    def _make_temperature(self) -> Temperature:
+        return make_temperature(self.ent_coef, self.device, self.lr_schedule(1), self.ent_coef_bounds)
+
+    def _make_entropy_target(self) -> TargetEntropy:
+        assert self.action_space.shape is not None
+        return continuous_target(self._target_entropy, self.action_space.shape)
+
+    @property
+    def target_entropy(self) -> float:
+        """Target entropy in nats for a learned temperature. It can be set to anything that the constructor accepts."""
+        return self.entropy_target.nats
+
+    @target_entropy.setter
+    def target_entropy(self, value: Any) -> None:
+        before, self._target_entropy = self._target_entropy, value
+        try:
+            self.entropy_target = self._make_entropy_target()
+        except ValueError:
+            self._target_entropy = before
+            raise
+        self._made_with["target_entropy"] = value
+        self._target_entropy_state = self.entropy_target.state()
+
+    @property
+    def log_ent_coef(self) -> th.Tensor:
+        """Logarithm of the temperature, one element: the parameter itself if it is learned, otherwise a copy."""
+        return self.temperature.log_ent_coef if isinstance(self.temperature, AutoTemperature) else self.temperature.alpha.log()
+
+    @property
+    def ent_coef_optimizer(self) -> th.optim.Optimizer | None:
+        """Optimizer of a learned temperature; None if the temperature is not learned."""
+        return self.temperature.optimizer
+
+    @ent_coef_optimizer.setter
+    def ent_coef_optimizer(self, optimizer: th.optim.Optimizer) -> None:
+        self.temperature.optimizer = optimizer
+
+    # --- Collecting
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        self._follow_arguments()
+        if distributed.is_distributed():
+            self._check_shared_training()
+        if self._vec_normalize_env is not None:
+            _require_normalization_on_top(self.env, self._vec_normalize_env)
+        if reset_num_timesteps or self._last_obs is None:
+            # SB3 is about to reset the environments, wherever they are: what comes next in the replay buffer does not follow
+            end_episodes(self.replay_buffer)
+        if self._vec_normalize_env is not None and isinstance(self.replay_buffer, SoftReplayBuffer):
+            self.replay_buffer.keep_double_precision()
+        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        try:
+            self._check_observations(self._last_obs, "reset()")
+        except ValueError:
+            self._last_obs = None
+            raise
+        return result
+
+    def _check_shared_training(self) -> None:
+        """:raises ValueError: if several processes cannot train one agent with these settings."""
+        assert isinstance(self.train_freq, TrainFreq)
+        if self.train_freq.unit == TrainFrequencyUnit.EPISODE:
+            raise ValueError(
+                "Several processes that train one agent must all do the same number of gradient steps: give train_freq in "
+                "steps, not in episodes"
+            )
+        if self._vec_normalize_env is not None:
+            raise ValueError(
+                "When several processes train one agent, each would normalize observations with its own statistics: do not "
+                "use VecNormalize (normalize in a file of RL Zoo), or scale observations with a wrapper that has fixed "
+                "limits"
+            )
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        # SB3 ties the uniform actions to the first update; the papers do not.
+        random_steps = learning_starts if self.random_steps is None else self.random_steps
+        return super()._sample_action(random_steps, action_noise, n_envs)
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        train_freq: TrainFreq,
+        replay_buffer: ReplayBuffer,
+        action_noise: ActionNoise | None = None,
+        learning_starts: int = 0,
+        log_interval: int | None = None,
+    ) -> RolloutReturn:
+        """
+        Collect transitions; SB3's ``collect_rollouts``, except that the step at which a callback stops is stored.
+
+        :param env: Training environment.
+        :param callback: Callback, called at every step.
+        :param train_freq: Number of steps or episodes to collect.
+        :param replay_buffer: Where to store the transitions.
+        :param action_noise: Noise added to the actions.
+        :param learning_starts: Number of steps before the first gradient step.
+        :param log_interval: Episodes between two logs.
+        :return: Numbers of steps and episodes, and whether to continue.
+        """
+        self._follow_arguments()
+        if not isinstance(train_freq, TrainFreq):  # a callback has just set it
+            train_freq = self.train_freq  # type: ignore[assignment]
+        try:
+            rollout = super().collect_rollouts(
+                env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
+            )
+        except BaseException:
+            # How far the environment has come is not known: have the next learn() reset it
+            self._last_obs = None
+            raise
+        if not rollout.continue_training:
+            step = callback.locals
+            self._update_info_buffer(step["infos"], step["dones"])
+            self._store_transition(
+                replay_buffer, step["buffer_actions"], step["new_obs"], step["rewards"], step["dones"], step["infos"]
+            )
+            self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+            self._episode_num += int(np.sum(step["dones"]))
+        if (
+            distributed.is_distributed()
+        ):  # a callback that stops one process stops all, after the same number of gradient steps
+            rollout = rollout._replace(continue_training=distributed.all_agree(rollout.continue_training, self.device))
+        return rollout
+
+    def _check_observations(self, obs: Any, when: str, env_index: int | None = None) -> None:
+        """
+        Require finite observations ``[n_envs, ...]``, or a finite one of the environment ``env_index``, unless the policy's
+        features extractor corrects others.
+        """
+        normalization = self._vec_normalize_env
+        for each in [obs] if normalization is None or env_index is not None else [normalization.get_original_obs(), obs]:
+            if not (faults := _not_finite(each, env_index)):
+                continue
+            try:
+                self.policy.obs_to_tensor(each)
+            except ValueError:
+                raise ValueError(
+                    f"The observation of {when} is not finite: {'; '.join(faults)}. Training stopped before it was stored. "
+                    "Look for a division by zero or an overflow in the environment (SB3's VecCheckNan finds it), or give the "
+                    "policy a features extractor that accepts such values"
+                ) from None
+
+    def _extra_columns(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """:return: Values of the replay buffer's additional columns in this step, by name ``[n_envs, ...]``."""
+        return {}
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        if not np.isfinite(reward).all():  # it would stay in the replay buffer, and in every checkpoint from now on
+            raise ValueError(
+                f"The environments returned the rewards {reward.tolist()} at step {self.num_timesteps}. Training stopped "
+                "before they were stored: look for a division by zero or an overflow in the environment"
+            )
+        self._check_observations(new_obs, f"step {self.num_timesteps}")
+        for i in np.flatnonzero(dones).tolist():
+            if (terminal := infos[i].get("terminal_observation")) is not None:
+                self._check_observations(terminal, f"step {self.num_timesteps}, the last of an episode,", i)
+        if not np.isfinite(buffer_action).all():
+            raise ValueError(
+                f"The actions {buffer_action.tolist()} at step {self.num_timesteps} are not finite. Training stopped before "
+                "they were stored: look at action_noise"
+            )
+        if columns := self._extra_columns(dones, infos):
+            infos = [{**info, EXTRAS: {name: values[i] for name, values in columns.items()}} for i, info in enumerate(infos)]
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
 
     def learn(
         self: SelfSoftOffPolicy,
@@ -335,12 +604,296 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
         }
         given = {name: read(name, value, LEARN_ARGUMENTS[name]) for name, value in given.items()}
         given["tb_log_name"] = tb_log_name or type(self).__name__
-        self._check_networks()
+        check_networks(self)
         if distributed.is_distributed():
             distributed.broadcast([*self.policy.state_dict().values(), *self.temperature.parameters()])
         super().learn(**given)
         self._flush_logs()
         return self
+
+    # --- Training
+
+    @abstractmethod
+    def _update(self, batch: Batch) -> dict[str, th.Tensor]:
+        """
+        Compute the losses of one gradient step and hand them to :meth:`_minimize`.
+
+        :param batch: Sampled transitions.
+        :return: Scalars to log, by name, on the device; the same names in every step. They include the losses.
+        """
+
+    @property
+    def _optimizers(self) -> list[th.optim.Optimizer]:
+        own = self.temperature.optimizer
+        return [self.policy.optimizer] if own is None else [self.policy.optimizer, own]
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """
+        Do gradient steps on batches from the replay buffer, update the targets and log the means of all losses.
+
+        :param gradient_steps: Number of gradient steps.
+        :param batch_size: Number of transitions per step.
+        :raises ValueError: if a loss is not finite (the parameters are then those before that gradient step), or if a network
+            was changed without its target or without the optimizer.
+        :raises RuntimeError: if gradients are switched off, or a loss does not depend on the network that it trains.
+        """
+        require_gradients()
+        self._follow_arguments()
+        gradient_steps, batch_size = read("gradient_steps", gradient_steps, STEPS), read("batch_size", batch_size, BATCH)
+        self._update_learning_rate(self._optimizers)
+        check_optimizers(self._optimizers)
+        self._follow_schedules(self._current_progress_remaining)
+        engine = self._choose_engine(batch_size)
+        while gradient_steps > 0:
+            n = engine.steps_at_once(gradient_steps)
+            batches = [engine.sample(batch_size) for _ in range(n)]
+            # Counted over the whole training: SB3's SAC restarts the count at every call, which at one gradient step per call
+            # turns every interval into 1.
+            due = [float((self._n_updates + i) % self.target_update_interval == 0) for i in range(1, n + 1)]
+            result = engine.step(batches, due)
+            self.count_steps(result)
+            gradient_steps -= n
+            if not result.finite:
+                self._failed_batch = batches[-1]
+                break
+        if not self._logs_stay_on_device() or len(self._step_log) >= MAX_DEFERRED:
+            self._flush_logs()
+
+    def count_steps(self, result: StepResult) -> None:
+        """Count gradient steps that an engine has done, and keep what they logged."""
+        self._step_log.add(result)
+        self._n_updates += len(result.logs)
+
+    def _choose_engine(self, batch_size: int) -> Engine:
+        """:return: The first engine that can do the steps; what it is, or why it is PyTorch, is printed once."""
+        for engine in self._engines:
+            if not (reason := engine.prepare(batch_size)):
+                self._say(str(engine))
+                return engine
+            self._say(reason)
+        engine = PyTorchEngine(self)
+        engine.prepare(batch_size)
+        return engine
+
+    def _say(self, message: str) -> None:
+        if message != self._said:
+            self._said = message
+            if self.verbose >= 1:
+                print(message)
+
+    def _prepare_networks(self) -> None:
+        """Set the networks to training mode, and check them."""
+        self.policy.set_training_mode(True)
+        self.check_networks()
+
+    def check_networks(self) -> None:
+        """Check the networks if something has changed since the last time."""
+        if self.watch.look() or self._checked_version != self.watch.version:
+            check_networks(self)
+            self._checked_version = self.watch.version
+
+    def _follow_schedules(self, progress_remaining: float) -> None:
+        """Follow all schedules but that of the learning rate; 1 at the start of training, 0 at its end."""
+        self.temperature.update(progress_remaining)
+        self.entropy_target.update(progress_remaining)
+
+    def _minimize(self, losses: dict[str, th.Tensor]) -> None:
+        """
+        One step of all optimizers, or none if a loss or a gradient is not finite.
+
+        Each loss is differentiated with respect to the network that it trains, see ``trains``, and nothing else. The decision
+        whether to step stays on the device, so that the host need not wait; :meth:`train` raises an error afterwards. Several
+        processes that train one agent average losses and gradients first, so that all take the same step.
+
+        :param losses: Scalar losses by name.
+        """
+        self.policy.zero_grad()
+        for optimizer in self._optimizers:
+            optimizer.zero_grad()
+        gradients: dict[str, list[th.Tensor]] = {}
+        for name, loss in losses.items():
+            parameters = self._trained_by(name)
+            trained = [parameter for parameter in parameters if parameter.requires_grad]
+            if trained and not loss.requires_grad and len(trained) == len(parameters):
+                raise RuntimeError(
+                    f"{name} does not depend on the parameters that it is to train"
+                    f"{f' (policy.{self.trains[name]})' if name in self.trains else ''}: a forward method of yours may run "
+                    "under th.no_grad() or detach its result"
+                )
+            if trained and loss.requires_grad:
+                loss.backward(inputs=trained, retain_graph=True)
+                gradients[name] = [each.grad for each in trained if each.grad is not None]
+        values = [loss.detach() for loss in losses.values()]
+        if distributed.is_distributed():
+            average_once = {id(gradient): gradient for each in gradients.values() for gradient in each}
+            distributed.average([*values, *average_once.values()])
+        self._gradient_norms = largest_norms(gradients)
+        checked = th.stack([*values, *self._gradient_norms.values()])
+        self._finite.mul_(checked.isfinite().all())
+        for optimizer in self._optimizers:
+            step_if(optimizer, self._finite)
+        self.temperature.bound()
+
+    def _trained_by(self, loss: str) -> list[th.Tensor]:
+        """:return: The parameters that a loss trains."""
+        if loss in self.trains:
+            return list(getattr(self.policy, self.trains[loss]).parameters())
+        return self.temperature.parameters()
+
+    @th.no_grad()
+    def _update_targets(self, weight: th.Tensor | float = 1.0) -> None:
+        """Move all targets towards their networks; a weight of 0 leaves them as they are."""
+        # A step that was withheld must not move the targets either.
+        weight = weight * self.tau * self._finite
+        for name, target_name in self.targets.items():
+            network, target = getattr(self.policy, name), getattr(self.policy, target_name)
+            followers = named_tensors(target.named_parameters())
+            for key, source in named_tensors(network.named_parameters()).items():
+                followers[key].lerp_(source, weight)
+            # Running statistics of batch normalisation are copied, not averaged twice (SB3 issue 996)
+            statistics = running_statistics(target)
+            for key, source in running_statistics(network).items():
+                statistics[key].copy_(source)
+
+    def _logs_stay_on_device(self) -> bool:
+        """:return: Whether logs wait on the device until they are dumped, so that the host does not wait for it."""
+        return self.device.type != "cpu" and not self.entropy_target.needs_entropy
+
+    def _flush_logs(self) -> None:
+        """
+        Log the means over all gradient steps since the last call.
+
+        :raises ValueError: if one of the values is not finite.
+        """
+        if not len(self._step_log):
+            return
+        logs, norms = self._step_log.read()  # the only time that the host waits for the device
+        self._require_finite({**logs, **{f"gradient of {name}": values for name, values in norms.items()}})
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name, mean in zip(logs, np.mean(list(logs.values()), axis=1).tolist(), strict=True):
+            self.logger.record(f"train/{name}", mean)
+        if self.temperature.optimizer is not None:
+            self._saturation_watch.observe(self.entropy_target.is_lost(logs), logs["ent_coef"])
+        self.entropy_target.observe(logs)
+        self._target_entropy_state = self.entropy_target.state()
+
+    def _require_finite(self, logs: dict[str, np.ndarray]) -> None:
+        """:raises ValueError: if a value is not finite; the message names it and its causes. Later steps are not counted."""
+        faulty = ~np.isfinite(list(logs.values()))
+        if not faulty.any():
+            return
+        step = int(faulty.any(axis=0).argmax())
+        name = list(logs)[int(faulty[:, step].argmax())]
+        self._finite.fill_(1.0)
+        self._n_updates += step - faulty.shape[1]  # that step and those after it were withheld
+        faults, self._failed_batch = find_faults(self.policy, self._failed_batch), None
+        because = f", because of what is not finite: {', '.join(faults)}" if faults else ""
+        raise ValueError(
+            f"{name} is {logs[name][step]} at gradient step {self._n_updates + 1}{because}. Training stopped; the parameters "
+            "are those before this step. Look for NaN or infinite observations and rewards (SB3's VecCheckNan finds them), "
+            "then for a learning rate or reward scale that is too large"
+        )
+
+    def dump_logs(self) -> None:
+        """Write the log; SB3's ``dump_logs``."""
+        self._flush_logs()
+        super().dump_logs()
+
+    # --- Files
+
+    def save(
+        self,
+        path: str | Path | BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """
+        Save the model; SB3's ``save``. An existing file is replaced atomically when the new one is completely on disk.
+
+        :param path: File, or a stream.
+        :param exclude: Names of attributes to leave out.
+        :param include: Names of attributes to save that would otherwise be left out.
+        """
+        if isinstance(path, str | Path):
+            with replacing(path if Path(path).suffix else f"{path}.zip") as file:
+                file.write(self._content(exclude, include))
+        else:
+            open_path(path, "w").write(self._content(exclude, include))
+
+    def _content(self, exclude: Iterable[str] | None, include: Iterable[str] | None) -> bytes:
+        """:return: What SB3 saves, and what of it is pickled once more as JSON."""
+        content = io.BytesIO()
+        super().save(content, exclude, include)
+        return add_plain_part(content, vars(self), self._named_policies())
+
+    @classmethod
+    def _named_policies(cls) -> dict[str, type[BasePolicy]]:
+        """:return: Policy classes by the names that files have for them."""
+        return {**cls.policy_aliases, **cls.own_policies}
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls: type[SelfSoftOffPolicy],
+        path: str | Path | BufferedIOBase,
+        env: GymEnv | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        safe: bool | None = None,
+        **kwargs: Any,
+    ) -> SelfSoftOffPolicy:
+        """
+        Load a model; SB3's ``load``. If ``ent_coef`` is given, a learned temperature starts from the new value.
+
+        SB3's files contain pickles, which can run any code when they are read. With ``safe=True`` no pickle is read, so files
+        from untrusted sources can be loaded: their numbers, and classes of PyTorch, SB3 and this package by name. Episode
+        statistics and the folder for TensorBoard are not loaded then.
+
+        :param path: File that :meth:`save` wrote.
+        :param env: Environment for further training; None to predict only.
+        :param device: Device of the networks.
+        :param custom_objects: Objects to use instead of those in the file.
+        :param print_system_info: Whether to print the versions with which the file was saved.
+        :param force_reset: Whether to reset the environment before training continues.
+        :param safe: Whether to raise an error instead of unpickling anything. None means False, unless the environment
+            variable ``SB3_SOFTAC_SAFE_LOAD`` is set, which is meant for programs that you do not change, such as RL Zoo's.
+        :param kwargs: Arguments of the constructor to change.
+        :return: The model.
+        :raises ValueError: if another algorithm saved the file, if an argument is unknown, or if ``safe`` is set and something
+            would have to be unpickled.
+        """
+        changes = cls._load_arguments(kwargs)
+        if safe or (safe is None and safe_load_is_on()):
+            content, custom_objects, sizes = without_pickles(cls, path, custom_objects or {})
+            with networks_that_fit(sizes, path):
+                model = super().load(content, env, device, custom_objects, print_system_info, force_reset, **changes)
+        else:
+            try:
+                model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **changes)
+            except UnpicklingError as error:  # PyTorch reads nothing but tensors
+                raise ValueError(f"Refused: the tensor file in {path} contains more than tensors") from error
+        if kwargs.get("n_critics", model.policy_kwargs.get("n_critics")) != model.policy_kwargs.get("n_critics"):
+            raise ValueError(
+                f"n_critics={kwargs['n_critics']} cannot be loaded: the saved networks have n_critics="
+                f"{model.policy_kwargs.get('n_critics')}"
+            )
+        if "ent_coef" in model._changed_by_load:
+            model.temperature = model._make_temperature()
+        model._changed_by_load = set()
+        return model
+
+    @classmethod
+    def _load_arguments(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """:return: The attributes for arguments to change; SB3 would also set attributes that nobody reads."""
+        attributes = {"stats_window_size": "_stats_window_size", "target_entropy": "_target_entropy"}
+        changes = {attributes.get(name, name): value for name, value in given.items()}
+        changes.pop("n_critics", None)  # part of the policy's arguments, which are those of the file
+        known = vars(cls(policy=cls.policy_base, env=None, _init_setup_model=False))  # type: ignore[call-arg,arg-type]
+        for name in changes:
+            if name not in known:
+                raise ValueError(f"load() got an unknown argument {name!r}{did_you_mean(name, known)}")
+        return changes
 
     def set_parameters(
         self, load_path_or_dict: str | dict[str, Any], exact_match: bool = True, device: th.device | str = "auto"
@@ -360,22 +913,12 @@ class SoftOffPolicyAlgorithm(CollectLoop, TrainLoop, ModelFiles):
             _, params, _ = load_from_zip_file(load_path_or_dict, device=device, load_data=False)
         if self.ent_coef_optimizer is None:
             params.pop("ent_coef_optimizer", None)
-        elif "ent_coef" in self._said_anew:  # load() is about to start it anew
+        elif "ent_coef" in self._changed_by_load:  # load() is about to start it anew
             params.setdefault("ent_coef_optimizer", self.ent_coef_optimizer.state_dict())
         super().set_parameters(params, exact_match, device)
 
     def _excluded_save_params(self) -> list[str]:
-        rebuilt = [
-            "temperature",
-            "_watched_before",
-            "_said_anew",
-            "_finite",
-            "_failed_batch",
-            "_step_log",
-            "_saturation_watch",
-            "_step_runner",
-        ]
-        return [*super()._excluded_save_params(), *rebuilt]
+        return [*super()._excluded_save_params(), *NOT_SAVED]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         if self.temperature.optimizer is None:

@@ -30,7 +30,7 @@ from sb3_softac.discrete.masks import (
     unread_masks_of_infos,
 )
 from sb3_softac.discretesac.policies import DiscreteSACPolicy
-from sb3_softac.equations.discrete_sac import policy_entropy
+from sb3_softac.entropy.target_entropy import RatioTarget, discrete_target
 
 # Steps at the start of learn() in whose infos masks are looked for
 N_INFOS = 10
@@ -38,20 +38,22 @@ N_INFOS = 10
 
 class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
     """
-    The part of DiscreteSAC outside of its gradient steps.
+    Base of the algorithms with discrete actions: what they do outside of their gradient steps.
 
     The constructor's parameters are those of :class:`~sb3_softac.algorithm.off_policy.SoftOffPolicyAlgorithm`.
     """
 
     policy: DiscreteSACPolicy
     branches: Branches
-    stable_kwargs: dict[str, float]
+    entropy_target: RatioTarget
     _has_masks = False
     """Whether the model was trained with masks; its replay buffer keeps them."""
     _env_has_masks = False
     """Whether the environment has masks that it is trained in now."""
     _masks: np.ndarray | None = None
     """Masks of the actions taken last, if the environment has masks ``[n_envs, n]``."""
+    _last_log_pi: th.Tensor | None = None
+    """Log-probabilities of the actions from which the last ones were drawn ``[n_envs, n]``."""
     _warnings_given: frozenset[str] = frozenset()
 
     @staticmethod
@@ -69,12 +71,11 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         super()._setup_model()
 
     def _buffer_columns(self) -> dict[str, tuple[tuple[int, ...], type]]:
-        columns: dict[str, tuple[tuple[int, ...], type]] = {}
-        if self._has_masks:
-            columns |= {name: ((self.branches.n,), bool) for name in ("action_masks", "next_action_masks")}
-        if "entropy_penalty" in self.stable_kwargs:
-            columns["old_entropy"] = ((), np.float32)
-        return columns
+        names = ("action_masks", "next_action_masks") if self._has_masks else ()
+        return {name: ((self.branches.n,), bool) for name in names}
+
+    def _make_entropy_target(self) -> RatioTarget:
+        return discrete_target(self._target_entropy, self.branches.max_entropy, self.device)
 
     def _setup_learn(
         self,
@@ -107,14 +108,6 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
                 about="unread masks",
             )
 
-    def _follow_arguments(self) -> None:
-        super()._follow_arguments()
-        if "entropy_penalty" in self.stable_kwargs and "old_entropy" not in self._kept_columns():
-            raise ValueError(
-                "The entropy penalty needs the entropies of the policy that collected the data; the replay buffer does not "
-                "contain them: start with an empty replay buffer, or leave the penalty out"
-            )
-
     @th.inference_mode()
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
@@ -129,8 +122,7 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
             obs = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
             log_pi = self.policy.log_probs(obs, self._masks)
             require_finite_actions(log_pi)
-        if "entropy_penalty" in self.stable_kwargs:
-            self._last_entropy = policy_entropy(log_pi).cpu().numpy()
+        self._last_log_pi = log_pi
         chosen = self.policy.actor.choose(log_pi, deterministic=False).cpu().numpy()
         action = chosen.astype(self.action_space.dtype)
         return action, action - self.branches.start  # the buffer counts from 0
@@ -156,9 +148,7 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
 
     def _extra_columns(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-        columns = {}
-        if "entropy_penalty" in self.stable_kwargs:
-            columns["old_entropy"] = self._last_entropy
+        columns: dict[str, np.ndarray] = {}
         if self._masks is not None:
             masks_next, missing = masks_of_next_states(self._env(), infos, dones, self.branches)
             if missing:
@@ -220,6 +210,6 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
             "branches",
             "_env_has_masks",
             "_masks",
+            "_last_log_pi",
             "_warnings_given",
-            "_infos_to_look_at",
         ]

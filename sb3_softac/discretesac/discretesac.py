@@ -15,6 +15,7 @@ Deviations from the paper, each with its reason, are listed in ``docs/deviations
 
 from typing import Any, ClassVar
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.policies import BasePolicy
@@ -24,7 +25,6 @@ from sb3_softac.algorithm.arguments import ARGUMENTS, EXTENT, merged
 from sb3_softac.algorithm.policies import NetworkOfPolicy
 from sb3_softac.checks import Argument, keyword_table, number, one_of
 from sb3_softac.discrete.off_policy import DiscreteOffPolicyAlgorithm
-from sb3_softac.discretesac.entropy_ratio import EntropyRatio
 from sb3_softac.discretesac.policies import CnnPolicy, DiscreteSACPolicy, MlpPolicy, MultiInputPolicy
 from sb3_softac.entropy.temperature import Bounds
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target
@@ -35,7 +35,7 @@ from sb3_softac.replay.batch import Batch
 POSITIVE = number("a finite number greater than 0 (leave it out to disable it)", lambda value: value > 0.0)
 
 
-class DiscreteSAC(EntropyRatio, DiscreteOffPolicyAlgorithm):
+class DiscreteSAC(DiscreteOffPolicyAlgorithm):
     """
     Soft Actor-Critic for Discrete, MultiDiscrete and MultiBinary actions, with action masks (arXiv:1910.07207).
 
@@ -196,18 +196,37 @@ class DiscreteSAC(EntropyRatio, DiscreteOffPolicyAlgorithm):
             "actor_loss": policy_loss(log_pi, self._aggregate(q.detach(), log_pi.detach()), alpha),  # Eq. 12
             "critic_loss": self._critic_loss(q, q_target, batch),  # Eq. 7 of 1801.01290v2
             **self._entropy_penalty(entropy, batch),  # Algorithm 1 of 2209.10081v4
-            **self.temperature.losses(-entropy, self._target.ratio * max_entropy),  # Eq. 11
+            **self.temperature.losses(-entropy, self.entropy_target.ratio * max_entropy),  # Eq. 11
         }
-        gradients = self._minimize(losses)
+        self._minimize(losses)
         diagnostics = {
             "ent_coef": alpha,
             "entropy": entropy.mean(),
             # The clamp is for batches in which no state has a choice: 0 in place of 0 / 0
             "entropy_ratio": entropy.mean() / max_entropy.mean().clamp(min=1e-8),
-            "target_entropy_ratio": self._target.ratio,
+            "target_entropy_ratio": self.entropy_target.ratio,
             "q_mean": q_target.mean(),
         }
-        return {name: value.detach() for name, value in {**losses, **diagnostics, **gradients}.items()}
+        return {**losses, **diagnostics}
+
+    def _buffer_columns(self) -> dict[str, tuple[tuple[int, ...], type]]:
+        own = {"old_entropy": ((), np.float32)} if "entropy_penalty" in self.stable_kwargs else {}
+        return {**super()._buffer_columns(), **own}
+
+    def _extra_columns(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+        columns = super()._extra_columns(dones, infos)
+        if "entropy_penalty" in self.stable_kwargs:
+            assert self._last_log_pi is not None
+            columns["old_entropy"] = policy_entropy(self._last_log_pi).cpu().numpy()
+        return columns
+
+    def _follow_arguments(self) -> None:
+        super()._follow_arguments()
+        if "entropy_penalty" in self.stable_kwargs and "old_entropy" not in self._kept_columns():
+            raise ValueError(
+                "The entropy penalty needs the entropies of the policy that collected the data; the replay buffer does not "
+                "contain them: start with an empty replay buffer, or leave the penalty out"
+            )
 
     def _max_entropies(self, log_pi: th.Tensor, masks: th.Tensor | None) -> th.Tensor:
         """:return: Largest possible entropy in each state ``[batch]``, in nats."""

@@ -1,8 +1,9 @@
 """
-The target entropy of a discrete policy for a learned temperature, as an object with one interface: constant or scheduled.
+The target entropy for a learned temperature, as an object with one interface for all algorithms: constant or scheduled.
 
-All targets are ratios of the largest possible entropy, log|A| (summed over branches, and over the allowed actions of a
-state where there are masks), so that one setting serves every action space.
+Targets of continuous policies are numbers of nats. Those of discrete policies are ratios of the largest possible entropy,
+log|A| (summed over branches, and over the allowed actions of a state where there are masks), so that one setting serves every
+action space.
 """
 
 import inspect
@@ -13,60 +14,87 @@ import numpy as np
 import torch as th
 
 from sb3_softac.checks import Argument, Refused, did_you_mean, integer, number, read, shown
+from sb3_softac.equations.temperature import continuous_target_entropy
 
 # Hyperparameters of arXiv:1910.07207 (appendix)
 PAPER_RATIO = 0.98
+# A continuous policy has lost its entropy so many nats per action dimension below the target: a tanh-Gaussian reaches them
+# only where tanh is flat
+LOST_NATS = 5.0
+# A discrete policy has lost its entropy below this ratio if the target is larger than 0.1: a working policy stays above
+LOST_RATIO = 1e-3
 
 STEPS = integer(1, " gradient step")
 COUNT = Argument("an integer, at least 1, or infinity", lambda value: value if value == math.inf else STEPS.read(value))
 NATS = number("a number of nats")
-RATIO = number(
-    "a ratio of log|A| in [0, 1] (1 is the uniform policy)",
-    lambda ratio: 0.0 <= ratio <= 1.0,
-)
+RATIO = number("a ratio of log|A| in [0, 1] (1 is the uniform policy)", lambda ratio: 0.0 <= ratio <= 1.0)
 
 
 class TargetEntropy:
     """
-    A constant ratio, as in arXiv:1910.07207; base class of the schedules.
+    A constant number of nats, for continuous actions; base class of the targets of discrete policies.
 
-    :param ratio: Ratio of the largest entropy, in [0, 1].
-    :param device: Device of the networks.
-    :raises ValueError: if the ratio is out of range.
+    :param nats: Target in nats.
+    :param action_dim: Number of action dimensions.
     """
 
-    def __init__(self, ratio: float, device: th.device):
-        self.ratio = th.tensor(check_ratio(ratio), device=device)
-        """Target as a ratio of the largest entropy, a tensor without dimensions."""
+    needs_entropy = False
+    """Whether :meth:`observe` must be called after each round of gradient steps."""
 
-    def follow(self, progress_remaining: float) -> None:
-        """
-        Follow a schedule; called before each round of gradient steps.
+    def __init__(self, nats: float, action_dim: int):
+        self._nats, self._action_dim = nats, action_dim
 
-        :param progress_remaining: 1 at the start of training, 0 at its end.
-        """
+    @property
+    def nats(self) -> float:
+        """The present target in nats; for discrete policies where all actions are allowed."""
+        return self._nats
 
-    def observe(self, ratios: np.ndarray) -> None:
-        """
-        Receive the entropies of the policy; called after each round of gradient steps.
+    def update(self, progress_remaining: float) -> None:
+        """Follow a schedule, called before each round of gradient steps; 1 at the start of training, 0 at its end."""
 
-        :param ratios: Entropy of the policy as a ratio of the largest, one per gradient step ``[gradient_steps]``.
-        """
+    def observe(self, logs: dict[str, np.ndarray]) -> None:
+        """Receive what a round of gradient steps logged, by name ``[n_steps]``."""
+
+    def is_lost(self, logs: dict[str, np.ndarray]) -> np.ndarray:
+        """:return: Whether the policy had almost no entropy, far below the target ``[n_steps]``."""
+        return logs["entropy"] < self._nats - LOST_NATS * self._action_dim
 
     def state(self) -> dict[str, float]:
         """:return: The state that a resumed training run needs."""
         return {}
 
     def load_state(self, state: dict[str, float]) -> None:
-        """
-        :param state: What :meth:`state` returned.
-        """
+        """Continue with what :meth:`state` returned."""
 
 
-class LinearTarget(TargetEntropy):
+class RatioTarget(TargetEntropy):
+    """
+    A constant ratio, as in arXiv:1910.07207; base class of the schedules.
+
+    :param max_entropy: log|A|, in nats.
+    :param device: Device of the networks.
+    :param ratio: Ratio of the largest entropy, in [0, 1].
+    :raises ValueError: if the ratio is out of range.
+    """
+
+    def __init__(self, max_entropy: float, device: th.device, ratio: float = PAPER_RATIO):
+        self.max_entropy = max_entropy
+        self.ratio = th.tensor(check_ratio(ratio), device=device)
+        """Target as a ratio of the largest entropy, a tensor without dimensions."""
+
+    @property
+    def nats(self) -> float:
+        return float(self.ratio) * self.max_entropy
+
+    def is_lost(self, logs: dict[str, np.ndarray]) -> np.ndarray:
+        return (logs["entropy_ratio"] < LOST_RATIO) & (logs["target_entropy_ratio"] > 0.1)
+
+
+class LinearTarget(RatioTarget):
     """
     A ratio that changes linearly with the training progress.
 
+    :param max_entropy: log|A|, in nats.
     :param device: Device of the networks.
     :param start: Ratio at the start.
     :param end: Ratio from ``fraction`` on.
@@ -74,16 +102,18 @@ class LinearTarget(TargetEntropy):
     :raises ValueError: if a value is out of range.
     """
 
-    def __init__(self, device: th.device, start: float = PAPER_RATIO, end: float = 0.3, fraction: float = 1.0):
-        super().__init__(start, device)
-        self.start, self.end, self.fraction = check_ratio(start), check_ratio(end), check_range("fraction", fraction, 0.0, 1.0)
+    def __init__(
+        self, max_entropy: float, device: th.device, start: float = PAPER_RATIO, end: float = 0.3, fraction: float = 1.0
+    ):
+        super().__init__(max_entropy, device, start)
+        self.start, self.end, self.fraction = check_ratio(start), check_ratio(end), check_range("fraction", fraction, 1.0)
 
-    def follow(self, progress_remaining: float) -> None:
+    def update(self, progress_remaining: float) -> None:
         done = min((1.0 - progress_remaining) / self.fraction, 1.0)
         self.ratio.fill_(self.start + done * (self.end - self.start))
 
 
-class DroppingTarget(TargetEntropy):
+class DroppingTarget(RatioTarget):
     """
     Target entropy scheduling (TES-SAC, arXiv:2112.02852): the target drops once the policy has settled at it.
 
@@ -91,6 +121,7 @@ class DroppingTarget(TargetEntropy):
     ``tolerance`` of the target and the moving standard deviation is below ``max_std``. A target that the policy never reaches
     would never drop, so it drops after ``timeout`` gradient steps in any case (not in the paper).
 
+    :param max_entropy: log|A|, in nats.
     :param device: Device of the networks.
     :param start: Ratio at the start.
     :param end: Smallest ratio.
@@ -103,8 +134,11 @@ class DroppingTarget(TargetEntropy):
     :raises ValueError: if a value is out of range.
     """
 
+    needs_entropy = True
+
     def __init__(
         self,
+        max_entropy: float,
         device: th.device,
         start: float = PAPER_RATIO,
         end: float = 0.0,
@@ -115,19 +149,19 @@ class DroppingTarget(TargetEntropy):
         max_std: float = 0.05,
         decay: float = 0.999,
     ):
-        super().__init__(start, device)
-        self.end, self.factor = check_ratio(end), check_range("factor", factor, 0.0, 0.9999)
+        super().__init__(max_entropy, device, start)
+        self.end, self.factor = check_ratio(end), check_range("factor", factor, 0.9999)
         self.patience = read("target_entropy: patience", patience, COUNT)
         self.timeout = read("target_entropy: timeout", timeout, COUNT)
-        self.tolerance = check_range("tolerance", tolerance, 0.0, 1.0)
-        self.max_std = check_range("max_std", max_std, 0.0, 1.0)
-        self.decay = check_range("decay", decay, 0.0, 0.9999)
+        self.tolerance = check_range("tolerance", tolerance, 1.0)
+        self.max_std = check_range("max_std", max_std, 1.0)
+        self.decay = check_range("decay", decay, 0.9999)
         self._target = self._mean = start = check_ratio(start)
         self._square = start**2
         self._settled = self._age = 0
 
-    def observe(self, ratios: np.ndarray) -> None:
-        for ratio in ratios.tolist():
+    def observe(self, logs: dict[str, np.ndarray]) -> None:
+        for ratio in logs["entropy_ratio"].tolist():
             self._mean += (1.0 - self.decay) * (ratio - self._mean)
             self._square += (1.0 - self.decay) * (ratio**2 - self._square)
             std = math.sqrt(max(self._square - self._mean**2, 0.0))
@@ -140,26 +174,43 @@ class DroppingTarget(TargetEntropy):
         self.ratio.fill_(self._target)
 
     def state(self) -> dict[str, float]:
-        names = ("_target", "_mean", "_square", "_settled", "_age")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("_target", "_mean", "_square", "_settled", "_age")}
 
     def load_state(self, state: dict[str, float]) -> None:
         vars(self).update(state)
         self.ratio.fill_(self._target)
 
 
-SCHEDULES: dict[str, type[TargetEntropy]] = {"linear": LinearTarget, "drop": DroppingTarget}
+SCHEDULES: dict[str, type[RatioTarget]] = {"linear": LinearTarget, "drop": DroppingTarget}
 
 
-def make_target_entropy(target_entropy: str | float | dict[str, Any], max_entropy: float, device: th.device) -> TargetEntropy:
+def read_nats(value: Any) -> float | str:
+    """:return: A number of nats, also from text as YAML has it, or ``"auto"``; raises ValueError for anything else."""
+    return (
+        value if isinstance(value, str) and value == "auto" else NATS.read(float(value) if isinstance(value, str) else value)
+    )
+
+
+def continuous_target(target_entropy: Any, shape: tuple[int, ...]) -> TargetEntropy:
     """
-    Read DiscreteSAC's ``target_entropy`` argument.
+    Read the ``target_entropy`` of an algorithm with continuous actions.
+
+    :param target_entropy: A number of nats, or ``"auto"`` for minus the number of action dimensions.
+    :param shape: Shape of an action.
+    :raises ValueError: if it is neither.
+    """
+    nats = read("target_entropy", target_entropy, Argument("a finite number of nats or 'auto'", read_nats))
+    return TargetEntropy(continuous_target_entropy(shape) if nats == "auto" else float(nats), math.prod(shape))
+
+
+def discrete_target(target_entropy: Any, max_entropy: float, device: th.device) -> RatioTarget:
+    """
+    Read the ``target_entropy`` of an algorithm with discrete actions.
 
     :param target_entropy: ``"auto"`` (0.98 log|A|), ``"ratio_<r>"`` (r log|A|), a number of nats, or a dictionary with the key
         ``schedule`` (``"linear"`` or ``"drop"``) and the options of :class:`LinearTarget` or :class:`DroppingTarget`.
     :param max_entropy: log|A|, in nats.
     :param device: Device of the networks.
-    :return: The target.
     :raises ValueError: if it is none of these, cannot be reached, or has an unknown option.
     """
     if isinstance(target_entropy, dict):
@@ -168,15 +219,15 @@ def make_target_entropy(target_entropy: str | float | dict[str, Any], max_entrop
         if not isinstance(name, str) or name not in SCHEDULES:
             raise Refused(f"target_entropy={shown(target_entropy)} needs the key 'schedule', one of {sorted(SCHEDULES)}")
         kind = SCHEDULES[name]
-        known = inspect.signature(kind).parameters.keys() - {"device"}
+        known = inspect.signature(kind).parameters.keys() - {"max_entropy", "device"}
         if unknown := [option for option in options if option not in known]:
             raise Refused(
                 f"target_entropy: unknown options {unknown} of schedule {name!r}{did_you_mean(unknown[0], known)}; use "
                 f"{sorted(known)}"
             )
-        return kind(device=device, **options)
+        return kind(max_entropy, device, **options)
     if isinstance(target_entropy, str) and target_entropy == "auto":
-        return TargetEntropy(PAPER_RATIO, device)
+        return RatioTarget(max_entropy, device)
     is_ratio = isinstance(target_entropy, str) and target_entropy.startswith("ratio_")
     try:
         value = NATS.read(float(target_entropy.removeprefix("ratio_")) if isinstance(target_entropy, str) else target_entropy)
@@ -186,7 +237,7 @@ def make_target_entropy(target_entropy: str | float | dict[str, Any], max_entrop
             "'ratio_0.5'), a number of nats, or a dictionary with a 'schedule'"
         ) from None
     if is_ratio:
-        return TargetEntropy(value, device)
+        return RatioTarget(max_entropy, device, value)
     if not 0.0 <= value <= max_entropy:
         advice = f" (for a ratio write 'ratio_{value}')" if 0.0 <= value <= 1.0 else ""
         if value < 0.0:
@@ -195,31 +246,16 @@ def make_target_entropy(target_entropy: str | float | dict[str, Any], max_entrop
             f"target_entropy={value} nats cannot be reached: the entropy of this action space is between 0 and "
             f"{max_entropy:.3f} nats{advice}"
         )
-    # Of one action there is no entropy, and its only target is 0
-    return TargetEntropy(value / max_entropy if max_entropy else 0.0, device)
+    # A single action has zero entropy
+    return RatioTarget(max_entropy, device, value / max_entropy if max_entropy else 0.0)
 
 
-def check_ratio(ratio: float) -> float:
-    """
-    Validate a ratio.
-
-    :param ratio: Candidate.
-    :return: The same number.
-    :raises ValueError: if it is not in [0, 1].
-    """
+def check_ratio(ratio: Any) -> float:
+    """:raises ValueError: if it is not in [0, 1]."""
     return float(read("target_entropy", ratio, RATIO))
 
 
-def check_range(name: str, value: float, low: float, high: float) -> float:
-    """
-    Validate a value in (low, high].
-
-    :param name: Name of the value in the error message.
-    :param value: Candidate.
-    :param low: Lower bound, excluded.
-    :param high: Upper bound, included.
-    :return: The same number.
-    :raises ValueError: if it is out of range.
-    """
-    inside = number(f"a number in ({low:g}, {high:g}]", lambda candidate: low < candidate <= high)
+def check_range(name: str, value: Any, high: float) -> float:
+    """:raises ValueError: if it is not in (0, high]."""
+    inside = number(f"a number in (0, {high:g}]", lambda candidate: 0.0 < candidate <= high)
     return read(f"target_entropy: {name}", value, inside)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.type_aliases import TensorDict
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -17,6 +17,9 @@ from sb3_softac.replay import row_checks
 from sb3_softac.replay.observation_store import ObservationStore
 from sb3_softac.replay.row_view import RowView, RowViews, refuse
 from sb3_softac.replay.samples import Draw, SoftReplayBufferSamples, n_step_targets
+
+EXTRAS = "sb3_softac.extras"
+"""Key under which an info has the values of extra columns, a dictionary by name."""
 
 
 class SoftReplayBuffer(ReplayBuffer):
@@ -106,7 +109,6 @@ class SoftReplayBuffer(ReplayBuffer):
         reward: np.ndarray,
         done: np.ndarray,
         infos: list[dict[str, Any]],
-        extras: dict[str, np.ndarray] | None = None,
     ) -> None:
         """
         Store one transition per environment.
@@ -116,8 +118,8 @@ class SoftReplayBuffer(ReplayBuffer):
         :param action: Actions ``[n_envs, ...]``.
         :param reward: Rewards ``[n_envs]``.
         :param done: Whether the episodes ended ``[n_envs]``.
-        :param infos: Infos; ``TimeLimit.truncated`` distinguishes a time limit from a termination.
-        :param extras: Values of the extra columns by name ``[n_envs, ...]``.
+        :param infos: Infos; ``TimeLimit.truncated`` distinguishes a time limit from a termination, and the values of the
+            extra columns are in a dictionary, ``info["sb3_softac.extras"]``.
         :raises ValueError: if a shape is not that of the space, if keys or extra columns are missing or unknown, or if ``pos``
             was set.
         """
@@ -129,11 +131,11 @@ class SoftReplayBuffer(ReplayBuffer):
         rewards = row_checks.as_row("reward", reward, (n_envs,))
         dones = row_checks.as_row("done", done, (n_envs,))
         timeouts = row_checks.time_limits(infos, n_envs) if self.handle_timeout_termination else False
-        given = row_checks.extra_columns(extras, self.extras) if extras or self.extras else {}
+        extras = row_checks.extra_columns([info.get(EXTRAS, {}) for info in infos], self.extras) if self.extras else {}
         for store, pair in zip(stores.values(), pairs, strict=True):
             store.add(pos, *pair)
         self.actions[pos], self.rewards[pos], self.dones[pos], self.timeouts[pos] = actions, rewards, dones, timeouts
-        for name, values in given.items():
+        for name, values in extras.items():
             self.extras[name][pos] = values
         self.n_added += 1
         self.pos += 1
@@ -242,3 +244,17 @@ class SoftReplayBuffer(ReplayBuffer):
     def _tensor(self, array: np.ndarray) -> th.Tensor:
         # Indexing by arrays has made a copy already
         return th.as_tensor(array.astype(self._maybe_cast_dtype(array.dtype), copy=False), device=self.device)
+
+
+def end_episodes(replay_buffer: ReplayBuffer | None) -> None:
+    """
+    Prevent n-step targets from crossing a reset that no environment has reported.
+
+    :param replay_buffer: Replay buffer; its newest transitions are the last ones of their episodes.
+    """
+    if isinstance(replay_buffer, SoftReplayBuffer):
+        replay_buffer.end_episodes()
+    elif isinstance(replay_buffer, NStepReplayBuffer) and replay_buffer.handle_timeout_termination and replay_buffer.size():
+        newest = (replay_buffer.pos - 1) % replay_buffer.buffer_size
+        running = replay_buffer.dones[newest] == 0
+        replay_buffer.dones[newest, running] = replay_buffer.timeouts[newest, running] = 1.0

@@ -68,21 +68,23 @@ def by_key(name: str, obs: Any, keys: KeysView[str]) -> dict[str, Any]:
     return obs
 
 
-def extra_columns(extras: dict[str, Any] | None, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def extra_columns(given: Sequence[dict[str, Any]], columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
-    :param extras: Values of the extra columns by name ``[n_envs, ...]``; None if there are none.
+    :param given: Values of the extra columns by name, one dictionary per environment.
     :param columns: The columns by name ``[buffer_size, n_envs, ...]``.
     :return: The values as rows of the columns.
     :raises ValueError: if columns are missing or unknown, or a shape does not fit.
     """
-    given = extras or {}
-    if given.keys() != columns.keys():
-        missing, unknown = sorted(columns.keys() - given.keys()), sorted(given.keys() - columns.keys())
-        raise ValueError(
-            f"The extra columns of the replay buffer are {sorted(columns)}; in add(..., extras=...) {missing} are missing and "
-            f"{unknown} are unknown"
-        )
-    return {name: as_row(f"extras[{name!r}]", given[name], old.shape[1:]) for name, old in columns.items()}
+    for i, values in enumerate(given):
+        if values.keys() != columns.keys():
+            missing, unknown = sorted(columns.keys() - values.keys()), sorted(values.keys() - columns.keys())
+            raise ValueError(
+                f"The extra columns of the replay buffer are {sorted(columns)}; in infos[{i}]['sb3_softac.extras'] {missing} "
+                f"are missing and {unknown} are unknown"
+            )
+    return {
+        name: as_row(f"extras[{name!r}]", [values[name] for values in given], old.shape[1:]) for name, old in columns.items()
+    }
 
 
 def steps(column: Any) -> Iterable[Any]:

@@ -11,8 +11,7 @@ from safetensors import SafetensorError
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.her import HerReplayBuffer
 
-from sb3_softac.algorithm.collect_loop import end_episodes
-from sb3_softac.replay.buffer import SoftReplayBuffer
+from sb3_softac.replay.buffer import SoftReplayBuffer, end_episodes
 from sb3_softac.resume.checkpoint import Segment
 from sb3_softac.resume.plain import ResumeError
 

@@ -160,7 +160,7 @@ def _write_attributes(writer: Writer, model: BaseAlgorithm, callback: BaseCallba
 def _read_attributes(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
     _read_own(reader, written, model, ELSEWHERE, "algorithm")
     if isinstance(model, SoftOffPolicyAlgorithm):
-        model._watched_before = model._watched()  # all that follows from the arguments has been restored, too
+        model.accept_arguments()  # all that follows from the arguments has been restored, too
 
 
 def _write_parameters(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:

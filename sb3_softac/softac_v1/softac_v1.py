@@ -23,7 +23,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_softac.algorithm.arguments import ARGUMENTS, merged
-from sb3_softac.algorithm.continuous import ContinuousOffPolicyAlgorithm
+from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
 from sb3_softac.algorithm.policies import NetworkOfPolicy
 from sb3_softac.checks import BOOLEAN, Argument, differs, one_of, shown
 from sb3_softac.entropy.temperature import Bounds, NoTemperature, Temperature, check_ent_coef
@@ -37,7 +37,7 @@ def _is_zero(ent_coef: Any) -> bool:
     return isinstance(ent_coef, int | float | str) and ent_coef is not False and ent_coef in (0, "0", "0.0")
 
 
-class SoftAC_v1(ContinuousOffPolicyAlgorithm):
+class SoftAC_v1(SoftOffPolicyAlgorithm):
     """
     Soft Actor-Critic with a state-value network, twin soft Q-functions and a squashed Gaussian actor (arXiv:1801.01290).
 
@@ -98,7 +98,7 @@ class SoftAC_v1(ContinuousOffPolicyAlgorithm):
     }
     policy_base = SoftACPolicy
     arguments: ClassVar[dict[str, Argument]] = {
-        **ContinuousOffPolicyAlgorithm.arguments,
+        **SoftOffPolicyAlgorithm.arguments,
         "actor_q": one_of("min", "first", expected="'min' (the paper) or 'first' (the authors' code)"),
         "reparameterize": BOOLEAN,
         "ent_coef": Argument(
@@ -219,11 +219,11 @@ class SoftAC_v1(ContinuousOffPolicyAlgorithm):
             "actor_loss": actor_loss,
             "critic_loss": q_loss(q, q_target),  # Eq. 7
             "value_loss": value_loss(v, v_target),  # Eq. 5
-            **self.temperature.losses(log_pi, self._target_nats),  # Eq. 18 of 1812.05905v2
+            **self.temperature.losses(log_pi, self.entropy_target.nats),  # Eq. 18 of 1812.05905v2
         }
-        gradients = self._minimize(losses)
+        self._minimize(losses)
         diagnostics = {"ent_coef": alpha, "entropy": -log_pi.mean(), "q_mean": q.mean(), "v_mean": v.mean()}
-        return {name: value.detach() for name, value in {**losses, **diagnostics, **gradients}.items()}
+        return {**losses, **diagnostics}
 
     def _follow_schedules(self, progress_remaining: float) -> None:
         super()._follow_schedules(progress_remaining)

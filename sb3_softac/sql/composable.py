@@ -11,9 +11,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs
 
-from sb3_softac.algorithm.continuous import ContinuousOffPolicyAlgorithm
+from sb3_softac.algorithm.network_checks import require_gradients
+from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
 from sb3_softac.algorithm.policies import NetworkOfPolicy
-from sb3_softac.algorithm.train_loop import require_gradients
 from sb3_softac.checks import integer, is_number, read, shown
 from sb3_softac.sql.composition import ComposedPolicy
 from sb3_softac.sql.policies import SQLPolicy
@@ -22,7 +22,7 @@ from sb3_softac.sql.skills import check_skills, concatenate, read_weights, trans
 SelfComposable = TypeVar("SelfComposable", bound="Composable")
 
 
-class Composable(ContinuousOffPolicyAlgorithm):
+class Composable(SoftOffPolicyAlgorithm):
     """
     Soft Q-learning with models that can be composed.
 

@@ -194,9 +194,9 @@ class SQL(Composable):
         losses = {
             "actor_loss": actor_loss,
             "critic_loss": q_loss(q, q_target),  # Eq. 11
-            **self.temperature.losses(-entropy, self._target_nats),  # Eq. 18, arXiv:1812.05905v2
+            **self.temperature.losses(-entropy, self.entropy_target.nats),  # Eq. 18, arXiv:1812.05905v2
         }
-        gradients = self._minimize(losses)
+        self._minimize(losses)
         sample_size = effective_sample_size(q_next, log_proposal, alpha)
         diagnostics = {
             "ent_coef": alpha,
@@ -206,7 +206,7 @@ class SQL(Composable):
             "q_mean": q.mean(),
             "v_mean": mean_of_continuing(v_next, batch.dones),
         }
-        return {name: value.detach() for name, value in {**losses, **diagnostics, **gradients}.items()}
+        return {**losses, **diagnostics}
 
     @th.no_grad()
     def _mean_entropy(self, obs: PyTorchObs, features: th.Tensor, alpha: th.Tensor) -> th.Tensor:

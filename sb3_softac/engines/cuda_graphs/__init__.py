@@ -1,9 +1,12 @@
 """
-Gradient steps as CUDA graphs, opt-in (``cuda_graphs=True``): a subpackage that can be removed.
+Gradient steps as CUDA graphs, on a GPU, if the model was created with ``cuda_graphs=True``.
 
-Without it, gradient steps run one by one with ``_update`` (the plain path).
+They give the same numbers as ``_update``; without them, gradient steps run one by one.
 """
 
-from sb3_softac.engines.cuda_graphs.graph_steps import GraphSteps
+from sb3_softac.algorithm.engine import ENGINES
+from sb3_softac.engines.cuda_graphs.engine import GraphEngine
 
-__all__ = ["GraphSteps"]
+ENGINES["cuda_graphs"] = GraphEngine
+
+__all__ = ["GraphEngine"]

@@ -1,114 +1,170 @@
-"""Capture and replay: PyTorch's CUDA graphs, or a substitute."""
+"""The engine that does gradient steps in CUDA graphs."""
 
-import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Protocol
+import warnings
+from typing import Any
 
+import numpy as np
 import torch as th
 
-Function = Callable[[], th.Tensor]
-Replay = Callable[[], None]
+from sb3_softac.algorithm.engine import Engine, StepResult
+from sb3_softac.engines.cuda_graphs.capture import Capturer, CudaCapturer
+from sb3_softac.engines.cuda_graphs.device_copy import DeviceCopy, DrawnBatches
+from sb3_softac.engines.cuda_graphs.launcher import CaptureError, Launcher
+from sb3_softac.engines.cuda_graphs.unsupported import unsupported_reason
+from sb3_softac.replay.batch import make_batch
+from sb3_softac.replay.buffer import SoftReplayBuffer
+from sb3_softac.replay.samples import Draw
+
+# Gradient steps in one graph; a power of two.
+MAX_STEPS = 16
+# Part of the device's free memory that the copy of the replay buffer may take; the rest is for networks, activations and
+# other programs.
+SHARE = 0.5
+# Graphs in a row that are captured for less than two launches before graphs are given up
+MAX_WASTED = 5
 
 
-class Engine(Protocol):
-    """Runs functions on a device, captures their operations, and replays them."""
-
-    device_type: str
-    """Type of its devices, such as ``"cuda"``."""
-
-    def free_memory(self) -> int:
-        """:return: Bytes that are free on the device."""
-
-    def warm_up(self, function: Function) -> th.Tensor:
-        """
-        :param function: Function without arguments.
-        :return: Its result, without a capture.
-        """
-
-    def capture(self, function: Function) -> tuple[th.Tensor, Replay]:
-        """
-        Record a function's operations on the device without running them.
-
-        :param function: Function without arguments.
-        :return: The tensor that it returns, and a function that replays its operations.
-        :raises Exception: if the function does something that cannot be captured. Nothing has been run on the device then.
-        """
-
-
-@contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    """An earlier model that is freed in the midst of a capture would end it, as its graphs are destroyed at once."""
-    gc.collect()
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-class CudaEngine:
+class Steps:
     """
-    PyTorch's CUDA graphs.
+    Several gradient steps as a function of tensors, by the model's own ``_update``.
 
-    :param device: A CUDA device.
+    :param model: Model.
+    :param copy: Copy of its replay buffer on the device.
+    :param number: Number of gradient steps.
     """
 
-    device_type = "cuda"
+    def __init__(self, model: Any, copy: DeviceCopy, number: int):
+        self.model, self.copy, self.number = model, copy, number
+        self.names: list[str] = []
+        self.losses: list[str] = []
+        self.done: list[th.Tensor] = []
+        """What the completed steps logged, and their norms of gradients ``[n_names + n_losses]``."""
 
-    def __init__(self, device: th.device):
-        self.device = device
-        self._side_stream: th.cuda.Stream | None = None
-
-    def free_memory(self) -> int:
-        """:return: Bytes that are free on the device."""
-        return th.cuda.mem_get_info(self.device)[0]
-
-    def warm_up(self, function: Function) -> th.Tensor:
+    def __call__(self, transitions: th.Tensor, numbers: th.Tensor, target_weights: th.Tensor) -> th.Tensor:
         """
-        :param function: Function without arguments.
-        :return: Its result, run on a separate stream, as in a capture.
+        :param transitions: First part of the batches, see :class:`~sb3_softac.engines.cuda_graphs.device_copy.DrawnBatches`.
+        :param numbers: Second part.
+        :param target_weights: 1 where a step updates the targets, else 0 ``[number]``.
+        :return: Logs and norms of the steps ``[number, n_names + n_losses]``.
         """
-        with th.cuda.device(self.device):
-            stream = self._stream()
-            stream.wait_stream(th.cuda.current_stream())
-            try:
-                with th.cuda.stream(stream):
-                    return function()
-            finally:
-                # Also after an error: memory that is freed then must not be used again before this stream has read it
-                th.cuda.current_stream().wait_stream(stream)
+        model, self.done = self.model, []
+        for step in range(self.number):
+            samples = self.copy.gather(DrawnBatches(transitions, numbers), step)
+            logs = model._update(make_batch(samples, model.gamma))
+            self.names, self.losses = list(logs), list(model._gradient_norms)
+            values = [*logs.values(), *model._gradient_norms.values()]
+            self.done.append(th.stack([value.detach() for value in values]))
+            model._update_targets(target_weights[step])
+        return th.stack(self.done)
 
-    def capture(self, function: Function) -> tuple[th.Tensor, Replay]:
-        """
-        :param function: Function without arguments.
-        :return: The tensor that it returns, and a function that replays its operations.
-        :raises RuntimeError: if the function does something that a graph cannot, such as waiting for the device.
-        """
-        graph = th.cuda.CUDAGraph()
-        with th.cuda.device(self.device), no_garbage_collection(), self._as_before_on_failure():
-            # Other threads may use the device meanwhile
-            with th.cuda.graph(graph, stream=self._stream(), capture_error_mode="thread_local"):
-                result = function()
-        return result, graph.replay
+    def result(self, values: th.Tensor) -> StepResult:
+        """:return: The result of steps that returned these values."""
+        n = len(self.names)
+        return StepResult(self.names, values[:, :n], self.losses, values[:, n:])
 
-    def _stream(self) -> th.cuda.Stream:
-        """:return: The stream of warm-ups and captures: one, because the gradients of a parameter belong to a stream."""
-        if self._side_stream is None:
-            self._side_stream = th.cuda.Stream()
-        return self._side_stream
 
-    @contextmanager
-    def _as_before_on_failure(self) -> Iterator[None]:
-        """A capture that fails leaves PyTorch on the stream of the capture, and its generator waiting for one to end."""
-        stream = th.cuda.current_stream()
-        generator = th.cuda.default_generators[th.cuda.current_device()]
-        state = generator.clone_state()
+class GraphEngine(Engine):
+    """
+    Gradient steps as graphs, with the same random numbers and results as separate steps.
+
+    :param model: Model.
+    :param capturer: Captures graphs; None for those of CUDA.
+    """
+
+    def __init__(self, model: Any, capturer: Capturer | None = None):
+        super().__init__(model)
+        self.capturer = CudaCapturer(model.device) if capturer is None else capturer
+        self._copy: DeviceCopy | None = None
+        self._launchers: dict[tuple[int, int], Launcher[Steps]] = {}
+        self._launchers_are_for: tuple[Any, ...] = ()
+        self._n_wasted = 0
+        self._given_up = ""
+
+    @classmethod
+    def is_wanted(cls, model: Any) -> bool:
+        return model.cuda_graphs
+
+    def __str__(self) -> str:
+        return "Gradient steps run in CUDA graphs"
+
+    def prepare(self, batch_size: int) -> str:
+        """Look for what graphs cannot do, and update the copy of the replay buffer; a warning names a reason once."""
+        model = self.model
+        if not self._given_up:
+            self._prepare_copy()
+        if self._given_up:
+            self._copy = None
+            return self._given_up
+        model._prepare_networks()
+        modes = tuple(module.training for module in model.policy.modules())
+        if self._launchers_are_for != (model.watch.version, modes):
+            if self._launchers:
+                wasted = any(launcher.n_replays < 2 for launcher in self._launchers.values())
+                self._n_wasted = self._n_wasted + 1 if wasted else 0
+            self._launchers.clear()
+            if self._n_wasted == MAX_WASTED:
+                changes = ", ".join(model.watch.changes)
+                self._give_up(f"graphs had to be captured again too often, because {changes} kept changing")
+                return self._given_up
+            self._launchers_are_for = (model.watch.version, modes)
+        return ""
+
+    def _prepare_copy(self) -> None:
+        buffer = self.model.replay_buffer
+        if reason := unsupported_reason(self.model, self.capturer.device_type):
+            self._give_up(reason)
+            return
+        assert isinstance(buffer, SoftReplayBuffer)
+        if self._copy is None or not self._copy.follows(buffer):
+            self._copy = None
+            self._launchers.clear()
+            if DeviceCopy.size(buffer) >= SHARE * self.capturer.free_memory():
+                self._give_up("the replay buffer is too large for the memory of the device: use a smaller buffer_size")
+                return
+            self._copy = DeviceCopy(buffer, self.model.device)
+        self._copy.update()
+
+    def _give_up(self, reason: str) -> None:
+        self._given_up = f"cuda_graphs=True has no effect, gradient steps run without graphs: {reason}"
+        warnings.warn(self._given_up, stacklevel=5)
+        self._launchers.clear()
+
+    def steps_at_once(self, wanted: int) -> int:
+        # Powers of two, so that few graphs serve any number of steps
+        return 1 << min(wanted, MAX_STEPS).bit_length() - 1
+
+    def sample(self, batch_size: int) -> Draw:
+        assert self._copy is not None
+        return self._copy.buffer.draw(batch_size)
+
+    def step(self, batches: list[Draw], target_weights: list[float]) -> StepResult:
+        model, copy = self.model, self._copy
+        assert copy is not None
+        weights = th.from_numpy(np.array(target_weights, np.float32)).to(model.device)
+        inputs = (*copy.send(batches), weights)
+        launcher = self._launcher(len(batches), len(batches[0].rewards), inputs)
+        steps = Steps(model, copy, len(batches)) if launcher is None else launcher.function
+        steps.done = []
         try:
-            yield
+            return steps.result(steps(*inputs) if launcher is None else launcher.launch(inputs))
         except BaseException:
-            th.cuda.set_stream(stream)
-            generator.graphsafe_set_state(state)
+            # The steps before the one that failed were done
+            self._launchers.clear()
+            if steps.done:
+                model.count_steps(steps.result(th.stack(steps.done)))
             raise
+
+    def _launcher(self, number: int, batch_size: int, inputs: tuple[th.Tensor, ...]) -> Launcher[Steps] | None:
+        """:return: An up-to-date launcher for the steps; None if graphs are no longer used."""
+        if self._given_up:
+            return None
+        key, model, copy = (number, batch_size), self.model, self._copy
+        assert copy is not None
+        if key not in self._launchers:
+            self._launchers[key] = Launcher(self.capturer, Steps(model, copy, number), lambda: model._optimizers, inputs)
+        try:
+            self._launchers[key].capture_if_warm()
+        except CaptureError as error:
+            self._give_up(str(error))
+            return None
+        return self._launchers[key]

@@ -10,8 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import torch as th
 
-from sb3_softac.engines.cuda_graphs.engine import Engine, Replay
-from sb3_softac.engines.dependencies import Description, differences
+from sb3_softac.engines.cuda_graphs.capture import Capturer, Replay
 
 # Launches before the capture that run as they are: they make what a capture cannot, optimizer states and workspaces
 WARM_UP = 3
@@ -26,27 +25,24 @@ class Launcher(Generic[FunctionOfTensors]):
     """
     A function of some tensors.
 
-    :param engine: Engine that captures.
-    :param function: Function of ``inputs``.
-    :param dependencies: Returns everything else that the function reads, by name.
+    :param capturer: Captures graphs.
+    :param function: Function of ``inputs``. Whoever has the launcher drops it when anything else that the function reads has
+        changed.
     :param optimizers: Returns the optimizers that the function steps. Their learning rates are read before each launch.
     :param inputs: First values of the tensors.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        capturer: Capturer,
         function: FunctionOfTensors,
-        dependencies: Callable[[], Description],
         optimizers: Callable[[], list[th.optim.Optimizer]],
         inputs: tuple[th.Tensor, ...],
     ):
-        self.engine, self.function = engine, function
+        self.capturer, self.function = capturer, function
         self._optimizers = optimizers
         self._inputs = tuple(value.clone() for value in inputs)
         self._device = inputs[0].device
-        self._dependencies = dependencies
-        self._before: Description | None = None
         self._rates = [th.tensor(float(group["lr"]), device=self._device) for group in self._groups()]
         self._n_launches = 0
         self._graph: tuple[th.Tensor, Replay] | None = None
@@ -56,16 +52,9 @@ class Launcher(Generic[FunctionOfTensors]):
         """Launches of the graph."""
         return max(self._n_launches - WARM_UP, 0)
 
-    def changes(self) -> list[str]:
-        """:return: Names of the dependencies that have changed since the warm-up or the capture."""
-        if self._before is None:
-            return []
-        now = self._dependencies()
-        return [] if now == self._before else sorted(differences(self._before, now))
-
     def capture_if_warm(self) -> None:
         """
-        Capture the function once it has been called directly often enough; must not be called if there are :meth:`changes`.
+        Capture the function once it has been called directly often enough.
 
         :raises CaptureError: if the function cannot be captured; it has not been run then.
         """
@@ -74,7 +63,7 @@ class Launcher(Generic[FunctionOfTensors]):
 
     def launch(self, inputs: tuple[th.Tensor, ...]) -> th.Tensor:
         """
-        Run the function; must not be called if there are :meth:`changes`.
+        Run the function.
 
         :param inputs: Values of the tensors.
         :return: A copy of the function's result.
@@ -83,7 +72,7 @@ class Launcher(Generic[FunctionOfTensors]):
             tensor.copy_(value)
         self._n_launches += 1
         if self._graph is None:
-            return self._warm_up()
+            return self.capturer.warm_up(self._call)
         for rate, group in zip(self._rates, self._groups(), strict=True):
             rate.fill_(float(group["lr"]))
         result, replay = self._graph
@@ -95,12 +84,6 @@ class Launcher(Generic[FunctionOfTensors]):
 
     def _groups(self) -> list[dict[str, Any]]:
         return [group for optimizer in self._optimizers() for group in optimizer.param_groups]
-
-    def _warm_up(self) -> th.Tensor:
-        result = self.engine.warm_up(self._call)
-        if self._n_launches == WARM_UP:
-            self._before = self._dependencies()
-        return result
 
     def _capture(self) -> tuple[th.Tensor, Replay]:
         """
@@ -114,7 +97,7 @@ class Launcher(Generic[FunctionOfTensors]):
         for rate, group in zip(self._rates, groups, strict=True):
             group.update(lr=rate, **({"capturable": True} if "capturable" in group else {}))
         try:
-            return self.engine.capture(self._call)
+            return self.capturer.capture(self._call)
         except Exception as error:
             raise CaptureError(f"this update cannot be captured ({error})") from error
         finally:

@@ -1,10 +1,13 @@
 """
-Gradient steps in C, on a CPU: a subpackage that can be removed.
+Gradient steps in C, on a CPU.
 
-It computes the same numbers as ``_update``, for the package's own MLP policies. Anything that it does not support is left to
-``_update`` (the plain path). The environment variable ``SB3_SOFTAC_FAST=0`` turns it off.
+They give the same numbers as ``_update``, for the package's own MLP policies. Anything else is left to ``_update``. The
+environment variable ``SB3_SOFTAC_FAST=0`` turns them off.
 """
 
-from sb3_softac.engines.native.steps import FastSteps
+from sb3_softac.algorithm.engine import ENGINES
+from sb3_softac.engines.native.engine import NativeEngine
 
-__all__ = ["FastSteps"]
+ENGINES["native"] = NativeEngine
+
+__all__ = ["NativeEngine"]

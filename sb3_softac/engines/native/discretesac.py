@@ -15,7 +15,7 @@ from sb3_softac.discretesac.discretesac import DiscreteSAC
 from sb3_softac.discretesac.policies import DiscreteSACPolicy, MlpPolicy
 from sb3_softac.engines.native.networks import address
 from sb3_softac.engines.native.plan import FORWARD, METHODS, Plan
-from sb3_softac.engines.unsuitable import require
+from sb3_softac.engines.native.unsupported import require
 from sb3_softac.replay.batch import Batch
 
 
@@ -34,7 +34,6 @@ class DiscretePlan(Plan):
     }
     methods = (*METHODS, "_max_entropies", "_aggregate", "_critic_loss", "_entropy_penalty")
     function = "discretesac"
-    options = ("q_aggregation", "stable_kwargs")
     losses = ("actor_loss", "critic_loss")
     logs = ("actor_loss", "critic_loss", "entropy", "max_entropy", "q_mean")
 
@@ -70,7 +69,7 @@ class DiscretePlan(Plan):
             None if mask is None else address(mask, size, job.n_options, dtype=th.bool) for mask in masks
         )
         job.critic_alpha = model.critic_ent_coef_scale * float(model.temperature.alpha)
-        job.target_ratio = float(model._target.ratio)
+        job.target_ratio = float(model.entropy_target.ratio)
         return [obs, next_obs, actions, *(mask for mask in masks if mask is not None), *self._numbers(batch)]
 
     def _excess_entropy(self, logs: dict[str, float]) -> float:

@@ -9,7 +9,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 from sb3_softac.engines.native.library import Layer, Network, Slot
-from sb3_softac.engines.unsuitable import require
+from sb3_softac.engines.native.unsupported import require
 from sb3_softac.nets.stacked import StackedLinear, StackedMLP
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ OPTIMIZERS = (th.optim.Adam, th.optim.AdamW)
 def check_extractor(network: Any) -> None:
     """
     :param network: A network of a policy.
-    :raises Unsuitable: if it does more with observations than flatten them.
+    :raises Unsupported: if it does more with observations than flatten them.
     """
     extractor = network.features_extractor
     name = type(extractor).__name__
@@ -39,7 +39,7 @@ def address(tensor: th.Tensor, *shape: int, dtype: th.dtype = th.float32) -> int
     :param shape: The shape that is declared to C.
     :param dtype: Type of its elements in C.
     :return: The address of its first element.
-    :raises Unsuitable: if what lies there is not exactly that: all elements, one behind the other, in memory of the CPU.
+    :raises Unsupported: if what lies there is not exactly that: all elements, one behind the other, in memory of the CPU.
     """
     require(type(tensor) in (th.Tensor, nn.Parameter), f"{type(tensor).__name__} is not supported in C")
     require(tensor.shape == shape, "a tensor does not have the shape that the networks need")
@@ -161,7 +161,7 @@ class Reader:
         """
         :param model: The model whose networks were read.
         :return: What the optimizers keep of each trained tensor, in the order of their gradients.
-        :raises Unsuitable: if the optimizers are not Adam or AdamW for exactly these tensors.
+        :raises Unsupported: if the optimizers are not Adam or AdamW for exactly these tensors.
         """
         slots = {}
         for optimizer in model._optimizers:

@@ -14,13 +14,12 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_softac.algorithm import train_loop
-from sb3_softac.algorithm.train_loop import GRADIENT_OF
-from sb3_softac.engines.functions import Functions, Owner
+from sb3_softac.algorithm import off_policy
+from sb3_softac.algorithm.changes import Functions, Owner, are_hooked, has_own_methods, hooks_of
+from sb3_softac.algorithm.engine import PyTorchEngine
 from sb3_softac.engines.native.library import FUNCTIONS, Network, Slot, Step, load
 from sb3_softac.engines.native.networks import ACTIVATIONS, Reader, address, check_extractor
-from sb3_softac.engines.unsuitable import require
-from sb3_softac.engines.watch import Watch
+from sb3_softac.engines.native.unsupported import require
 from sb3_softac.entropy import temperature
 from sb3_softac.entropy.temperature import AutoTemperature, FixedTemperature, ScheduledTemperature
 from sb3_softac.nets.stacked import StackedLinear, StackedMLP
@@ -32,22 +31,14 @@ if TYPE_CHECKING:
 # How all numbers are kept for C, whatever PyTorch's defaults are
 IN_C: dict[str, Any] = {"dtype": th.float32, "device": "cpu"}
 METHODS = (
-    "_run_steps",
-    "_prepare_networks",
-    "_check_networks",
-    "_gradient_step",
-    "_update",
-    "_minimize",
-    "_trained_by",
-    "_update_targets",
-    "_defer_logs",
-    "trains",
-    "targets",
+    *("_prepare_networks", "check_networks", "_update", "_minimize", "_trained_by", "_update_targets"),
+    *("_logs_stay_on_device", "trains", "targets"),
 )
 FORWARD = ("__call__", "forward")
 # What gradient steps of all models consist of, beyond the methods of the algorithm and of its networks
 FUNCTIONS_OF_ALL: dict[Owner, Sequence[str]] = {
-    train_loop: ("make_batch", "largest_norms", "step_if", "named_tensors", "running_statistics"),
+    off_policy: ("largest_norms", "step_if", "named_tensors", "running_statistics"),
+    PyTorchEngine: ("prepare", "sample", "step"),
     temperature: ("temperature_loss",),
     stable_baselines3.common.policies: ("preprocess_obs",),
     nn.Module: ("__call__", "_call_impl", "zero_grad"),
@@ -64,7 +55,7 @@ class Plan(ABC):
     :param model: Model.
     :param batch_size: Number of transitions per step.
     :param n_threads: Number of threads, at most one per transition.
-    :raises Unsuitable: if C cannot do the model's gradient steps.
+    :raises Unsupported: if C cannot do the model's gradient steps.
     """
 
     algorithm: ClassVar[type["SoftOffPolicyAlgorithm"]]
@@ -75,8 +66,6 @@ class Plan(ABC):
     """Methods of the algorithm that C replaces."""
     functions: ClassVar[dict[Owner, Sequence[str]]]
     """Functions that it replaces beyond these and :data:`FUNCTIONS_OF_ALL`, by the module or the class that has them."""
-    options: ClassVar[Sequence[str]]
-    """Options of the model that are read only once."""
     function: ClassVar[str]
     losses: ClassVar[Sequence[str]]
     """Losses of networks, in the order of the flags of their gradients."""
@@ -85,7 +74,8 @@ class Plan(ABC):
 
     def __init__(self, model: Any, batch_size: int, n_threads: int):
         self.model, self.batch_size, self.n_threads = model, batch_size, n_threads
-        functions = self._check()
+        self.replaced = self._check()
+        """The functions that C replaces."""
         self._reader = Reader()
         self._learned = isinstance(model.temperature, AutoTemperature)
         self.job = FUNCTIONS[self.function]()
@@ -93,8 +83,7 @@ class Plan(ABC):
         self._rates: list[float] = []
         self._describe()
         self._prepare_step()
-        trained = list(self._reader.gradients)
-        self.watch = Watch(model, self._reader.tensors, trained, functions, self.methods, self.options)
+        self._check_for_own_code()
         self._parameters = [*model.policy.parameters(), *model.temperature.parameters()]
 
     @abstractmethod
@@ -108,7 +97,7 @@ class Plan(ABC):
 
         :param batch: Sampled transitions.
         :return: Tensors that must live until the step is done.
-        :raises Unsuitable: if a shape is not as expected.
+        :raises Unsupported: if a shape is not as expected.
         """
 
     @abstractmethod
@@ -159,6 +148,15 @@ class Plan(ABC):
         require(type(model.temperature) in known, f"{type(model.temperature).__name__} is not supported in C")
         return functions
 
+    def _check_for_own_code(self) -> None:
+        model, trained = self.model, list(self._reader.gradients)
+        modules, optimizers = list(model.policy.modules()), model._optimizers
+        require(not any(hooks_of(modules, optimizers)) and not are_hooked(trained), "hooks are not called in C")
+        parts = [*modules, *optimizers, model.temperature]
+        parts += [vars(each)["branches"] for each in (model, *modules) if "branches" in vars(each)]
+        require(not any(map(has_own_methods, parts)), "replaced methods are not called in C")
+        require(all(parameter.requires_grad for parameter in trained), "parameters are frozen")
+
     def _array(self, networks: Sequence[Network]) -> Any:
         array = (Network * len(networks))(*networks)
         self._keep.append(array)
@@ -202,14 +200,14 @@ class Plan(ABC):
         for slot, parameter in zip(self._slots, self._reader.gradients, strict=True):
             slot.lr = rate_of[parameter]
 
-    def step(self, batch: Batch, tau: float) -> tuple[dict[str, float], bool]:
+    def step(self, batch: Batch, tau: float) -> tuple[dict[str, float], dict[str, float], bool]:
         """
         Do one gradient step, or nothing if something is not finite.
 
         :param batch: Sampled transitions.
         :param tau: Weight of the networks in their targets; 0 to leave the targets as they are.
-        :return: What ``_update`` returns, with 0 or NaN for the gradient of each loss; and whether all of it was finite.
-        :raises Unsuitable: if the batch is not as expected; nothing was done then.
+        :return: What ``_update`` returns; 0 or NaN for the gradient of each loss; and whether all of it was finite.
+        :raises Unsupported: if the batch is not as expected; nothing was done then.
         """
         job, temperature = self.job, self.model.temperature
         log_alpha = temperature.log_ent_coef.item() if self._learned else 0.0
@@ -227,10 +225,10 @@ class Plan(ABC):
         flags = dict(zip(self.losses, self._finite, strict=False))
         if self._learned:
             flags["ent_coef_loss"] = 1  # its gradient is a number that is among the logs
-        gradients = {GRADIENT_OF + name: 0.0 if flag else math.nan for name, flag in flags.items()}
+        gradients = {name: 0.0 if flag else math.nan for name, flag in flags.items()}
         named = self._named(logs)
         temperature.bound()
-        return {**named, **gradients}, result == 1
+        return named, gradients, result == 1
 
     def _observations(self, obs: PyTorchObs, n_obs: int) -> th.Tensor:
         actor = self.model.policy.actor

@@ -8,7 +8,7 @@ from torch import nn
 
 from sb3_softac.engines.native.networks import address, size_of
 from sb3_softac.engines.native.plan import FORWARD, IN_C, Plan
-from sb3_softac.engines.unsuitable import require
+from sb3_softac.engines.native.unsupported import require
 from sb3_softac.equations import squashing
 from sb3_softac.nets import gaussian
 from sb3_softac.nets.base import Draw
@@ -42,7 +42,6 @@ class SoftACPlan(Plan):
         ValueNet: (*FORWARD, "features", "extract_features"),
     }
     function = "softac_v1"
-    options = ("use_sde", "actor_q", "reparameterize")
     losses = ("actor_loss", "critic_loss", "value_loss")
     logs = ("actor_loss", "critic_loss", "value_loss", "entropy", "q_mean", "v_mean")
 
@@ -74,8 +73,8 @@ class SoftACPlan(Plan):
         actions = self._floats(batch.actions, size, job.n_actions)
         job.obs, job.next_obs = address(obs, size, job.n_obs), address(next_obs, size, job.n_obs)
         job.actions, numbers = address(actions, size, job.n_actions), self._numbers(batch)
-        job.target_entropy = self.model._target_nats
-        # The draw of the actor's action_log_prob: last, because nobody draws again after an Unsuitable batch
+        job.target_entropy = self.model.entropy_target.nats
+        # The draw of the actor's action_log_prob: last, because nobody draws again after an Unsupported batch
         noise = th.randn(size, job.n_actions, **IN_C)
         job.noise = address(noise, size, job.n_actions)
         return [obs, next_obs, actions, noise, *numbers]

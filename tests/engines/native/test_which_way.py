@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.engines.native import library, steps
 from sb3_softac.engines.native.steps import SWITCH
-from sb3_softac.engines.unsuitable import Unsuitable
+from sb3_softac.engines.native.unsupported import Unsupported
 from sb3_softac.entropy.temperature import AutoTemperature
 from sb3_softac.nets.critics import ValueNet
 from sb3_softac.nets.stacked import StackedLinear, StackedMLP
@@ -636,7 +636,7 @@ def test_shapes_that_c_reads_are_checked():
         dict(rewards=th.zeros(batch_size + 1, 1)),
     ):
         samples = model.replay_buffer.sample(batch_size)._replace(**change)
-        with pytest.raises(Unsuitable, match="not have the shape"):
+        with pytest.raises(Unsupported, match="not have the shape"):
             plan._fill(make_batch(samples, model.gamma))
 
 

@@ -1,7 +1,7 @@
 """Reasons why a model cannot use gradient steps in C."""
 
 
-class Unsuitable(Exception):
+class Unsupported(Exception):
     """The C code does not support a property of the model, its networks or its batches; the message names it."""
 
 
@@ -9,7 +9,7 @@ def require(condition: object, otherwise: str) -> None:
     """
     :param condition: Condition that has to hold.
     :param otherwise: Message if it does not.
-    :raises Unsuitable: if it does not.
+    :raises Unsupported: if it does not.
     """
     if not condition:
-        raise Unsuitable(otherwise)
+        raise Unsupported(otherwise)

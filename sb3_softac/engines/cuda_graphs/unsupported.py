@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import torch as th
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 
+from sb3_softac.algorithm.changes import are_hooked, hooks_of
 from sb3_softac.algorithm.distributed import is_distributed
-from sb3_softac.engines.functions import are_hooked, hooks_of
 from sb3_softac.replay.buffer import SoftReplayBuffer
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 EXTRACTORS = (FlattenExtractor, NatureCNN, CombinedExtractor)
 
 
-def obstacle(model: "SoftOffPolicyAlgorithm", device_type: str) -> str:
+def unsupported_reason(model: "SoftOffPolicyAlgorithm", device_type: str) -> str:
     """
     :param model: A model.
     :param device_type: Type of the device that graphs run on.

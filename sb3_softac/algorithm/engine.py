@@ -1,0 +1,129 @@
+"""Engines: ways to do a gradient step. The specification is :class:`PyTorchEngine`; others give the same numbers sooner."""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch as th
+
+from sb3_softac.replay.batch import make_batch
+
+if TYPE_CHECKING:
+    from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
+
+
+class StepResult(NamedTuple):
+    """What gradient steps report."""
+
+    names: list[str]
+    """Names of what is logged."""
+    logs: th.Tensor
+    """Its values ``[n_steps, n_names]``."""
+    losses: list[str]
+    """Names of the losses that have a gradient."""
+    gradient_norms: th.Tensor
+    """The largest norm of a gradient of each of them ``[n_steps, n_losses]``; NaN or infinite stopped the step."""
+    finite: bool = True
+    """False if a step was withheld because something was not finite; True also where only the device knows."""
+
+
+class Engine(ABC):
+    """
+    A way to do the gradient steps of a model.
+
+    A subclass that is listed in :data:`ENGINES` is asked before each round of gradient steps of every model.
+
+    :param model: Model.
+    """
+
+    def __init__(self, model: "SoftOffPolicyAlgorithm"):
+        self.model = model
+
+    @classmethod
+    def is_wanted(cls, model: "SoftOffPolicyAlgorithm") -> bool:
+        """:return: Whether to ask this engine for this model at all."""
+        return True
+
+    @abstractmethod
+    def prepare(self, batch_size: int) -> str:
+        """
+        Get ready for a round of gradient steps.
+
+        :return: The reason why this engine cannot do them; empty if it can.
+        """
+
+    def steps_at_once(self, wanted: int) -> int:
+        """:return: How many steps the next call of :meth:`step` does, at most ``wanted``."""
+        return 1
+
+    def sample(self, batch_size: int) -> Any:
+        """:return: One batch from the replay buffer, in the form that :meth:`step` takes."""
+        model = self.model
+        assert model.replay_buffer is not None
+        return make_batch(model.replay_buffer.sample(batch_size, env=model._vec_normalize_env), model.gamma)
+
+    @abstractmethod
+    def step(self, batches: list[Any], target_weights: list[float]) -> StepResult:
+        """
+        :param batches: One batch for each gradient step.
+        :param target_weights: 1 for each step after which the targets are updated, else 0.
+        """
+
+
+ENGINES: dict[str, type[Engine]] = {}
+"""By name, in the order in which they are asked; an engine adds itself when it is imported."""
+
+
+class PyTorchEngine(Engine):
+    """Gradient steps by the model's own ``_update``; any model, any device."""
+
+    def prepare(self, batch_size: int) -> str:
+        self.model._prepare_networks()
+        return ""
+
+    def step(self, batches: list[Any], target_weights: list[float]) -> StepResult:
+        model, (batch,), (weight,) = self.model, batches, target_weights
+        logs = model._update(batch)
+        finite = model._logs_stay_on_device() or bool(model._finite)
+        if weight and finite:
+            model._update_targets(weight)
+        return result_of(logs, model._gradient_norms, finite)
+
+
+def result_of(logs: dict[str, th.Tensor], gradient_norms: dict[str, th.Tensor], finite: bool = True) -> StepResult:
+    """:return: The result of one gradient step."""
+    values, norms = (
+        th.stack([each.detach() for each in part.values()] or [th.zeros(0)]).reshape(1, -1) for part in (logs, gradient_norms)
+    )
+    return StepResult(list(logs), values, list(gradient_norms), norms, finite)
+
+
+class StepLog:
+    """Results of gradient steps, kept on the device until they are read, so that the host does not wait for it."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._losses: list[str] = []
+        self._logs: list[th.Tensor] = []
+        self._norms: list[th.Tensor] = []
+        self._n_steps = 0
+
+    def __len__(self) -> int:
+        return self._n_steps
+
+    def add(self, result: StepResult) -> None:
+        """Add gradient steps, with the same names as those before."""
+        self._names, self._losses = result.names, result.losses
+        self._logs.append(result.logs)
+        self._norms.append(result.gradient_norms)
+        self._n_steps += len(result.logs)
+
+    def read(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """:return: All logs and all norms of gradients since the last call by name ``[n_steps]``; none are left."""
+        logs, norms = _columns(self._names, self._logs), _columns(self._losses, self._norms)
+        self._logs, self._norms, self._n_steps = [], [], 0
+        return logs, norms
+
+
+def _columns(names: list[str], values: list[th.Tensor]) -> dict[str, np.ndarray]:
+    return dict(zip(names, th.cat(values).cpu().numpy().astype(np.float64).T, strict=True))

@@ -1,0 +1,93 @@
+"""The engine that does gradient steps in C, as long as C supports the model."""
+
+import os
+from typing import Any
+
+import torch as th
+
+from sb3_softac.algorithm.distributed import is_distributed
+from sb3_softac.algorithm.engine import Engine, PyTorchEngine, StepResult
+from sb3_softac.engines.native.discretesac import DiscretePlan
+from sb3_softac.engines.native.library import load
+from sb3_softac.engines.native.plan import Plan
+from sb3_softac.engines.native.softac_v1 import SoftACPlan
+from sb3_softac.engines.native.unsupported import Unsupported, require
+
+SWITCH = "SB3_SOFTAC_FAST"
+# Transitions of a batch times parameters of the policy. With less, one thread is faster than two (benchmarks/fast_sizes.py):
+# a batch of 256 pays for two threads with two hidden layers of 256, a batch of 64 does not.
+WORK_PER_THREAD = 20_000_000
+PLANS: list[type[Plan]] = [SoftACPlan, DiscretePlan]
+
+
+class NativeEngine(Engine):
+    """Gradient steps in C; see :class:`~sb3_softac.algorithm.engine.Engine`."""
+
+    def __init__(self, model: Any):
+        super().__init__(model)
+        self.plan: Plan | None = None
+        """The model in the form that C needs; None if C does not support it."""
+        self._prepared_for: tuple[int, int, int] = (0, 0, 0)
+        self._grads_are_stale = False
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**vars(self), "plan": None}  # a copy of the model has other addresses
+
+    def __str__(self) -> str:
+        assert self.plan is not None
+        return f"Gradient steps run in C, threads: {self.plan.n_threads}"
+
+    def prepare(self, batch_size: int) -> str:
+        try:
+            self._make_plan(batch_size)
+        except Unsupported as reason:
+            self.plan = None
+            return f"Gradient steps run in PyTorch: {reason}"
+        assert self.plan is not None
+        self.plan.begin()
+        self._grads_are_stale = True
+        return ""
+
+    def _make_plan(self, batch_size: int) -> None:
+        """:raises Unsupported: if the model needs PyTorch."""
+        model = self.model
+        require(os.environ.get(SWITCH) != "0", f"{SWITCH}=0")
+        model.watch.look()
+        prepared_for = (model.watch.version, batch_size, th.get_num_threads())
+        if self.plan is not None and prepared_for == self._prepared_for and self.plan.replaced.are_original():
+            return
+        require(model.device.type == "cpu", "the networks are not on the CPU")
+        require(not is_distributed(), "several processes average their gradients")
+        library, reason = load()
+        require(library, reason)
+        kind = next((kind for kind in PLANS if isinstance(model, kind.algorithm)), None)
+        require(kind, f"{type(model).__name__} is not supported in C")
+        assert kind is not None
+        self._prepared_for, self.plan = prepared_for, None
+        try:
+            plan = kind(model, batch_size, self._fitting_threads(batch_size))
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            # Parts of the model are not what they were when it was made; PyTorch knows what to say of it
+            raise Unsupported(f"the model cannot be read ({error})") from error
+        model.check_networks()  # also the parts that C does not read
+        self.plan = plan
+
+    def _fitting_threads(self, batch_size: int) -> int:
+        """:return: Number of threads, at most PyTorch's number, such that each has enough work."""
+        work = batch_size * sum(parameter.numel() for parameter in self.model.policy.parameters())
+        return max(1, min(th.get_num_threads(), batch_size, work // WORK_PER_THREAD))
+
+    def step(self, batches: list[Any], target_weights: list[float]) -> StepResult:
+        model, plan, (batch,), (weight,) = self.model, self.plan, batches, target_weights
+        assert plan is not None
+        try:
+            logs, norms, finite = plan.step(batch, model.tau * weight)
+        except Unsupported:  # a batch that C does not know
+            model._prepare_networks()
+            self._grads_are_stale = True
+            return PyTorchEngine(model).step(batches, target_weights)
+        if self._grads_are_stale:
+            plan.forget_gradients()
+            self._grads_are_stale = False
+        values = (th.tensor([list(part.values())], dtype=th.float64) for part in (logs, norms))
+        return StepResult(list(logs), next(values), list(norms), next(values), finite)
