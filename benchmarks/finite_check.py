@@ -18,7 +18,7 @@ import numpy as np
 import torch as th
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
-from sb3_softac.algorithm import train_loop
+from sb3_softac.algorithm import off_policy
 
 RESULT = Path(__file__).parent / "results" / "finite_check.csv"
 CASES = {SoftAC_v1: ("Walker2d-v4", 256), DiscreteSAC: ("CartPole-v1", 64), SQL: ("Pendulum-v1", 128)}
@@ -28,7 +28,7 @@ BLOCKS, SECONDS = 7, 1.0
 def main() -> None:
     os.environ["SB3_SOFTAC_FAST"] = "0"
     th.set_num_threads(1)
-    search, spent, rows = train_loop.largest_norms, [0.0], []
+    search, spent, rows = off_policy.largest_norms, [0.0], []
 
     def timed(gradients: dict[str, list[th.Tensor]]) -> dict[str, th.Tensor]:
         start = time.perf_counter()
@@ -41,7 +41,7 @@ def main() -> None:
         settings = dict(learning_starts=1_000, seed=0, device="cpu", policy_kwargs=dict(net_arch=[256, 256]))
         model, shares, whole = algorithm("MlpPolicy", gym.make(env), **settings).learn(1_000), [], []
         model.train(3, batch)
-        with mock.patch.object(train_loop, "largest_norms", timed):
+        with mock.patch.object(off_policy, "largest_norms", timed):
             for _ in range(BLOCKS):
                 spent[0], start, number = 0.0, time.perf_counter(), 0
                 while time.perf_counter() - start < SECONDS:

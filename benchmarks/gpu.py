@@ -161,7 +161,7 @@ def same(task: str, factories: dict[str, Factory], steps: int) -> list[list[str]
         if f"{name}, CUDA graphs" not in factories:
             continue
         models = [factories[each]().learn(STARTS + steps) for each in (name, f"{name}, CUDA graphs")]
-        assert not models[1]._step_runner._given_up
+        assert not models[1].engines[0].given_up
         plain, graphs = (th.cat([p.detach().flatten() for p in model.policy.parameters()]) for model in models)
         rows.append([task, name, str(steps), f"{(plain - graphs).abs().max():.1e}", f"{plain.abs().max():.2f}"])
     return rows

@@ -12,6 +12,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac.algorithm.engine import PyTorchEngine
 from sb3_softac.discrete.off_policy import DiscreteOffPolicyAlgorithm
 
 ALGORITHMS = [SoftAC_v1, SQL, DiscreteSAC]
@@ -28,6 +29,13 @@ OBSERVATIONS = {
 POLICIES = {"dict": "MultiInputPolicy", "image": "CnnPolicy"}
 SMALL = dict(buffer_size=200, learning_starts=10, batch_size=8, seed=0, device="cpu")
 OF_ALGORITHM = {SQL: dict(kernel_particles=4, value_particles=4)}
+
+
+def step_in_pytorch(model, batch):
+    """One gradient step by ``_update``, and one of the targets."""
+    engine = PyTorchEngine(model)
+    engine.prepare(len(batch.rewards))
+    model.count_steps(engine.step([batch], [1.0]))
 
 
 def is_discrete(algorithm):

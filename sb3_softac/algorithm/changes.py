@@ -142,7 +142,7 @@ OF_THE_LOOP = {
     "_arguments_before",
     "_checked_version",
     "_said",
-    "_engines",
+    "engines",
     "_failed_batch",
     "_gradient_norms",
     "_saturation_watch",
@@ -178,6 +178,13 @@ class ModelWatch:
         self.changes: list[str] = []
         """Names of what had changed when a change was last noticed."""
         self._describe_model()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ModelWatch":
+        # Of a copy of the model everything lies elsewhere, so that its first look has to find a change
+        copy = object.__new__(type(self))
+        model = memo.get(id(self.model), self.model)
+        vars(copy).update({**vars(self), "model": model, "_parts_before": [], "_description": {}})
+        return copy
 
     def look(self) -> bool:
         """:return: Whether something has changed since the last call."""
@@ -270,6 +277,7 @@ class ModelWatch:
         inner = {name: self._describe(own[name]) for name in names}
         self._read(own, names)
         if isinstance(value, th.optim.Optimizer):
+            self._read(own, ["param_groups", "state"])
             self._containers.append(value.param_groups)
             self._containers.append(value.state)
             inner["state"] = [self._describe(state) for state in value.state.values()]

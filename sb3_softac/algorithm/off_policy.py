@@ -70,7 +70,7 @@ from sb3_softac.entropy.target_entropy import TargetEntropy, continuous_target
 from sb3_softac.entropy.temperature import AutoTemperature, Bounds, Temperature, check_ent_coef, make_temperature
 from sb3_softac.files.plain_files import safe_load_is_on
 from sb3_softac.replay.batch import Batch
-from sb3_softac.replay.buffer import EXTRAS, SoftReplayBuffer, end_episodes
+from sb3_softac.replay.buffer import SoftReplayBuffer, end_episodes, with_extras
 
 SelfSoftOffPolicy = TypeVar("SelfSoftOffPolicy", bound="SoftOffPolicyAlgorithm")
 
@@ -79,7 +79,7 @@ MAX_DEFERRED = 1_000
 STEPS, BATCH = integer(0, " gradient steps"), integer(1, " transition")
 # Attributes that are made again when a model is loaded
 NOT_SAVED = (
-    *("temperature", "entropy_target", "watch", "_engines", "_arguments_before", "_changed_by_load"),
+    *("temperature", "entropy_target", "watch", "engines", "_arguments_before", "_changed_by_load"),
     *("_finite", "_failed_batch", "_gradient_norms", "_step_log", "_saturation_watch", "_said"),
 )
 
@@ -366,7 +366,8 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         self._gradient_norms: dict[str, th.Tensor] = {}
         self._step_log = StepLog()
         self._saturation_watch = SaturationWatch()
-        self._engines: list[Engine] = [engine(self) for engine in ENGINES.values() if engine.is_wanted(self)]
+        self.engines: list[Engine] = [engine(self) for engine in ENGINES.values() if engine.is_wanted(self)]
+        """Asked in this order before each round of gradient steps; PyTorch does what they cannot."""
         if self.cuda_graphs and "cuda_graphs" not in ENGINES:
             raise ImportError("cuda_graphs=True needs sb3_softac.engines.cuda_graphs, which is not installed")
         self._said = ""
@@ -568,7 +569,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
                 "they were stored: look at action_noise"
             )
         if columns := self._extra_columns(dones, infos):
-            infos = [{**info, EXTRAS: {name: values[i] for name, values in columns.items()}} for i, info in enumerate(infos)]
+            infos = with_extras(infos, columns)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
 
     def learn(
@@ -666,11 +667,12 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
 
     def _choose_engine(self, batch_size: int) -> Engine:
         """:return: The first engine that can do the steps; what it is, or why it is PyTorch, is printed once."""
-        for engine in self._engines:
+        for engine in self.engines:
             if not (reason := engine.prepare(batch_size)):
                 self._say(str(engine))
                 return engine
-            self._say(reason)
+            if self._n_updates > 0:  # else it may be that the optimizers have no state yet
+                self._say(reason)
         engine = PyTorchEngine(self)
         engine.prepare(batch_size)
         return engine

@@ -22,6 +22,11 @@ EXTRAS = "sb3_softac.extras"
 """Key under which an info has the values of extra columns, a dictionary by name."""
 
 
+def with_extras(infos: list[dict[str, Any]], columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """:return: Copies of the infos that carry the values of extra columns ``[n_envs, ...]`` to the replay buffer."""
+    return [{**info, EXTRAS: {name: values[i] for name, values in columns.items()}} for i, info in enumerate(infos)]
+
+
 class SoftReplayBuffer(ReplayBuffer):
     """
     SB3's ReplayBuffer, DictReplayBuffer and NStepReplayBuffer in one, with extra columns.
@@ -119,7 +124,7 @@ class SoftReplayBuffer(ReplayBuffer):
         :param reward: Rewards ``[n_envs]``.
         :param done: Whether the episodes ended ``[n_envs]``.
         :param infos: Infos; ``TimeLimit.truncated`` distinguishes a time limit from a termination, and the values of the
-            extra columns are in a dictionary, ``info["sb3_softac.extras"]``.
+            extra columns are in a dictionary, ``info["sb3_softac.extras"]``, see :func:`with_extras`.
         :raises ValueError: if a shape is not that of the space, if keys or extra columns are missing or unknown, or if ``pos``
             was set.
         """
@@ -131,7 +136,8 @@ class SoftReplayBuffer(ReplayBuffer):
         rewards = row_checks.as_row("reward", reward, (n_envs,))
         dones = row_checks.as_row("done", done, (n_envs,))
         timeouts = row_checks.time_limits(infos, n_envs) if self.handle_timeout_termination else False
-        extras = row_checks.extra_columns([info.get(EXTRAS, {}) for info in infos], self.extras) if self.extras else {}
+        has_extras = self.extras or any(EXTRAS in info for info in infos[:1])
+        extras = row_checks.extra_columns([info.get(EXTRAS, {}) for info in infos], self.extras) if has_extras else {}
         for store, pair in zip(stores.values(), pairs, strict=True):
             store.add(pos, *pair)
         self.actions[pos], self.rewards[pos], self.dones[pos], self.timeouts[pos] = actions, rewards, dones, timeouts

@@ -16,6 +16,7 @@ from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.algorithm import distributed
 from sb3_softac.replay.batch import Batch
 from sb3_softac.resume import ExactCheckpoint
+from tests.toys import step_in_pytorch
 
 ENVS = {SoftAC_v1: "Pendulum-v1", SQL: "Pendulum-v1", DiscreteSAC: "CartPole-v1"}
 SMALL = dict(learning_starts=10, batch_size=8, buffer_size=200, policy_kwargs=dict(net_arch=[8]), device="cpu")
@@ -99,9 +100,8 @@ def steps(rank, algorithm, share):
         patch.setattr(th, "randn", randn)
         patch.setattr(th, "randn_like", lambda x, **kwargs: randn(tuple(x.shape)))
         patch.setattr(th, "rand", lambda *shape, **kwargs: th.sigmoid(randn(*shape)))
-        model._prepare_networks()
         for _ in range(3):
-            model._gradient_step(own)
+            step_in_pytorch(model, own)
     return everything(model)
 
 
@@ -148,15 +148,15 @@ def test_resumed_together(tmp_path):
 def fail_in_second(rank):
     model = make(SoftAC_v1, seed=rank)
     if rank == 1:
-        step = model._gradient_step
+        update = model._update
 
         def fail(batch):
             if model._n_updates == 3:
                 torch_distributed.destroy_process_group()
                 raise ZeroDivisionError
-            step(batch)
+            return update(batch)
 
-        model._gradient_step = fail
+        model._update = fail
     model.learn(40)
 
 

@@ -340,7 +340,9 @@ def test_a_learned_temperature_continues_unless_it_is_replaced(algorithm, tmp_pa
     for value in ("auto_0.1", 0.1, "lin_0.1"):
         assert algorithm.load(path, ent_coef=value).temperature.alpha.item() == pytest.approx(0.1), value
     assert not algorithm.load(path, ent_coef="auto_0.1").ent_coef_optimizer.state_dict()["state"]
+    learned.set_env(make_model(algorithm).get_env())
     learned.ent_coef = "auto_0.2"
+    learned.learn(1)
     assert learned.ent_coef == "auto_0.2" and learned.temperature.alpha.item() == pytest.approx(0.2)
 
 

@@ -9,7 +9,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import nn
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
-from sb3_softac.algorithm.train_loop import require_gradients
+from sb3_softac.algorithm.network_checks import require_gradients
 from tests.engines.native.helpers import make_model
 from tests.toys import BOX, state_of, train
 

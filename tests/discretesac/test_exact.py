@@ -15,6 +15,7 @@ from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.logger import Logger
 
 from sb3_softac import DiscreteSAC
+from sb3_softac.replay.buffer import with_extras
 from sb3_softac.tabular import TabularEnv, TabularMDP, soft_policy_evaluation, soft_value_iteration
 
 ALPHA, GAMMA = 0.3, 0.8
@@ -70,7 +71,7 @@ def make_model(env, **kwargs) -> DiscreteSAC:
 
 def add(model, state, action, reward, next_state, done=False, timeout=False, **extras) -> None:
     arrays = [np.array([value]) for value in (state, next_state, action, reward, done)]
-    model.replay_buffer.add(*arrays, [{"TimeLimit.truncated": timeout}], extras=extras)
+    model.replay_buffer.add(*arrays, with_extras([{"TimeLimit.truncated": timeout}], extras))
 
 
 def fill(model, mdp, masks=None) -> None:

@@ -321,11 +321,11 @@ def test_a_reward_that_is_no_number_leaves_the_parameters(optimizer_class):
     model.replay_buffer.sample = Mock(side_effect=[good, poisoned, good])
     model.train(gradient_steps=1)
     before = {name: flat(getattr(model, name)) for name in ("actor", "critic", "critic_target")}
-    alpha, state = model.temperature.alpha, model._target.state()
+    alpha, state = model.temperature.alpha, model.entropy_target.state()
     with pytest.raises(ValueError, match="critic_loss is nan at gradient step 2"):
         model.train(gradient_steps=2)
     assert all(th.equal(before[name], flat(getattr(model, name))) for name in before)
-    assert model.temperature.alpha == alpha and model._target.state() == state
+    assert model.temperature.alpha == alpha and model.entropy_target.state() == state
     assert model._n_updates == 1
 
 
@@ -422,7 +422,7 @@ def test_loading_and_continuing_equals_not_stopping(schedule, tmp_path):
     loaded = DiscreteSAC.load(tmp_path / "model", env=Noise())
     loaded.load_replay_buffer(tmp_path / "buffer")
     loaded.set_logger(Logger(None, []))
-    assert loaded._target.state() == model._target.state()
+    assert loaded.entropy_target.state() == model.entropy_target.state()
     for each in (model, loaded):
         np.random.seed(5)
         th.manual_seed(5)
@@ -430,10 +430,10 @@ def test_loading_and_continuing_equals_not_stopping(schedule, tmp_path):
     for name in ("actor", "critic", "critic_target"):
         assert th.equal(flat(getattr(model, name)), flat(getattr(loaded, name)))
     assert model.temperature.alpha == loaded.temperature.alpha
-    assert model._target.state() == loaded._target.state()
+    assert model.entropy_target.state() == loaded.entropy_target.state()
     expected = {"drop": 0.98 * 0.9**5, "linear": 0.98 + 0.4 * (0.3 - 0.98), "auto": 0.98}
     ratio = expected[schedule["schedule"] if isinstance(schedule, dict) else schedule]
-    assert loaded._target.ratio.item() == pytest.approx(ratio) == model._target.ratio.item()
+    assert loaded.entropy_target.ratio.item() == pytest.approx(ratio) == model.entropy_target.ratio.item()
 
 
 @pytest.mark.parametrize(

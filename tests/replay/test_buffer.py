@@ -13,7 +13,7 @@ from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer
 from stable_baselines3.common.save_util import load_from_pkl, save_to_pkl
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_softac.replay.buffer import SoftReplayBuffer
+from sb3_softac.replay.buffer import SoftReplayBuffer, with_extras
 
 BOX = spaces.Box(-1, 1, (2, 3), np.float32)
 IMAGE = spaces.Box(0, 255, (3, 4, 4), np.uint8)
@@ -159,6 +159,11 @@ def slow_target(stream, start, env, n_steps, gamma):
     return step, total, discount
 
 
+def add(buffer, transition, extras):
+    *columns, infos = transition
+    buffer.add(*columns, with_extras(infos, extras))
+
+
 @pytest.mark.parametrize("number", [5, SIZE, SIZE + 7])
 @pytest.mark.parametrize("space", [BOX, DICT], ids=["box", "dict"])
 @pytest.mark.parametrize("n_steps", [1, 3])
@@ -171,7 +176,7 @@ def test_n_step_targets_and_extra_columns_against_a_slow_computation(space, numb
     for transition in stream:
         masks = [rng.random((n_envs, 4)) < 0.5 for _ in range(2)]
         given.append(dict(mask=masks[0], next_mask=masks[1], entropy=rng.random(n_envs)))
-        buffer.add(*transition, extras=given[-1])
+        add(buffer, transition, given[-1])
     oldest = max(number - SIZE, 0)
     rows = np.arange(buffer.size())
     np.random.seed(0)
@@ -244,7 +249,7 @@ def test_pickling(space, tmp_path):
             assert_same(sample(copy), sample(buffer))
         for store in (buffer, copy):
             if store is not None:
-                store.add(*transition, extras={"mask": np.full((2, 4), i % 2 == 0)})
+                add(store, transition, {"mask": np.full((2, 4), i % 2 == 0)})
     assert_same(sample(copy), sample(buffer))
     assert th.equal(sample(copy).extras["mask"], sample(buffer).extras["mask"])
 
@@ -254,17 +259,17 @@ def test_extra_columns_must_be_given_each_time():
     transition, mask, entropy = transitions(BOX, 1, 1)[0], np.ones((1, 4), bool), np.ones(1)
     with pytest.raises(ValueError, match=r"\['entropy', 'mask'\] are missing"):
         buffer.add(*transition)
-    buffer.add(*transition, {"mask": mask, "entropy": entropy})
+    add(buffer, transition, {"mask": mask, "entropy": entropy})
     with pytest.raises(ValueError, match=r"\['entropy', 'mask'\] are missing"):
         buffer.add(*transition)  # those of before are not used twice
     with pytest.raises(ValueError, match=r"\['entropy'\] are missing"):
-        buffer.add(*transition, extras={"mask": mask})
+        add(buffer, transition, {"mask": mask})
     with pytest.raises(ValueError, match=r"\['other'\] are unknown"):
-        buffer.add(*transition, extras={"mask": mask, "entropy": entropy, "other": mask})
+        add(buffer, transition, {"mask": mask, "entropy": entropy, "other": mask})
     with pytest.raises(ValueError, match=r"extras\['mask'\] must have the shape \(1, 4\).*got \(1, 3\)"):
-        buffer.add(*transition, extras={"mask": mask[:, :3], "entropy": entropy})
+        add(buffer, transition, {"mask": mask[:, :3], "entropy": entropy})
     with pytest.raises(ValueError, match=r"\['mask'\] are unknown"):
-        make(SoftReplayBuffer, BOX, 1).add(*transition, extras={"mask": mask})
+        add(make(SoftReplayBuffer, BOX, 1), transition, {"mask": mask})
     assert buffer.pos == 1
 
 
@@ -499,13 +504,16 @@ def test_extend_with_arrays_by_name():
     given = {"mask": np.random.random((6, 2, 4)) < 0.5, "entropy": np.random.random((6, 2))}
     added, extended, named = (make(SoftReplayBuffer, DICT, 2, extras=extras) for _ in range(3))
     for step, transition in enumerate(stream):
-        added.add(*transition, extras={name: values[step] for name, values in given.items()})
+        add(added, transition, {name: values[step] for name, values in given.items()})
     columns = [list(column) for column in zip(*stream, strict=True)]
     for place in (0, 1):
         columns[place] = {key: np.stack([obs[key] for obs in columns[place]]) for key in DICT.spaces}
-    extended.extend(*columns, given)
+    columns[5] = [
+        with_extras(infos, {name: values[step] for name, values in given.items()}) for step, infos in enumerate(columns[5])
+    ]
+    extended.extend(*columns)
     names = ("obs", "next_obs", "action", "reward", "done", "infos")
-    named.extend(**dict(zip(names, columns, strict=True)), extras=given)
+    named.extend(**dict(zip(names, columns, strict=True)))
     for buffer in (extended, named):
         assert_same(sample(buffer), sample(added))
         for name in extras:

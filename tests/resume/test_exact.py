@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack, VecNo
 from stable_baselines3.her import HerReplayBuffer
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac.algorithm.engine import StepResult
 from sb3_softac.resume import Resumable
 from sb3_softac.resume.snapshot import capture, restore
 from tests.resume.harness import differences, interrupted, uninterrupted
@@ -231,7 +232,7 @@ def test_tensors_are_on_the_device_of_the_networks():
     make = maker(SoftAC_v1, use_sde=True)
     saved, _ = make()
     saved.learn(30)
-    saved._step_log.add_steps(["loss"], th.zeros(2, 1))
+    saved.count_steps(StepResult(["loss"], th.zeros(2, 1), [], th.zeros(2, 0)))
     snapshot = capture(saved, None)
     model, _ = make()
     model._setup_learn(30)

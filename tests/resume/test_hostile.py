@@ -133,7 +133,7 @@ PLACES = (
 )
 
 
-NOT_SEARCHED = ("locals", "globals", "policy", "spec", "_logger", "logger", "metadata", "_step_runner")
+NOT_SEARCHED = ("locals", "globals", "policy", "spec", "_logger", "logger", "metadata", "engines", "watch")
 
 
 def parts_of(value):

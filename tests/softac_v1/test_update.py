@@ -8,6 +8,7 @@ from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.utils import LinearSchedule
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sb3_softac.algorithm.engine import StepResult
 from sb3_softac.replay.batch import make_batch
 from tests.softac_v1.helpers import ConstantReward, FaultyReward, draw_batch, make_model
 
@@ -136,7 +137,7 @@ class HostReads(TorchDispatchMode):
 def test_training_asks_the_device_for_nothing(ent_coef, monkeypatch):
     """On a GPU each question would make the host wait for all work queued so far. Logs are read when they are written."""
     model = filled_model(ent_coef=ent_coef)
-    monkeypatch.setattr(model, "_defer_logs", lambda: True)
+    monkeypatch.setattr(model, "_logs_stay_on_device", lambda: True)
     with HostReads() as reads:
         model.train(gradient_steps=3, batch_size=16)
     assert reads.count == 0
@@ -216,7 +217,7 @@ def test_training_goes_on_after_a_value_that_was_not_finite(monkeypatch):
 def test_logs_of_huge_values_are_finite():
     """Two values of 3e38 have a mean, though no sum in single precision."""
     model = filled_model()
-    model._step_log.add_steps(["critic_loss"], th.full((2, 1), 3e38))
+    model.count_steps(StepResult(["critic_loss"], th.full((2, 1), 3e38), [], th.zeros(2, 0)))
     model._flush_logs()
     assert model.logger.name_to_value["train/critic_loss"] == pytest.approx(3e38)
 

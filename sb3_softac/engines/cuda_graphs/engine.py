@@ -78,7 +78,8 @@ class GraphEngine(Engine):
         self._launchers: dict[tuple[int, int], Launcher[Steps]] = {}
         self._launchers_are_for: tuple[Any, ...] = ()
         self._n_wasted = 0
-        self._given_up = ""
+        self.given_up = ""
+        """Why graphs are not used any more; empty as long as they are."""
 
     @classmethod
     def is_wanted(cls, model: Any) -> bool:
@@ -90,11 +91,11 @@ class GraphEngine(Engine):
     def prepare(self, batch_size: int) -> str:
         """Look for what graphs cannot do, and update the copy of the replay buffer; a warning names a reason once."""
         model = self.model
-        if not self._given_up:
+        if not self.given_up:
             self._prepare_copy()
-        if self._given_up:
+        if self.given_up:
             self._copy = None
-            return self._given_up
+            return self.given_up
         model._prepare_networks()
         modes = tuple(module.training for module in model.policy.modules())
         if self._launchers_are_for != (model.watch.version, modes):
@@ -105,7 +106,7 @@ class GraphEngine(Engine):
             if self._n_wasted == MAX_WASTED:
                 changes = ", ".join(model.watch.changes)
                 self._give_up(f"graphs had to be captured again too often, because {changes} kept changing")
-                return self._given_up
+                return self.given_up
             self._launchers_are_for = (model.watch.version, modes)
         return ""
 
@@ -125,8 +126,8 @@ class GraphEngine(Engine):
         self._copy.update()
 
     def _give_up(self, reason: str) -> None:
-        self._given_up = f"cuda_graphs=True has no effect, gradient steps run without graphs: {reason}"
-        warnings.warn(self._given_up, stacklevel=5)
+        self.given_up = f"cuda_graphs=True has no effect, gradient steps run without graphs: {reason}"
+        warnings.warn(self.given_up, stacklevel=5)
         self._launchers.clear()
 
     def steps_at_once(self, wanted: int) -> int:
@@ -156,7 +157,7 @@ class GraphEngine(Engine):
 
     def _launcher(self, number: int, batch_size: int, inputs: tuple[th.Tensor, ...]) -> Launcher[Steps] | None:
         """:return: An up-to-date launcher for the steps; None if graphs are no longer used."""
-        if self._given_up:
+        if self.given_up:
             return None
         key, model, copy = (number, batch_size), self.model, self._copy
         assert copy is not None

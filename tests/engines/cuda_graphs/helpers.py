@@ -6,8 +6,8 @@ from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
-from sb3_softac.engines.cuda_graphs import GraphSteps
-from tests.engines.cuda_graphs.graph_engine import DEVICE, CountingEngine
+from sb3_softac.engines.cuda_graphs import GraphEngine
+from tests.engines.cuda_graphs.capturers import DEVICE, CountingCapturer
 from tests.toys import OBSERVATIONS, POLICIES, RandomEnv
 
 ALGORITHMS = [SoftAC_v1, SQL, DiscreteSAC]
@@ -33,13 +33,17 @@ def make_model(algorithm, graphs, kind="vector", action_space=None, n_envs=1, en
     return use_graphs(model) if graphs else model
 
 
-def use_graphs(model, engine=None):
-    model._step_runner = GraphSteps(model, engine or CountingEngine())
+def use_graphs(model, capturer=None):
+    model.engines = [GraphEngine(model, capturer or CountingCapturer())]
     return model
 
 
 def engine_of(model):
-    return model._step_runner.engine
+    return next((each for each in model.engines if isinstance(each, GraphEngine)), None)
+
+
+def capturer_of(model):
+    return engine_of(model).capturer
 
 
 def both(algorithm, **kwargs):

@@ -6,8 +6,8 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_softac.engines.cuda_graphs.device_copy import DeviceCopy
-from sb3_softac.replay.buffer import SoftReplayBuffer
-from tests.engines.cuda_graphs.graph_engine import DEVICE
+from sb3_softac.replay.buffer import SoftReplayBuffer, with_extras
+from tests.engines.cuda_graphs.capturers import DEVICE
 from tests.engines.cuda_graphs.helpers import OBSERVATIONS
 
 DEVICE_OF_COPY = th.device(DEVICE)
@@ -32,7 +32,7 @@ def add(buffer, number, new_episodes=0.3):
         observations = [sample_space(buffer.observation_space, n_envs) for _ in range(2)]
         dones = rng.random(n_envs) < new_episodes
         actions, rewards = rng.uniform(-1, 1, (n_envs, 2)), rng.random(n_envs)
-        buffer.add(*observations, actions, rewards, dones, [{}] * n_envs, extras=extras)
+        buffer.add(*observations, actions, rewards, dones, with_extras([{}] * n_envs, extras))
 
 
 def assert_same_batches(buffer, copy):

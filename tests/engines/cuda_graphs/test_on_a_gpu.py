@@ -8,9 +8,8 @@ import torch as th
 from stable_baselines3 import SAC
 
 from sb3_softac import SoftAC_v1
-from sb3_softac.engines.cuda_graphs import GraphSteps
-from tests.engines.cuda_graphs.graph_engine import DEVICE
-from tests.engines.cuda_graphs.helpers import ALGORITHMS, engine_of, learn, make_model
+from tests.engines.cuda_graphs.capturers import DEVICE
+from tests.engines.cuda_graphs.helpers import ALGORITHMS, capturer_of, engine_of, learn, make_model
 from tests.resume.test_exact import check, maker
 
 pytestmark = pytest.mark.skipif(DEVICE != "cuda", reason="needs a GPU and TEST_GPU=0")
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.skipif(DEVICE != "cuda", reason="needs a GPU and TEST_G
 def test_a_file_goes_on_on_any_device(algorithm, graphs, tmp_path, recwarn):
     """With the states of the optimizers."""
     model = learn(make_model(algorithm, False, cuda_graphs=graphs, ent_coef="auto"), 20)
-    assert isinstance(model._step_runner, GraphSteps) == graphs
+    assert (engine_of(model) is not None) == graphs
     observations = np.random.default_rng(0).uniform(-1, 1, (5, 3)).astype(np.float32)
     for device in ("cpu", "cuda"):
         model.save(tmp_path / "model.zip")
@@ -34,7 +33,7 @@ def test_a_file_goes_on_on_any_device(algorithm, graphs, tmp_path, recwarn):
         model = learn(loaded, 10, reset_num_timesteps=False)
         assert model._n_updates > n_updates and model.device.type == device
     assert len(recwarn) == graphs  # that there are no graphs on a CPU
-    assert not graphs or not model._step_runner._given_up
+    assert not graphs or not engine_of(model).given_up
 
 
 @pytest.mark.parametrize("graphs", [False, True])
@@ -66,4 +65,4 @@ def test_earlier_models_are_freed_at_any_time():
         learn(model, 20)
     finally:
         gc.set_threshold(*threshold)
-    assert not model._step_runner._given_up and engine_of(model).captures == 1
+    assert not engine_of(model).given_up and capturer_of(model).captures == 1

@@ -13,16 +13,16 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
-from sb3_softac.engines.cuda_graphs import GraphSteps
 from sb3_softac.engines.cuda_graphs.device_copy import DeviceCopy
 from sb3_softac.engines.cuda_graphs.launcher import WARM_UP
-from tests.engines.cuda_graphs.graph_engine import DEVICE, CountingEngine
+from tests.engines.cuda_graphs.capturers import DEVICE, CountingCapturer
 from tests.engines.cuda_graphs.helpers import (
     OBSERVATIONS,
     RandomEnv,
     assert_same,
     assert_same_models,
     both,
+    capturer_of,
     copy_of_parameters,
     engine_of,
     learn,
@@ -68,7 +68,7 @@ def with_hook(of):
     return model
 
 
-OBSTACLES = {
+UNSUPPORTED = {
     "gSDE": lambda: make_model(SoftAC_v1, True, use_sde=True),
     "the replay buffer is a ReplayBuffer": lambda: make_model(SQL, True, replay_buffer_class=ReplayBuffer),
     "the replay buffer is a HerReplayBuffer": with_hindsight,
@@ -84,17 +84,17 @@ OBSTACLES = {
     "hooks run": lambda: with_hook("module"),
     "hooks run on": lambda: with_hook("parameter"),
     "hooks run on the host": lambda: with_hook("optimizer"),
-    "too large for the memory": lambda: use_graphs(make_model(SQL, False), CountingEngine(memory=1_000)),
+    "too large for the memory": lambda: use_graphs(make_model(SQL, False), CountingCapturer(memory=1_000)),
 }
 
 
-@pytest.mark.parametrize("reason", OBSTACLES)
-def test_obstacles(reason):
-    model = OBSTACLES[reason]()
+@pytest.mark.parametrize("reason", UNSUPPORTED)
+def test_unsupported(reason):
+    model = UNSUPPORTED[reason]()
     with pytest.warns(UserWarning) as warned:
         model.learn(8)
     assert [REASON in str(warning.message) and reason in str(warning.message) for warning in warned] == [True]
-    assert model._n_updates == 5 and engine_of(model).captures == 0
+    assert model._n_updates == 5 and capturer_of(model).captures == 0
 
 
 def test_cuda_graphs_on_a_cpu():
@@ -106,10 +106,10 @@ def test_cuda_graphs_on_a_cpu():
 
 
 def test_by_default_there_are_no_graphs():
-    assert not isinstance(make_model(SoftAC_v1, False)._step_runner, GraphSteps)
+    assert engine_of(make_model(SoftAC_v1, False)) is None
 
 
-class FailingEngine(CountingEngine):
+class FailingCapturer(CountingCapturer):
     """What happens where an update waits for the device."""
 
     def capture(self, function):
@@ -118,15 +118,15 @@ class FailingEngine(CountingEngine):
 
 
 def test_failed_capture():
-    plain, graphed = make_model(SoftAC_v1, False), use_graphs(make_model(SoftAC_v1, False), FailingEngine())
+    plain, graphed = make_model(SoftAC_v1, False), use_graphs(make_model(SoftAC_v1, False), FailingCapturer())
     for model in (plain, graphed):
         model._flush_logs = lambda: None
     learn(plain, 10)
     with pytest.warns(UserWarning, match="no capture today") as warned:
         learn(graphed, 10)
-    assert len(warned) == 1 and engine_of(graphed).captures == 1
+    assert len(warned) == 1 and capturer_of(graphed).captures == 1
     assert_same_models(plain, graphed, rtol=0, atol=0)
-    logs, logs_of_graphs = plain._step_log.read(), graphed._step_log.read()
+    (logs, _), (logs_of_graphs, _) = plain._step_log.read(), graphed._step_log.read()
     for name, values in logs.items():
         np.testing.assert_array_equal(values, logs_of_graphs[name])
 
@@ -141,7 +141,7 @@ def test_update_that_waits_for_the_device(monkeypatch, gradient_steps):
     learn(plain, 12)
     with pytest.warns(UserWarning, match="cannot be captured") as warned:
         learn(graphed, 12)
-    assert len(warned) == 1 and engine_of(graphed).captures == 1
+    assert len(warned) == 1 and capturer_of(graphed).captures == 1
     assert_same_models(plain, graphed, rtol=0, atol=0)
 
 
@@ -181,13 +181,13 @@ def test_errors_while_warming_up_are_not_hidden(call, gradient_steps):
     assert len(graphed._step_log) == (call - 1 if gradient_steps > 1 or DEVICE == "cuda" else 0)
     for _ in range(WARM_UP + 1):
         graphed.train(1, 4)
-    assert graphed._n_updates == call + WARM_UP and engine_of(graphed).captures == 1
+    assert graphed._n_updates == call + WARM_UP and capturer_of(graphed).captures == 1
 
 
 def test_errors_of_a_replay_are_not_hidden():
     model = make_model(SoftAC_v1, True)
     learn(model, 10)
-    (launcher,) = model._step_runner._launchers.values()
+    (launcher,) = engine_of(model)._launchers.values()
     result, _ = launcher._graph
 
     def replay():
@@ -207,16 +207,16 @@ def test_algorithms_of_users():
     model = make_model(Own, True)
     with pytest.warns(UserWarning, match="not from this package") as warned:
         learn(model, 8)
-    assert len(warned) == 1 and engine_of(model).captures == 0 and model._n_updates == 5
+    assert len(warned) == 1 and capturer_of(model).captures == 0 and model._n_updates == 5
 
 
 def test_the_copy_is_given_back(recwarn):
     model = make_model(SoftAC_v1, True)
     learn(model, 10)
-    assert isinstance(model._step_runner._copy, DeviceCopy)
+    assert isinstance(engine_of(model)._copy, DeviceCopy)
     model.policy.optimizer.register_step_post_hook(lambda *_: None)
     model.train(1, 4)
-    assert model._step_runner._copy is None
+    assert engine_of(model)._copy is None
     assert len(recwarn) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")

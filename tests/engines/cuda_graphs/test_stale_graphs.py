@@ -11,15 +11,15 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
-from sb3_softac.engines.cuda_graphs import GraphSteps
+from sb3_softac.algorithm.changes import ModelWatch
 from sb3_softac.engines.cuda_graphs.launcher import WARM_UP
-from sb3_softac.engines.dependencies import dependencies, differences
 from sb3_softac.entropy.temperature import FixedTemperature
 from tests.engines.cuda_graphs.helpers import (
     ALGORITHMS,
     assert_same,
     assert_same_models,
     both,
+    capturer_of,
     copy_of_parameters,
     engine_of,
     learn,
@@ -42,7 +42,7 @@ def train_before_and_after(change, algorithm=SoftAC_v1, models=None, **kwargs):
         learn(model, 10)
     unchanged = copy.deepcopy(parameters_of(models[0]))
     for model in models:
-        captures = engine_of(model).captures if isinstance(model._step_runner, GraphSteps) else 0
+        captures = capturer_of(model).captures if engine_of(model) else 0
         change(model)
         model.set_random_seed(2)
         for _ in range(5):
@@ -55,8 +55,8 @@ def train_before_and_after(change, algorithm=SoftAC_v1, models=None, **kwargs):
 
 
 def assert_captured_again(model):
-    assert engine_of(model).captures == 2 and engine_of(model).replays > 4
-    assert not model._step_runner._given_up
+    assert capturer_of(model).captures == 2 and capturer_of(model).replays >= 4
+    assert not engine_of(model).given_up
 
 
 def change_parameters(model):
@@ -115,7 +115,7 @@ def test_changes_take_effect(algorithm, name):
     if name not in IN_TENSORS:
         assert_captured_again(model)
     else:
-        assert engine_of(model).captures == 1
+        assert capturer_of(model).captures == 1
 
 
 @pytest.mark.parametrize(
@@ -236,10 +236,10 @@ def test_a_second_name_of_a_network_is_looked_at():
     """Also of one that was described under its first name."""
     model = make_model(SoftAC_v1, False)
     model.second_name = model.policy.critic
-    before = dependencies(model)
-    assert dependencies(model) == before
+    watch = ModelWatch(model)
+    assert not watch.look()
     model.second_name = model.policy.value_net
-    assert list(differences(before, dependencies(model))) == ["second_name"]
+    assert watch.look() and watch.changes == ["second_name"]
 
 
 def test_without_a_change_there_is_one_graph():
@@ -248,7 +248,7 @@ def test_without_a_change_there_is_one_graph():
     before = copy_of_parameters(model)
     for _ in range(10):
         model.train(1, 4)
-    assert engine_of(model).captures == 1
+    assert capturer_of(model).captures == 1
     with pytest.raises(AssertionError):
         assert_same(before, parameters_of(model))
 

@@ -3,6 +3,7 @@
 import torch as th
 
 from sb3_softac import DiscreteSAC, SoftAC_v1
+from sb3_softac.engines.native import NativeEngine
 from tests.toys import make_trained, state_of
 
 ALGORITHMS = [SoftAC_v1, DiscreteSAC]
@@ -17,12 +18,12 @@ def make_model(algorithm, fast=True, **kwargs):
 
 
 def use_pytorch(model):
-    model._step_runner = None
+    model.engines.clear()
 
 
 def plan_of(model):
     """What C has been given; None while the steps are PyTorch's."""
-    return model._step_runner._plan
+    return next((each.plan for each in model.engines if isinstance(each, NativeEngine)), None)
 
 
 def is_fast(model):

@@ -22,11 +22,11 @@ RESUME = """
 import sys
 import torch as th
 from stable_baselines3.common.logger import configure
-from sb3_softac.engines.native import steps
+from sb3_softac.engines.native import engine
 from tests.engines.native.helpers import ALGORITHMS, is_fast, plan_of
 from tests.toys import state_of, train
 
-steps.WORK_PER_THREAD = 1
+engine.WORK_PER_THREAD = 1
 for algorithm in ALGORITHMS:
     for n_threads in (1, 3):
         folder = f"{sys.argv[1]}/{algorithm.__name__}{n_threads}"
@@ -112,8 +112,8 @@ def test_two_models_at_once():
     th.set_num_threads(2)
     try:
         for model in [*alone, *together]:
-            plans[model] = model._step_runner._current_plan(model.batch_size)
-            plans[model].begin()
+            assert not model.engines[0].prepare(model.batch_size)
+            plans[model] = plan_of(model)
     finally:
         th.set_num_threads(1)
     batches = {kind: draw(model) for kind, model in zip(kinds, alone, strict=True)}

@@ -7,7 +7,7 @@ from stable_baselines3.common.utils import set_random_seed
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.engines.cuda_graphs.launcher import WARM_UP
-from tests.engines.cuda_graphs.graph_engine import DEVICE
+from tests.engines.cuda_graphs.capturers import DEVICE
 from tests.engines.cuda_graphs.helpers import (
     ALGORITHMS,
     OBSERVATIONS,
@@ -15,6 +15,7 @@ from tests.engines.cuda_graphs.helpers import (
     assert_same,
     assert_same_models,
     both,
+    capturer_of,
     copy_of_parameters,
     engine_of,
     learn,
@@ -27,8 +28,8 @@ MASKED = spaces.MultiDiscrete([2, 3])
 
 
 def assert_done_by_graphs(model):
-    assert not model._step_runner._given_up
-    assert engine_of(model).captures >= 1 and engine_of(model).replays > engine_of(model).captures
+    assert not engine_of(model).given_up
+    assert capturer_of(model).captures >= 1 and capturer_of(model).replays > capturer_of(model).captures
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -99,7 +100,7 @@ def test_models_learn_alike():
 
 
 def test_graphs_of_several_steps():
-    """21 steps are 16, 4 and 1 at once: three graphs, each after its warm-up."""
+    """21 steps are 16, 4 and 1 at once: three graphs. Each warms up, after one launch that makes the optimizer's state."""
     models = both(SoftAC_v1)
     for model in models:
         learn(model, 6)
@@ -107,7 +108,7 @@ def test_graphs_of_several_steps():
         for _ in range(WARM_UP + 2):
             model.train(21, 4)
     assert_same_models(*models, rtol=1e-4, atol=1e-5)
-    assert engine_of(models[1]).captures == 3 and engine_of(models[1]).replays == 3 * 2 + 3
+    assert capturer_of(models[1]).captures == 3 and capturer_of(models[1]).replays == 3 * 2 + 2
 
 
 def test_optimizers_keep_their_numbers():
@@ -159,12 +160,12 @@ def test_a_step_that_is_not_finite_is_withheld():
 def test_logs_of_graphs_wait_for_the_dump(monkeypatch):
     at_once, deferred = (make_model(SoftAC_v1, True) for _ in range(2))
     for model in (at_once, deferred):
-        monkeypatch.setattr(model, "_defer_logs", lambda model=model: model is deferred)
+        monkeypatch.setattr(model, "_logs_stay_on_device", lambda model=model: model is deferred)
     values = []
     for model in (at_once, deferred):
         learn(model, 10)
         seen = []
-        monkeypatch.setattr(model, "_follow_logs", lambda logs, seen=seen: seen.append(logs["critic_loss"]))
+        monkeypatch.setattr(model.entropy_target, "observe", lambda logs, seen=seen: seen.append(logs["critic_loss"]))
         model._setup_learn(100)
         for _ in range(WARM_UP + 2):
             model.train(2, 4)

@@ -1,10 +1,10 @@
-"""Engines that count: CUDA graphs, and their substitute on a CPU."""
+"""Capturers that count: CUDA graphs, and their substitute on a CPU."""
 
 import torch as th
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from sb3_softac.engines.cuda_graphs.engine import CudaEngine
+from sb3_softac.engines.cuda_graphs.capture import CudaCapturer
 
 # What a capture does not allow: to read a tensor's value, and to send a number from the host.
 FORBIDDEN = (th.ops.aten._local_scalar_dense.default, th.ops.aten.lift_fresh.default, th.ops.aten.nonzero.default)
@@ -74,7 +74,7 @@ class Recorder:
 DEVICE = "cuda" if th.cuda.is_available() else "cpu"
 
 
-class CountingEngine:
+class CountingCapturer:
     """Counts captures and replays; of the first GPU if there is one, so that all tests of this folder run there."""
 
     device_type = DEVICE
@@ -82,7 +82,7 @@ class CountingEngine:
     def __init__(self, memory=1 << 40):
         self.captures = self.replays = 0
         self.memory = memory
-        self.inner = CudaEngine(th.device("cuda", 0)) if DEVICE == "cuda" else Recorder()
+        self.inner = CudaCapturer(th.device("cuda", 0)) if DEVICE == "cuda" else Recorder()
 
     def free_memory(self):
         return self.memory
