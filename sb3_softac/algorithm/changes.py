@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # --- Hooks
 
 HOOKS_OF_MODULES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOKS_OF_TENSORS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 HOOKS_OF_OPTIMIZERS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 GLOBAL_HOOKS = (
     *(getattr(global_hooks, f"_global{name}") for name in HOOKS_OF_MODULES),
@@ -222,7 +223,8 @@ class ModelWatch:
         self._functions = _functions_of(frozenset(map(type, parts)))
         self._trained = [each for each in self._tensors if each.requires_grad]
         hooks = [list(each.values()) for each in self._hooks if each]
-        own = [list(map(id, each._backward_hooks.values())) for each in self._trained if each._backward_hooks]
+        of_tensors = [getattr(each, kind) for each in self._trained for kind in HOOKS_OF_TENSORS]
+        own = [list(map(id, each.values())) for each in of_tensors if each]
         self._description: Description = {**found, "a function of the step": self._functions.now(), "hooks": [hooks, own]}
         self._parts_before, self._before = self._parts(), self._now()
 

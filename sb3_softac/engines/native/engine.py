@@ -52,6 +52,7 @@ class NativeEngine(Engine):
         """:raises Unsupported: if the model needs PyTorch."""
         model = self.model
         require(os.environ.get(SWITCH) != "0", f"{SWITCH}=0")
+        require(not th.is_autocast_enabled("cpu"), "autocast is not supported in C")
         model.watch.look()
         prepared_for = (model.watch.version, batch_size, th.get_num_threads())
         if self.plan is not None and prepared_for == self._prepared_for and self.plan.replaced.are_original():

@@ -4,6 +4,9 @@ import ctypes
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from importlib import import_module
+from pkgutil import iter_modules
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import stable_baselines3.common.policies
@@ -14,6 +17,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
+from sb3_softac import equations
 from sb3_softac.algorithm import off_policy
 from sb3_softac.algorithm.changes import Functions, Owner, are_hooked, has_own_methods, hooks_of
 from sb3_softac.algorithm.engine import PyTorchEngine
@@ -35,11 +39,16 @@ METHODS = (
     *("_logs_stay_on_device", "trains", "targets"),
 )
 FORWARD = ("__call__", "forward")
+MODULES_OF_EQUATIONS = [import_module(each.name) for each in iter_modules(equations.__path__, f"{equations.__name__}.")]
 # What gradient steps of all models consist of, beyond the methods of the algorithm and of its networks
 FUNCTIONS_OF_ALL: dict[Owner, Sequence[str]] = {
     off_policy: ("largest_norms", "step_if", "named_tensors", "running_statistics"),
     PyTorchEngine: ("prepare", "sample", "step"),
     temperature: ("temperature_loss",),
+    **{
+        module: [name for name, value in vars(module).items() if isinstance(value, FunctionType)]
+        for module in MODULES_OF_EQUATIONS
+    },
     stable_baselines3.common.policies: ("preprocess_obs",),
     nn.Module: ("__call__", "_call_impl", "zero_grad"),
     **dict.fromkeys(

@@ -9,7 +9,6 @@ from torch import nn
 from sb3_softac.engines.native.networks import address, size_of
 from sb3_softac.engines.native.plan import FORWARD, IN_C, Plan
 from sb3_softac.engines.native.unsupported import require
-from sb3_softac.equations import squashing
 from sb3_softac.nets import gaussian
 from sb3_softac.nets.base import Draw
 from sb3_softac.nets.critics import StackedContinuousCritic, ValueNet
@@ -34,7 +33,6 @@ class SoftACPlan(Plan):
     functions: ClassVar = {
         softac_v1: ("q_loss", "soft_bellman_target", "policy_loss", "soft_value_target", "value_loss"),
         gaussian: ("gaussian_log_prob", "squashed_log_prob", "Draw"),
-        squashing: ("log_tanh_jacobian",),
         Draw: ("mean",),
         stable_baselines3.sac.policies: ("LOG_STD_MIN", "LOG_STD_MAX"),
         SquashedGaussianActor: ("draw", "action_log_prob", "_noise", "_std", "get_action_dist_params", "extract_features"),

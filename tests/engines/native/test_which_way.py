@@ -458,6 +458,41 @@ def test_double_precision():
     assert_close(fast, plain, 1e-5)
 
 
+def test_autocast():
+    """It changes what PyTorch computes, also around a model that C has trained before."""
+    fast, plain = both(SoftAC_v1)
+    for model in (fast, plain):
+        train(model, 2)
+        with th.autocast("cpu", dtype=th.bfloat16):
+            train(model, 2)
+        assert not is_fast(model)
+        train(model)
+    assert is_fast(fast)
+    assert_close(fast, plain, 1e-5)
+
+
+def hook_after_gradient(model, calls):
+    parameter = next(model.critic.parameters())
+    return parameter.register_post_accumulate_grad_hook(lambda _: calls.append(0))
+
+
+def hook_of_gradient(model, calls):
+    return next(model.critic.parameters()).register_hook(lambda _: calls.append(0))
+
+
+@pytest.mark.parametrize("register", [hook_after_gradient, hook_of_gradient])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_hooks_of_tensors_that_come_and_go(algorithm, register):
+    model, calls = make_model(algorithm), []
+    train(model, 2)
+    handle = register(model, calls)
+    train(model, 2)
+    assert len(calls) == 2 and not is_fast(model)
+    handle.remove()
+    train(model)
+    assert len(calls) == 2 and is_fast(model)
+
+
 def test_switch(monkeypatch, capsys):
     model = make_model(SoftAC_v1, verbose=1)
     for value in ("1", "0", "1"):
