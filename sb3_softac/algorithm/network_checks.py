@@ -37,7 +37,7 @@ def running_statistics(network: th.nn.Module) -> dict[str, th.Tensor]:
 def check_networks(model: "SoftOffPolicyAlgorithm") -> None:
     """
     :raises ValueError: if a network was changed (for example pruned) and its target was not, so that the target cannot follow;
-        or if an optimizer does not hold, or cannot step, what a loss is to train.
+        if all parameters are frozen; or if an optimizer does not hold, or cannot step, what a loss is to train.
     """
     networks = {name: getattr(model.policy, name) for name in {*model.trains.values(), *chain(*model.targets.items())}}
     for name, target_name in model.targets.items():
@@ -48,6 +48,10 @@ def check_networks(model: "SoftOffPolicyAlgorithm") -> None:
                 f"{target_name} follows {name}, but their parameters {differing} differ: if you replace, prune or "
                 f"parametrize a part of policy.{name}, change policy.{target_name} in the same way"
             )
+    if not any(each.requires_grad for name in model.trains.values() for each in networks[name].parameters()):
+        raise ValueError(
+            "Nothing can be learned, because all parameters of the policy are frozen: model.policy.requires_grad_(True)"
+        )
     held = {id(each) for optimizer in model._optimizers for group in optimizer.param_groups for each in group["params"]}
     for name in dict.fromkeys(model.trains.values()):
         parameters = dict(networks[name].named_parameters())

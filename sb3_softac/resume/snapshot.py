@@ -26,7 +26,8 @@ from sb3_softac.resume.vec_envs import VEC_ENV, starts_anew
 ELSEWHERE = {
     *("policy", "env", "_vec_normalize_env", "replay_buffer", "_logger", "_custom_logger"),
     *("start_time", "_total_timesteps", "_num_timesteps_at_start"),
-    *("device", "policy_kwargs", "replay_buffer_kwargs", "_step_runner", "cuda_graphs", "verbose", "_watched_before"),
+    *("device", "policy_kwargs", "replay_buffer_kwargs", "cuda_graphs", "verbose"),
+    *("engines", "watch", "_checked_version", "_arguments_before", "_said"),
 }
 
 # Attributes of a callback that belong to the call of learn().

@@ -70,6 +70,21 @@ def test_without_gradients(algorithm, mode):
     assert moved(model, before)
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_everything_frozen(algorithm):
+    """One frozen network is a wish; all of them are a mistake."""
+    model = make(algorithm)
+    train(model)
+    model.policy.requires_grad_(False)
+    for act in (lambda: train(model), lambda: model.learn(10)):
+        with pytest.raises(ValueError, match="all parameters of the policy are frozen"):
+            act()
+    model.critic.requires_grad_(True)
+    before = parameters_of(model)
+    train(model)
+    assert moved(model, before)
+
+
 def test_gradients_within_inference_mode():
     """PyTorch enables them there in name only."""
     with th.inference_mode(), th.enable_grad(), pytest.raises(RuntimeError, match="gradients are switched off"):

@@ -238,5 +238,5 @@ def test_tensors_are_on_the_device_of_the_networks():
     model._setup_learn(30)
     model.device = th.device("meta")
     restore(model, None, snapshot.tree, snapshot.tensors)
-    (values,), noise = model._step_log._values, model.actor.action_dist
+    (values,), noise = model._step_log._logs, model.actor.action_dist
     assert {part.device.type for part in (values, noise.exploration_mat, noise.exploration_matrices)} == {"meta"}
