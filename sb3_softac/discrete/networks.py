@@ -8,15 +8,15 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from sb3_softac.discrete.branches import Branches
-from sb3_softac.nets.base import FeatureActor, FeatureNetwork
+from sb3_softac.nets.base import BaseActor, BaseCritic
 from sb3_softac.nets.stacked import StackedMLP
 
 
-class CategoricalActor(FeatureActor):
+class CategoricalActor(BaseActor):
     """
     Policy over discrete actions: one softmax per branch.
 
-    :param kwargs: Keyword arguments of :class:`~sb3_softac.nets.base.FeatureNetwork`.
+    :param kwargs: Keyword arguments of :class:`~sb3_softac.nets.base.BaseActor`.
     """
 
     def __init__(self, **kwargs: Any):
@@ -52,22 +52,21 @@ class CategoricalActor(FeatureActor):
         return chosen.reshape(-1, *self.action_space.shape) + start  # type: ignore[misc]
 
 
-class StackedDiscreteCritic(FeatureNetwork):
+class StackedDiscreteCritic(BaseCritic):
     """
     ``n_critics`` soft Q-functions of discrete actions: one output per action, or per option of each branch.
 
     The Q-value of an action with several branches is the mean of the outputs of its options (the value decomposition of DecQN,
     arXiv:2210.12566). The outputs are divided by the number of branches here, so that all other code can sum them.
 
-    :param n_critics: Number of soft Q-functions.
-    :param kwargs: Keyword arguments of :class:`~sb3_softac.nets.base.FeatureNetwork`.
+    :param kwargs: Keyword arguments of :class:`~sb3_softac.nets.base.BaseCritic`.
     """
 
-    def __init__(self, *, n_critics: int = 2, **kwargs: Any):
-        super().__init__(**kwargs)
+    def __init__(self, **kwargs: Any):
+        super().__init__(**{"n_critics": 2, **kwargs})
         branches = Branches(self.action_space)
-        self.n_critics, self.n_branches = n_critics, len(branches.sizes)
-        self.q_networks = StackedMLP(n_critics, self.features_dim, branches.n, self.net_arch, self.activation_fn)
+        self.n_branches = len(branches.sizes)
+        self.q_networks = StackedMLP(self.n_critics, self.features_dim, branches.n, self.net_arch, self.activation_fn)
 
     def q_values(self, features: th.Tensor) -> th.Tensor:
         """
@@ -82,6 +81,3 @@ class StackedDiscreteCritic(FeatureNetwork):
         :return: Utilities of all options in units of reward ``[n_critics, batch, n]``.
         """
         return self.q_values(self.features(obs))
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), "n_critics": self.n_critics}

@@ -9,18 +9,29 @@ from sb3_contrib.common.maskable.distributions import MaskableDistribution, make
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
+    FlattenExtractor,
     NatureCNN,
-    get_actor_critic_arch,
 )
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
 
-from sb3_softac.algorithm.policies import SoftPolicy, require_finite_actions
+from sb3_softac.algorithm.arguments import POLICY_ARGUMENTS
+from sb3_softac.algorithm.policies import (
+    constructor_parameters,
+    copy_as_target,
+    default_net_arch,
+    finite_obs_to_tensor,
+    make_initialized_extractor,
+    make_joint_optimizer,
+    require_finite_actions,
+)
+from sb3_softac.checks import Argument
 from sb3_softac.discrete.branches import Branches
 from sb3_softac.discrete.networks import CategoricalActor, StackedDiscreteCritic
 
 
-class DiscreteSACPolicy(SoftPolicy):
+class DiscreteSACPolicy(SACPolicy):
     """
     Categorical actor, soft Q-functions and their target.
 
@@ -42,10 +53,16 @@ class DiscreteSACPolicy(SoftPolicy):
         False gives the actor its own. (In SB3's SAC the actor loss trains the shared extractor.)
     """
 
+    default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
     trained_networks: ClassVar[tuple[str, ...]] = ("critic", "actor")
-    actor: CategoricalActor
-    critic: StackedDiscreteCritic
-    critic_target: StackedDiscreteCritic
+    arguments: ClassVar[dict[str, Argument]] = POLICY_ARGUMENTS
+    """What the keyword arguments must be, by name. A subclass may add its own."""
+    make_optimizer = make_joint_optimizer
+    make_features_extractor = make_initialized_extractor
+    obs_to_tensor = finite_obs_to_tensor
+    actor: CategoricalActor  # type: ignore[assignment]
+    critic: StackedDiscreteCritic  # type: ignore[assignment]
+    critic_target: StackedDiscreteCritic  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -62,32 +79,45 @@ class DiscreteSACPolicy(SoftPolicy):
         n_critics: int = 2,
         share_features_extractor: bool = True,
     ):
+        extractor_class = features_extractor_class or self.default_features_extractor_class
+        self.branches = Branches(action_space)
         super().__init__(
             observation_space,
-            action_space,
-            net_arch,
-            activation_fn,
-            features_extractor_class,
-            features_extractor_kwargs,
-            normalize_images,
-            optimizer_class,
-            optimizer_kwargs,
-            n_critics,
-            squash_output=False,
+            action_space,  # type: ignore[arg-type]
+            lr_schedule,
+            net_arch=default_net_arch(net_arch, extractor_class),
+            activation_fn=activation_fn,
+            features_extractor_class=extractor_class,
+            features_extractor_kwargs=features_extractor_kwargs,
+            normalize_images=normalize_images,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+            n_critics=n_critics,
+            share_features_extractor=share_features_extractor,
         )
-        self.share_features_extractor = share_features_extractor
-        self.branches = Branches(action_space)
-        actor_arch, critic_arch = get_actor_critic_arch(self.net_arch)
-        self.critic = self._make_network(StackedDiscreteCritic, critic_arch, n_critics=n_critics)
-        encoder = self.critic.features_extractor if share_features_extractor else None
-        # Whoever asks for gradients gets them here; the policy loss does not, see DiscreteSAC._update
-        self.actor = self._make_network(CategoricalActor, actor_arch, encoder, share_features_extractor=False)
-        self.critic_target = self._make_network(StackedDiscreteCritic, critic_arch, n_critics=n_critics)
-        self._start_target()
+        self._squash_output = False
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        self.critic = self.make_critic()
+        shared = self.critic.features_extractor if self.share_features_extractor else None
+        self.actor = self.make_actor(shared)
+        self.critic_target = self.make_critic()
+        copy_as_target(self.critic, self.critic_target)
         self.optimizer = self.make_optimizer(lr_schedule)
 
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> CategoricalActor:  # type: ignore[override]
+        kwargs = self._update_features_extractor(self.net_args, features_extractor)
+        return CategoricalActor(**kwargs).to(self.device)
+
+    def make_critic(  # type: ignore[override]
+        self, features_extractor: BaseFeaturesExtractor | None = None
+    ) -> StackedDiscreteCritic:
+        kwargs = self._update_features_extractor(self.critic_kwargs, features_extractor)
+        # Unlike in SB3's SAC, the critics own a shared extractor: the policy loss does not train it, see DiscreteSAC._update
+        return StackedDiscreteCritic(**{**kwargs, "share_features_extractor": False}).to(self.device)
+
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), "share_features_extractor": self.share_features_extractor}
+        return constructor_parameters(self)
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False, action_masks: np.ndarray | None = None) -> th.Tensor:
         """
@@ -98,9 +128,6 @@ class DiscreteSACPolicy(SoftPolicy):
         :raises ValueError: if a mask has the wrong shape or forbids everything.
         """
         return self.actor.choose(self.log_probs(obs, action_masks), deterministic)
-
-    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        return self(observation, deterministic)
 
     def log_probs(self, obs: PyTorchObs, action_masks: np.ndarray | None = None) -> th.Tensor:
         """

@@ -8,7 +8,6 @@ multiplies the log-density instead: the same policy, with values in the units of
 import torch as th
 from torch.nn import functional as F
 
-from sb3_softac.equations.mixture import mean_over_components
 from sb3_softac.equations.shapes import require_same_shape
 
 
@@ -39,21 +38,18 @@ def value_loss(v: th.Tensor, v_target: th.Tensor) -> th.Tensor:
     return 0.5 * F.mse_loss(v, v_target.detach())
 
 
-def policy_loss(log_pi: th.Tensor, q: th.Tensor, alpha: th.Tensor | float, log_weights: th.Tensor | None = None) -> th.Tensor:
+def policy_loss(log_pi: th.Tensor, q: th.Tensor, alpha: th.Tensor | float) -> th.Tensor:
     r"""
     Eq. 12, arXiv:1801.01290v2. :math:`J_\pi = E[\alpha \log \pi(f(\epsilon; s)|s) - Q(s, f(\epsilon; s))]`.
 
     :param log_pi: Log-density of the reparameterised action ``[...]``, in nats.
     :param q: Soft Q-value of that action ``[...]``, differentiable with respect to the action only.
     :param alpha: Temperature, greater than 0; 0 if the policy is deterministic.
-    :param log_weights: Logarithms of the weights of the components of a mixture, if the first dimension counts actions of
-        its components ``[n_components, ...]``; None for one action of each state.
     :return: Mean loss, a scalar.
     :raises ValueError: if the shapes differ.
     """
     require_same_shape(log_pi=log_pi, q=q)
-    losses = alpha * log_pi - q
-    return (losses if log_weights is None else mean_over_components(losses, log_weights)).mean()
+    return (alpha * log_pi - q).mean()
 
 
 def likelihood_ratio_loss(log_pi: th.Tensor, q: th.Tensor, v: th.Tensor, alpha: th.Tensor | float) -> th.Tensor:

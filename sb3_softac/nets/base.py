@@ -1,52 +1,69 @@
-"""What all networks have in common: a features extractor of SB3's, and layers on top of it."""
+"""The bases of actors and critics, and what an actor returns for a gradient step."""
 
 from typing import Any, NamedTuple
 
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BaseModel, BasePolicy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, create_mlp
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_softac.equations.mixture import mean_over_components
+from sb3_softac.equations.softac_v1 import likelihood_ratio_loss, policy_loss
 
 
-class Draw(NamedTuple):
-    """Actions that a policy has drawn for the states of a batch: one for each state, or one of each component of a mixture."""
+class PolicySample(NamedTuple):
+    """One action for each state of a batch, through which the policy loss is differentiated."""
 
     actions: th.Tensor
-    """Scaled to [-1, 1] ``[batch, action_dim]`` or ``[n_components, batch, action_dim]``."""
+    """Scaled to [-1, 1] ``[batch, action_dim]``."""
     log_pi: th.Tensor
-    """Their log-densities in nats ``[batch]`` or ``[n_components, batch]``."""
-    log_weights: th.Tensor | None = None
-    """Logarithms of the weights of the components ``[n_components, batch]``; None if there is one action for each state."""
-
-    separated_log_pi: th.Tensor | None = None
-    """What the policy loss takes for the log-densities, if not these: see ``separation`` of a mixture."""
+    """Their log-densities in nats ``[batch]``."""
 
     def mean(self, values: th.Tensor) -> th.Tensor:
         """
-        :param values: One value for each action ``[batch]`` or ``[n_components, batch]``.
+        :param values: One value for each action.
         :return: Unbiased estimates of their means under the policy ``[batch]``.
         """
-        return values if self.log_weights is None else mean_over_components(values, self.log_weights)
+        return values
+
+    def policy_loss(self, q: th.Tensor, v: th.Tensor, alpha: th.Tensor) -> th.Tensor:
+        """
+        :param q: Soft Q-values of the actions.
+        :param v: Soft state values ``[batch]``, for losses that need a baseline.
+        :param alpha: Temperature.
+        :return: The loss of the policy, a scalar.
+        """
+        return policy_loss(self.log_pi, q, alpha)  # Eq. 12, arXiv:1801.01290v2
 
 
-class WithoutOptimizer(nn.Module):
-    """A network that rejects an optimizer of its own: SB3's SAC has one per network, but here it would never be stepped."""
+class LikelihoodRatioSample(NamedTuple):
+    """As :class:`PolicySample`, but gradients flow through the log-densities only, not through the actions."""
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "optimizer":
-            raise AttributeError(
-                "One optimizer trains all networks: set policy.optimizer instead of the optimizer of a single network"
-            )
-        super().__setattr__(name, value)
+    actions: th.Tensor
+    log_pi: th.Tensor
+
+    def mean(self, values: th.Tensor) -> th.Tensor:
+        return values
+
+    def policy_loss(self, q: th.Tensor, v: th.Tensor, alpha: th.Tensor) -> th.Tensor:
+        return likelihood_ratio_loss(self.log_pi, q, v, alpha)  # Algorithm 1, arXiv:1801.01290v1
 
 
-class FeatureNetwork(WithoutOptimizer, BaseModel):
+def _refuse_optimizer(network: nn.Module, optimizer: Any) -> None:
+    raise AttributeError(
+        "One optimizer trains all networks: set policy.optimizer instead of the optimizer of a single network"
+    )
+
+
+no_optimizer = property(fset=_refuse_optimizer)
+"""For the attribute ``optimizer`` of a network: SB3's SAC has one for each network, but here it would never be stepped."""
+
+
+class BaseCritic(BaseModel):
     """
-    Base of the networks: SB3's ``BaseModel`` with one features extractor.
+    Base of the critics: SB3's ``BaseModel`` with one features extractor.
 
     :param observation_space: Observation space.
     :param action_space: Action space.
@@ -56,8 +73,10 @@ class FeatureNetwork(WithoutOptimizer, BaseModel):
     :param activation_fn: Activation function.
     :param normalize_images: Whether to divide images by 255.
     :param share_features_extractor: Whether the extractor belongs to another network, whose loss trains it alone.
+    :param n_critics: Number of critics.
     """
 
+    optimizer = no_optimizer  # type: ignore[assignment]
     features_extractor: BaseFeaturesExtractor
 
     def __init__(
@@ -70,12 +89,13 @@ class FeatureNetwork(WithoutOptimizer, BaseModel):
         activation_fn: type[nn.Module] = nn.ReLU,
         normalize_images: bool = True,
         share_features_extractor: bool = False,
+        n_critics: int = 1,
     ):
         super().__init__(
             observation_space, action_space, features_extractor=features_extractor, normalize_images=normalize_images
         )
         self.net_arch, self.features_dim, self.activation_fn = net_arch, features_dim, activation_fn
-        self.share_features_extractor = share_features_extractor
+        self.share_features_extractor, self.n_critics = share_features_extractor, n_critics
 
     def features(self, obs: PyTorchObs) -> th.Tensor:
         """
@@ -86,16 +106,56 @@ class FeatureNetwork(WithoutOptimizer, BaseModel):
         return features.detach() if self.share_features_extractor else features
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        names = ("net_arch", "features_extractor", "features_dim", "activation_fn", "share_features_extractor")
+        names = ("net_arch", "features_extractor", "features_dim", "activation_fn", "share_features_extractor", "n_critics")
         return {**super()._get_constructor_parameters(), **{name: getattr(self, name) for name in names}}
 
 
-class FeatureActor(FeatureNetwork, BasePolicy):
+class BaseActor(BasePolicy):
     """
-    Base of the actors, which can ``predict`` by themselves as SB3's can.
+    Base of the actors other than SB3's, which can ``predict`` by themselves as that can. Box actions are squashed by tanh.
 
-    :param kwargs: Keyword arguments of :class:`FeatureNetwork`.
+    The parameters are those of :class:`BaseCritic`, without the last two.
     """
+
+    optimizer = no_optimizer  # type: ignore[assignment]
+    features_extractor: BaseFeaturesExtractor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        net_arch: list[int],
+        features_extractor: BaseFeaturesExtractor,
+        features_dim: int,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        normalize_images: bool = True,
+    ):
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor=features_extractor,
+            normalize_images=normalize_images,
+            squash_output=isinstance(action_space, spaces.Box),
+        )
+        self.net_arch, self.features_dim, self.activation_fn = net_arch, features_dim, activation_fn
+        self.action_dim = get_action_dim(action_space)  # type: ignore[arg-type]
+
+    def features(self, obs: PyTorchObs) -> th.Tensor:
+        """
+        :param obs: Observations, a tensor or a dictionary of tensors with a batch dimension.
+        :return: Features ``[batch, features_dim]``.
+        """
+        return self.extract_features(obs, self.features_extractor)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         return self(observation, deterministic)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        names = ("net_arch", "features_extractor", "features_dim", "activation_fn")
+        return {**super()._get_constructor_parameters(), **{name: getattr(self, name) for name in names}}
+
+
+def hidden_layers(actor: BaseActor) -> tuple[nn.Sequential, int]:
+    """:return: The hidden layers of an actor, named ``latent_pi`` in SB3's, and the size of their output."""
+    layers = nn.Sequential(*create_mlp(actor.features_dim, -1, actor.net_arch, actor.activation_fn))
+    return layers, actor.net_arch[-1] if actor.net_arch else actor.features_dim

@@ -8,23 +8,21 @@ from stable_baselines3.common.torch_layers import create_mlp
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_softac.nets.base import FeatureNetwork
+from sb3_softac.nets.base import BaseCritic
 from sb3_softac.nets.stacked import StackedMLP
 
 
-class StackedContinuousCritic(FeatureNetwork):
+class StackedContinuousCritic(BaseCritic):
     """
     ``n_critics`` soft Q-functions of continuous actions; SB3's ``ContinuousCritic`` in one stacked module.
 
-    :param n_critics: Number of soft Q-functions.
-    :param kwargs: Keyword arguments of :class:`~sb3_softac.nets.base.FeatureNetwork`.
+    :param kwargs: Keyword arguments of :class:`~sb3_softac.nets.base.BaseCritic`.
     """
 
-    def __init__(self, *, n_critics: int = 2, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.n_critics = n_critics
+    def __init__(self, **kwargs: Any):
+        super().__init__(**{"n_critics": 2, **kwargs})
         input_dim = self.features_dim + get_action_dim(self.action_space)  # type: ignore[arg-type]
-        self.q_networks = StackedMLP(n_critics, input_dim, 1, self.net_arch, self.activation_fn)
+        self.q_networks = StackedMLP(self.n_critics, input_dim, 1, self.net_arch, self.activation_fn)
 
     def q_values(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
         """
@@ -47,30 +45,19 @@ class StackedContinuousCritic(FeatureNetwork):
         return self.q_values(repeated.flatten(0, 1), actions.flatten(0, 1)).unflatten(1, (-1, actions.shape[1]))
 
     def forward(self, obs: PyTorchObs, actions: th.Tensor) -> tuple[th.Tensor, ...]:
-        """
-        :param obs: Observations.
-        :param actions: Actions scaled to [-1, 1] ``[batch, action_dim]``.
-        :return: One tensor ``[batch, 1]`` per critic, as SB3's ``ContinuousCritic`` returns them.
-        """
+        """:return: One tensor ``[batch, 1]`` per critic, as SB3's ``ContinuousCritic`` returns them."""
         return self.q_values(self.features(obs), actions).unsqueeze(-1).unbind(0)
 
     def q1_forward(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
-        """
-        :param obs: Observations.
-        :param actions: Actions scaled to [-1, 1] ``[batch, action_dim]``.
-        :return: Soft Q-values of the first critic ``[batch, 1]``.
-        """
+        """:return: Soft Q-values of the first critic ``[batch, 1]``."""
         return self(obs, actions)[0]
 
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), "n_critics": self.n_critics}
 
-
-class ValueNet(FeatureNetwork):
+class ValueNet(BaseCritic):
     """
     Soft state-value function V(s).
 
-    :param kwargs: Keyword arguments of :class:`~sb3_softac.nets.base.FeatureNetwork`.
+    :param kwargs: Keyword arguments of :class:`~sb3_softac.nets.base.BaseCritic`.
     """
 
     def __init__(self, **kwargs: Any):
@@ -78,8 +65,5 @@ class ValueNet(FeatureNetwork):
         self.v_network = nn.Sequential(*create_mlp(self.features_dim, 1, self.net_arch, self.activation_fn))
 
     def forward(self, obs: PyTorchObs) -> th.Tensor:
-        """
-        :param obs: Observations.
-        :return: Soft state values in units of reward ``[batch, 1]``.
-        """
+        """:return: Soft state values in units of reward ``[batch, 1]``."""
         return self.v_network(self.features(obs))

@@ -1,16 +1,16 @@
 """An actor with a normalizing flow: real NVP (arXiv:1605.08803) over the squashed Gaussian."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
+from sb3_softac.checks import Argument, integer
 from sb3_softac.equations.flow import affine, inverse_affine, stretch
 from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob, unsquash
-from sb3_softac.nets.base import Draw
+from sb3_softac.nets.base import BaseActor, LikelihoodRatioSample, PolicySample, hidden_layers
 from sb3_softac.nets.candidates import fixed_noise, take
-from sb3_softac.nets.squashed import SquashedActor
 
 LOG_STD_MIN, LOG_STD_MAX = -10.0, 2.0  # see mixture.py
 # Largest logarithms of the scale and of the slope that one coupling may give; smooth bounds, which no gradient dies at
@@ -23,13 +23,8 @@ class Coupling(nn.Module):
     """
     Moves half of the coordinates, by functions of the other half and of the state. It starts as the identity.
 
-    With a single coordinate there is no other half, and the state alone decides.
-
-    :param latent_dim: Size of the input that stands for the state.
-    :param action_dim: Number of coordinates.
-    :param width: Size of the hidden layer.
-    :param activation_fn: Activation function of the hidden layer.
-    :param parity: 0 to move the first coordinate and every other one from there, 1 to move the rest.
+    With a single coordinate there is no other half, and the state alone decides. ``parity`` 0 moves the first coordinate and
+    every other one from there, 1 the rest.
     """
 
     moved: th.Tensor
@@ -46,32 +41,20 @@ class Coupling(nn.Module):
         nn.init.zeros_(self.outputs.bias)
 
     def functions(self, x: th.Tensor, latent: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
-        """
-        :param x: Coordinates ``[..., batch, action_dim]``; those that are moved are not looked at.
-        :param latent: Output of the hidden layers ``[batch, latent_dim]``.
-        :return: Logarithm of the scale, shift, and logarithm of the slope at 0, all ``[..., batch, action_dim]``.
-        """
+        """:return: Logarithm of the scale, shift, and logarithm of the slope at 0, from the coordinates that do not move."""
         hidden = self.activation(self.from_state(latent) + self.from_actions(x.masked_fill(self.moved, 0.0)))
         log_scale, shift, log_slope = self.outputs(hidden).chunk(3, dim=-1)
         return _bounded(log_scale, MAX_LOG_SCALE), shift, _bounded(log_slope, MAX_LOG_SLOPE)
 
     def forward(self, x: th.Tensor, latent: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """
-        :param x: Coordinates ``[..., batch, action_dim]``.
-        :param latent: Output of the hidden layers ``[batch, latent_dim]``.
-        :return: Where they are moved to ``[..., batch, action_dim]``, and log of the growth of volumes ``[..., batch]``.
-        """
+        """:return: The moved coordinates ``[..., batch, action_dim]``, and log of the growth of volumes ``[..., batch]``."""
         log_scale, shift, log_slope = self.functions(x, latent)
         scaled, log_of_scale = affine(x, log_scale, shift)
         y, log_of_slope = stretch(scaled, log_slope)
         return th.where(self.moved, y, x), th.where(self.moved, log_of_scale + log_of_slope, 0.0).sum(dim=-1)
 
     def inverse(self, y: th.Tensor, latent: th.Tensor) -> th.Tensor:
-        """
-        :param y: What :meth:`forward` returned ``[..., batch, action_dim]``.
-        :param latent: Output of the hidden layers ``[batch, latent_dim]``.
-        :return: The coordinates that it was given ``[..., batch, action_dim]``.
-        """
+        """:return: The coordinates that :meth:`forward` moves to these."""
         log_scale, shift, log_slope = self.functions(y, latent)
         x = inverse_affine(stretch(y, -log_slope)[0], log_scale, shift)
         return th.where(self.moved, x, y)
@@ -81,7 +64,7 @@ def _bounded(x: th.Tensor, bound: float) -> th.Tensor:
     return bound * th.tanh(x / bound)
 
 
-class SquashedFlowActor(SquashedActor):
+class SquashedFlowActor(BaseActor):
     """
     A Gaussian whose noise goes through the couplings of real NVP first, squashed by tanh, with the exact density of actions.
 
@@ -92,23 +75,21 @@ class SquashedFlowActor(SquashedActor):
 
     :param n_couplings: Number of couplings, at least 1; neighbours move different halves of the coordinates.
     :param coupling_width: Size of the hidden layer of each coupling.
-    :param kwargs: Keyword arguments of :class:`~sb3_softac.nets.base.FeatureNetwork`.
-    :raises ValueError: if there are no couplings.
+    :param kwargs: Keyword arguments of :class:`~sb3_softac.nets.base.BaseActor`.
     """
 
+    arguments: ClassVar[dict[str, Argument]] = {"n_couplings": integer(1), "coupling_width": integer(1)}
     candidate_noise: th.Tensor
     """Noise of the candidates ``[n_candidates, 1, action_dim]``; saved, so that deterministic actions outlive the program."""
 
     def __init__(self, *, n_couplings: int = 4, coupling_width: int = 64, **kwargs: Any):
         super().__init__(**kwargs)
-        if n_couplings < 1 or coupling_width < 1:
-            raise ValueError(f"n_couplings and coupling_width must be at least 1, got {n_couplings} and {coupling_width}")
         self.n_couplings, self.coupling_width = n_couplings, coupling_width
-        self.mu = nn.Linear(self.latent_dim, self.action_dim)
-        self.log_std = nn.Linear(self.latent_dim, self.action_dim)
+        self.latent_pi, latent_dim = hidden_layers(self)
+        self.mu = nn.Linear(latent_dim, self.action_dim)
+        self.log_std = nn.Linear(latent_dim, self.action_dim)
         self.couplings = nn.ModuleList(
-            Coupling(self.latent_dim, self.action_dim, coupling_width, self.activation_fn, parity)
-            for parity in range(n_couplings)
+            Coupling(latent_dim, self.action_dim, coupling_width, self.activation_fn, parity) for parity in range(n_couplings)
         )
         noise = fixed_noise(N_CANDIDATES, 1, self.action_dim)
         noise[0] = 0.0
@@ -140,24 +121,31 @@ class SquashedFlowActor(SquashedActor):
         return x
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        latent = self.latent(obs)
+        """
+        :param obs: Observations.
+        :param deterministic: Whether to take the densest of the candidates instead of a sample.
+        :return: Actions scaled to [-1, 1] ``[batch, action_dim]``.
+        """
+        latent = self._latent(obs)
         if not deterministic:
             return th.tanh(self.transform(latent, self._noise(latent))[0])
         u, log_mu = self.transform(latent, self.candidate_noise.expand(-1, latent.shape[0], -1))
         return th.tanh(take(u.transpose(0, 1), log_mu.argmax(dim=0)))
 
     def action_log_prob(self, obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor]:
-        latent = self.latent(obs)
+        """As :meth:`SquashedGaussianActor.action_log_prob`."""
+        latent = self._latent(obs)
         u, log_mu = self.transform(latent, self._noise(latent))
         return th.tanh(u), squashed_log_prob(log_mu, u)
 
-    def draw(self, obs: PyTorchObs, reparameterize: bool = True) -> Draw:
+    def sample(self, obs: PyTorchObs, reparameterize: bool = True) -> PolicySample | LikelihoodRatioSample:
+        """As :meth:`SquashedGaussianActor.sample`."""
         if reparameterize:
-            return Draw(*self.action_log_prob(obs))
-        latent = self.latent(obs)
+            return PolicySample(*self.action_log_prob(obs))
+        latent = self._latent(obs)
         with th.no_grad():
             u, _ = self.transform(latent, self._noise(latent))
-        return Draw(th.tanh(u), self._log_density(latent, u))
+        return LikelihoodRatioSample(th.tanh(u), self._log_density(latent, u))
 
     def log_prob(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
         """
@@ -166,7 +154,10 @@ class SquashedFlowActor(SquashedActor):
         :return: Their log-densities in nats ``[..., batch]``.
         :raises ValueError: if an action is NaN or outside [-1, 1].
         """
-        return self._log_density(self.latent(obs), unsquash(actions))
+        return self._log_density(self._latent(obs), unsquash(actions))
+
+    def _latent(self, obs: PyTorchObs) -> th.Tensor:
+        return self.latent_pi(self.features(obs))
 
     def _log_density(self, latent: th.Tensor, u: th.Tensor) -> th.Tensor:
         _, log_mu = self.transform(latent, self.noise_of(latent, u))
@@ -179,5 +170,4 @@ class SquashedFlowActor(SquashedActor):
         return th.randn(latent.shape[0], self.action_dim, dtype=latent.dtype, device=latent.device)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        own = {"n_couplings": self.n_couplings, "coupling_width": self.coupling_width}
-        return {**super()._get_constructor_parameters(), **own}
+        return {**super()._get_constructor_parameters(), **{name: getattr(self, name) for name in self.arguments}}

@@ -6,10 +6,10 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.sac.policies import Actor
 
 from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob, unsquash
-from sb3_softac.nets.base import Draw, WithoutOptimizer
+from sb3_softac.nets.base import LikelihoodRatioSample, PolicySample, no_optimizer
 
 
-class SquashedGaussianActor(WithoutOptimizer, Actor):
+class SquashedGaussianActor(Actor):
     """
     SB3's SAC actor with the density of its actions computed exactly.
 
@@ -17,6 +17,8 @@ class SquashedGaussianActor(WithoutOptimizer, Actor):
     of the correction is used. Networks, parameter names and gSDE are SB3's, so weights move freely between the two.
     The constructor's parameters are those of ``stable_baselines3.sac.policies.Actor``.
     """
+
+    optimizer = no_optimizer  # type: ignore[assignment]
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         """
@@ -42,20 +44,20 @@ class SquashedGaussianActor(WithoutOptimizer, Actor):
         u = mean + std * noise
         return th.tanh(u), squashed_log_prob(gaussian_log_prob(noise, std), u)
 
-    def draw(self, obs: PyTorchObs, reparameterize: bool = True) -> Draw:
+    def sample(self, obs: PyTorchObs, reparameterize: bool = True) -> PolicySample | LikelihoodRatioSample:
         """
         Sample an action for each observation, for a gradient step.
 
         :param obs: Observations.
         :param reparameterize: Whether gradients flow through the actions; if not, through the log-densities at them only.
-        :return: Actions and their log-densities.
+        :return: Actions, their log-densities and the policy loss.
         """
         if reparameterize:
-            return Draw(*self.action_log_prob(obs))
+            return PolicySample(*self.action_log_prob(obs))
         mean, log_std, gsde = self.get_action_dist_params(obs)
         noise, std = self._noise(mean, log_std, gsde.get("latent_sde"))
         u = (mean + std * noise).detach()
-        return Draw(th.tanh(u), squashed_log_prob(gaussian_log_prob((u - mean) / std, std), u))
+        return LikelihoodRatioSample(th.tanh(u), squashed_log_prob(gaussian_log_prob((u - mean) / std, std), u))
 
     def log_prob(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
         """
@@ -78,11 +80,7 @@ class SquashedGaussianActor(WithoutOptimizer, Actor):
         return (variance + self.action_dist.epsilon).sqrt()
 
     def _noise(self, mean: th.Tensor, log_std: th.Tensor, latent_sde: th.Tensor | None) -> tuple[th.Tensor, th.Tensor]:
-        """
-        Draw the exploration noise of u = mean + std * noise.
-
-        :return: Standardised noise and standard deviation, both ``[batch, action_dim]``.
-        """
+        """:return: Standardised noise and standard deviation of u = mean + std * noise, both ``[batch, action_dim]``."""
         std = self._std(log_std, latent_sde)
         if latent_sde is None:
             return th.randn_like(mean), std

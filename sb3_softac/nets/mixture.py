@@ -1,24 +1,45 @@
 """The actor of the first version of the paper: a mixture of squashed Gaussians."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 import torch as th
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_softac.equations.mixture import mixture_log_prob
+from sb3_softac.checks import Argument, integer, number, one_of
+from sb3_softac.equations.mixture import mean_over_components, mixture_log_prob
 from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob, unsquash
-from sb3_softac.nets.base import Draw
-from sb3_softac.nets.candidates import take
-from sb3_softac.nets.judged import JudgedActor, smallest_q
-from sb3_softac.nets.squashed import SquashedActor
+from sb3_softac.nets.base import BaseActor, LikelihoodRatioSample, hidden_layers
+from sb3_softac.nets.candidates import QRanking, take
+from sb3_softac.nets.critics import StackedContinuousCritic
 
 # The upper bound is SB3's. The lower one is above SB3's -20: the log-density asks how many standard deviations lie between an
 # action and the mean of each component, and below exp(-10) single precision has few digits of that.
 LOG_STD_MIN, LOG_STD_MAX = -10.0, 2.0
 
 
-class SquashedMixtureActor(JudgedActor, SquashedActor):
+class MixtureSample(NamedTuple):
+    """As :class:`~sb3_softac.nets.base.PolicySample`, with one action of each component for each state."""
+
+    actions: th.Tensor
+    """Scaled to [-1, 1] ``[n_components, batch, action_dim]``."""
+    log_pi: th.Tensor
+    """Their log-densities in nats ``[n_components, batch]``."""
+    log_weights: th.Tensor
+    """Logarithms of the weights of the components ``[n_components, batch]``."""
+    separation_bonus: th.Tensor
+    """What the policy loss rewards besides the entropy, in nats ``[n_components, batch]``."""
+
+    def mean(self, values: th.Tensor) -> th.Tensor:
+        return mean_over_components(values, self.log_weights)
+
+    def policy_loss(self, q: th.Tensor, v: th.Tensor, alpha: th.Tensor) -> th.Tensor:
+        # Eq. 12, arXiv:1801.01290v2, whose gradient reaches the weights of the components directly
+        return self.mean(alpha * (self.log_pi - self.separation_bonus) - q).mean()
+
+
+class SquashedMixtureActor(BaseActor):
     r"""
     A mixture of diagonal Gaussians, squashed by tanh, with the exact density of its actions.
 
@@ -37,24 +58,33 @@ class SquashedMixtureActor(JudgedActor, SquashedActor):
     :param n_components: Number of Gaussians, at least 1.
     :param separation: Weight of that reward at the start of the training, in units of the temperature, at least 0.
     :param deterministic_by: What chooses the deterministic action, ``"density"`` or ``"q"``.
-    :param kwargs: Keyword arguments of :class:`~sb3_softac.nets.judged.JudgedActor`.
-    :raises ValueError: if there are no components, the separation is negative, or ``deterministic_by`` is something else.
+    :param critic: Soft Q-functions for that choice, or a function that finds them.
+    :param kwargs: Keyword arguments of :class:`~sb3_softac.nets.base.BaseActor`.
     """
 
+    arguments: ClassVar[dict[str, Argument]] = {
+        "n_components": integer(1, " Gaussian"),
+        "separation": number("a number, at least 0, which gives no reward", lambda value: value >= 0.0),
+        "deterministic_by": one_of("density", "q"),
+    }
     separation_now: th.Tensor
 
-    def __init__(self, *, n_components: int = 4, separation: float = 3.0, deterministic_by: str = "density", **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        n_components: int = 4,
+        separation: float = 3.0,
+        deterministic_by: str = "density",
+        critic: StackedContinuousCritic | Callable[[], StackedContinuousCritic] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
-        if n_components < 1:
-            raise ValueError(f"n_components must be at least 1, got {n_components} (default: 4)")
-        if not separation >= 0.0:
-            raise ValueError(f"separation must be at least 0, which gives no reward, got {separation} (default: 3)")
-        if deterministic_by not in ("density", "q"):
-            raise ValueError(f"deterministic_by must be 'density' or 'q', got {deterministic_by!r} (default: 'density')")
         self.n_components, self.separation, self.deterministic_by = n_components, separation, deterministic_by
+        self.latent_pi, latent_dim = hidden_layers(self)
         # A tensor that is written into, so that recorded gradient steps see it
         self.register_buffer("separation_now", th.tensor(float(separation)), persistent=False)
-        self.components = nn.Linear(self.latent_dim, n_components * (2 * self.action_dim + 1))
+        self.components = nn.Linear(latent_dim, n_components * (2 * self.action_dim + 1))
+        self.ranking = QRanking(critic if deterministic_by == "q" else None)
 
     def mixture(self, obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """
@@ -62,7 +92,8 @@ class SquashedMixtureActor(JudgedActor, SquashedActor):
         :return: Logarithms of the weights of the components ``[n_components, batch]``, and means and standard deviations of
             their actions before the squash ``[n_components, batch, action_dim]``.
         """
-        outputs = self.components(self.latent(obs)).unflatten(1, (self.n_components, -1)).transpose(0, 1)
+        latent = self.latent_pi(self.features(obs))
+        outputs = self.components(latent).unflatten(1, (self.n_components, -1)).transpose(0, 1)
         logits, mean, log_std = outputs.split([1, self.action_dim, self.action_dim], dim=2)
         return logits.squeeze(2).log_softmax(dim=0), mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX).exp()
 
@@ -78,17 +109,14 @@ class SquashedMixtureActor(JudgedActor, SquashedActor):
         if not deterministic:
             return th.tanh(self._sample(log_weights, mean, std))
         actions = th.tanh(mean).transpose(0, 1)
-        if self.deterministic_by == "density":
-            return take(actions, mixture_log_prob(mean, log_weights, mean, std).argmax(dim=0))
-        critic = self.find_critic()
-        if critic is None:
-            raise ValueError("deterministic_by='q' needs Q-functions: make the actor with a policy, or with critic=...")
-        return take(actions, smallest_q(critic, obs, actions).argmax(dim=1))
+        if self.deterministic_by == "q":
+            return self.ranking.best(obs, actions)
+        return take(actions, mixture_log_prob(mean, log_weights, mean, std).argmax(dim=0))
 
     def action_log_prob(self, obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor]:
         """
         Sample an action for each observation; SB3's ``action_log_prob``. Gradients do not reach the choice of the component,
-        those of :meth:`draw` do.
+        those of :meth:`sample` do.
 
         :param obs: Observations.
         :return: Actions scaled to [-1, 1] ``[batch, action_dim]`` and their log-densities in nats ``[batch]``.
@@ -97,22 +125,22 @@ class SquashedMixtureActor(JudgedActor, SquashedActor):
         u = self._sample(*mixture)
         return th.tanh(u), squashed_log_prob(mixture_log_prob(u, *mixture), u)
 
-    def draw(self, obs: PyTorchObs, reparameterize: bool = True) -> Draw:
+    def sample(self, obs: PyTorchObs, reparameterize: bool = True) -> MixtureSample | LikelihoodRatioSample:
+        """As :meth:`SquashedGaussianActor.sample`, with one action of each component if gradients flow through actions."""
         log_weights, mean, std = self.mixture(obs)
         if not reparameterize:
             u = self._sample(log_weights, mean, std).detach()
-            return Draw(th.tanh(u), squashed_log_prob(mixture_log_prob(u, log_weights, mean, std), u))
+            log_mu = mixture_log_prob(u, log_weights, mean, std)
+            return LikelihoodRatioSample(th.tanh(u), squashed_log_prob(log_mu, u))
         noise = th.randn_like(mean)
         u = mean + std * noise
         log_mu = mixture_log_prob(u, log_weights, mean, std)
         log_pi = squashed_log_prob(log_mu, u)
         information = gaussian_log_prob(noise, std) - log_mu  # the squash is the same in both
-        return Draw(th.tanh(u), log_pi, log_weights, log_pi - self.separation_now * information)
+        return MixtureSample(th.tanh(u), log_pi, log_weights, self.separation_now * information)
 
     def follow_schedule(self, progress_remaining: float) -> None:
-        """
-        :param progress_remaining: 1 at the start of training, 0 at its end.
-        """
+        """Set the weight of the separation for a progress that falls from 1 to 0 during training."""
         self.separation_now.fill_(self.separation * max(0.0, 2.0 * progress_remaining - 1.0))
 
     def log_prob(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
@@ -132,5 +160,5 @@ class SquashedMixtureActor(JudgedActor, SquashedActor):
         return mean + std * th.randn_like(mean)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        names = ("n_components", "separation", "deterministic_by")
-        return {**super()._get_constructor_parameters(), **{name: getattr(self, name) for name in names}}
+        own = {name: getattr(self, name) for name in self.arguments}
+        return {**super()._get_constructor_parameters(), **own, "critic": self.ranking.find_critic()}

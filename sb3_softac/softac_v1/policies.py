@@ -1,6 +1,5 @@
 """Policies of SoftAC_v1: SB3's SAC policy with stacked critics and a state-value network."""
 
-import inspect
 from typing import Any, ClassVar
 
 import torch as th
@@ -16,43 +15,39 @@ from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
 
 from sb3_softac.algorithm.arguments import POLICY_ARGUMENTS, net_arch
-from sb3_softac.algorithm.policies import CommonPolicy
+from sb3_softac.algorithm.policies import (
+    copy_as_target,
+    finite_obs_to_tensor,
+    make_initialized_extractor,
+    make_joint_optimizer,
+    scale_within_bounds,
+    unscale_within_bounds,
+)
 from sb3_softac.checks import (
     BOOLEAN,
     KEYWORD_ARGUMENTS,
     Argument,
     Refused,
     did_you_mean,
-    integer,
     number,
     one_of,
     optional,
     read,
 )
+from sb3_softac.nets.base import BaseActor
 from sb3_softac.nets.critics import StackedContinuousCritic, ValueNet
 from sb3_softac.nets.deterministic import SquashedDeterministicActor
 from sb3_softac.nets.flow import SquashedFlowActor
 from sb3_softac.nets.gaussian import SquashedGaussianActor
 from sb3_softac.nets.mixture import SquashedMixtureActor
-from sb3_softac.nets.squashed import SquashedActor
 
 # The Gaussian is SB3's actor, with other arguments than these
-ACTORS: dict[str, type[SquashedActor]] = {
+ACTORS: dict[str, type[Any]] = {
     "mixture": SquashedMixtureActor,
     "flow": SquashedFlowActor,
     "deterministic": SquashedDeterministicActor,
 }
-
-
 DISTRIBUTION = one_of("gaussian", *ACTORS)
-# Of all distributions; which of them has which is in the signatures of the actors
-DISTRIBUTION_ARGUMENTS = {
-    "n_components": integer(1, " Gaussian"),
-    "separation": number("a number, at least 0, which gives no reward", lambda value: value >= 0.0),
-    "deterministic_by": one_of("density", "q"),
-    "n_couplings": integer(1),
-    "coupling_width": integer(1),
-}
 
 
 def check_distribution_kwargs(kwargs: dict[str, Any], use_sde: bool) -> dict[str, Any]:
@@ -64,23 +59,18 @@ def check_distribution_kwargs(kwargs: dict[str, Any], use_sde: bool) -> dict[str
     """
     distribution = read("policy_kwargs: distribution", kwargs.get("distribution", "gaussian"), DISTRIBUTION)
     given = kwargs.get("distribution_kwargs") or {}
-    known = set() if distribution == "gaussian" else set(inspect.signature(ACTORS[distribution]).parameters) - {"kwargs"}
+    known: dict[str, Argument] = {} if distribution == "gaussian" else ACTORS[distribution].arguments
     if distribution != "gaussian" and use_sde:
         raise Refused(f"use_sde=True needs a Gaussian policy, got distribution={distribution!r}: leave out one of them")
-    if unknown := sorted(given.keys() - known):
+    if unknown := sorted(given.keys() - known.keys()):
         raise Refused(
             f"distribution={distribution!r} has no distribution_kwargs {unknown}{did_you_mean(unknown[0], known)}: it accepts "
             f"{sorted(known) or 'none'}"
         )
-    return {
-        name: read(f"distribution_kwargs: {name}", value, DISTRIBUTION_ARGUMENTS[name])
-        if name in DISTRIBUTION_ARGUMENTS
-        else value
-        for name, value in given.items()
-    }
+    return {name: read(f"distribution_kwargs: {name}", value, known[name]) for name, value in given.items()}
 
 
-class SoftACPolicy(CommonPolicy, SACPolicy):
+class SoftACPolicy(SACPolicy):
     """
     Actor, soft Q-functions, soft state-value function and its target.
 
@@ -125,8 +115,11 @@ class SoftACPolicy(CommonPolicy, SACPolicy):
         "distribution_kwargs": optional(KEYWORD_ARGUMENTS),
     }
     """What the keyword arguments must be, by name. A subclass may add its own."""
-
-    actor: SquashedGaussianActor | SquashedActor  # type: ignore[assignment]
+    make_optimizer = make_joint_optimizer
+    make_features_extractor = make_initialized_extractor
+    obs_to_tensor = finite_obs_to_tensor
+    scale_action, unscale_action = scale_within_bounds, unscale_within_bounds
+    actor: SquashedGaussianActor | BaseActor  # type: ignore[assignment]
     critic: StackedContinuousCritic  # type: ignore[assignment]
     value_net: ValueNet
     value_net_target: ValueNet
@@ -181,22 +174,19 @@ class SoftACPolicy(CommonPolicy, SACPolicy):
         # The target follows the value network and must not share anything with it. SB3 starts targets as exact copies;
         # the authors' code starts from an independent network, which only adds noise to the first 1 / tau updates.
         self.value_net_target = self.make_value_net(None)
-        self.value_net_target.load_state_dict(self.value_net.state_dict())
-        self.value_net_target.set_training_mode(False)
+        copy_as_target(self.value_net, self.value_net_target)
         self.optimizer = self.make_optimizer(lr_schedule)
 
     def make_actor(  # type: ignore[override]
         self, features_extractor: BaseFeaturesExtractor | None = None
-    ) -> SquashedGaussianActor | SquashedActor:
+    ) -> SquashedGaussianActor | BaseActor:
         if self.distribution == "gaussian":
             actor_kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
             return SquashedGaussianActor(**actor_kwargs).to(self.device)
-        kwargs = self._update_features_extractor(self.net_args, features_extractor)  # without those of gSDE
-        kwargs["net_arch"] = self.actor_kwargs["net_arch"]
-        actor = ACTORS[self.distribution](**kwargs, **self.distribution_kwargs).to(self.device)
-        if isinstance(actor, SquashedMixtureActor) and actor.deterministic_by == "q":
-            actor.critic_of_policy = self._critic_of_actor
-        return actor
+        kwargs = self._update_features_extractor(self.net_args, features_extractor) | self.distribution_kwargs
+        if self.distribution_kwargs.get("deterministic_by") == "q":
+            kwargs["critic"] = self._find_critic
+        return ACTORS[self.distribution](**kwargs).to(self.device)
 
     def make_critic(  # type: ignore[override]
         self, features_extractor: BaseFeaturesExtractor | None = None
@@ -214,16 +204,12 @@ class SoftACPolicy(CommonPolicy, SACPolicy):
         kwargs["net_arch"] = self.net_arch.get("vf", critic_arch) if isinstance(self.net_arch, dict) else critic_arch
         return ValueNet(**kwargs, share_features_extractor=features_extractor is not None).to(self.device)
 
-    def _critic_of_actor(self) -> StackedContinuousCritic:
+    def _find_critic(self) -> StackedContinuousCritic:
         """:return: The soft Q-functions by which a mixture may choose its deterministic action; they may be replaced."""
         return self.critic
 
     def follow_schedules(self, progress_remaining: float) -> None:
-        """
-        Called before each round of gradient steps.
-
-        :param progress_remaining: 1 at the start of training, 0 at its end.
-        """
+        """Called before each round of gradient steps."""
         if isinstance(self.actor, SquashedMixtureActor):
             self.actor.follow_schedule(progress_remaining)
 

@@ -28,7 +28,7 @@ from sb3_softac.algorithm.policies import NetworkOfPolicy
 from sb3_softac.checks import BOOLEAN, Argument, differs, one_of, shown
 from sb3_softac.entropy.temperature import Bounds, NoTemperature, Temperature, check_ent_coef
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target
-from sb3_softac.equations.softac_v1 import likelihood_ratio_loss, policy_loss, soft_value_target, value_loss
+from sb3_softac.equations.softac_v1 import soft_value_target, value_loss
 from sb3_softac.replay.batch import Batch
 from sb3_softac.softac_v1.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, SoftACPolicy, check_distribution_kwargs
 
@@ -196,27 +196,21 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
             self.actor.reset_noise()
         alpha = self.temperature.alpha
 
-        # One draw serves the V target and the policy loss
-        draw = self.actor.draw(batch.obs, self.reparameterize)  # Eq. 11, 21
+        # One sample serves the V target and the policy loss
+        sample = self.actor.sample(batch.obs, self.reparameterize)  # Eq. 11, 21
         features = self.critic.features(batch.obs)
         q = self.critic.q_values(features, batch.actions)
-        q_pi = self.critic.q_values(features.detach(), draw.actions)
+        q_pi = self.critic.q_values(features.detach(), sample.actions)
         q_pi_min = q_pi.amin(dim=0)
         v = self.value_net(batch.obs).squeeze(1)
         with th.no_grad():
-            v_target = draw.mean(soft_value_target(q_pi_min, draw.log_pi, alpha))  # Eq. 3
-            log_pi = draw.mean(draw.log_pi)
+            v_target = sample.mean(soft_value_target(q_pi_min, sample.log_pi, alpha))  # Eq. 3
+            log_pi = sample.mean(sample.log_pi)
             v_next = self.value_net_target(batch.next_obs).squeeze(1)
             q_target = soft_bellman_target(batch.rewards, batch.dones, v_next, batch.discounts)  # Eq. 8
 
-        q_actor = q_pi_min if self.actor_q == "min" else q_pi[0]
-        if self.reparameterize:
-            log_pi_actor = draw.log_pi if draw.separated_log_pi is None else draw.separated_log_pi
-            actor_loss = policy_loss(log_pi_actor, q_actor, alpha, draw.log_weights)  # Eq. 12
-        else:
-            actor_loss = likelihood_ratio_loss(draw.log_pi, q_actor, v, alpha)  # Algorithm 1 of 1801.01290v1
         losses = {
-            "actor_loss": actor_loss,
+            "actor_loss": sample.policy_loss(q_pi_min if self.actor_q == "min" else q_pi[0], v, alpha),  # Eq. 12
             "critic_loss": q_loss(q, q_target),  # Eq. 7
             "value_loss": value_loss(v, v_target),  # Eq. 5
             **self.temperature.losses(log_pi, self.entropy_target.nats),  # Eq. 18 of 1812.05905v2

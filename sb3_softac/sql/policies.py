@@ -4,28 +4,35 @@ from typing import Any, ClassVar
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.torch_layers import (
-    BaseFeaturesExtractor,
-    CombinedExtractor,
-    NatureCNN,
-    get_actor_critic_arch,
-)
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
 
 from sb3_softac.algorithm.arguments import POLICY_ARGUMENTS
-from sb3_softac.algorithm.policies import SoftPolicy
+from sb3_softac.algorithm.policies import (
+    constructor_parameters,
+    copy_as_target,
+    default_net_arch,
+    finite_obs_to_tensor,
+    make_initialized_extractor,
+    make_joint_optimizer,
+    scale_within_bounds,
+    unscale_within_bounds,
+)
 from sb3_softac.checks import Argument, integer
+from sb3_softac.nets.candidates import best_by_q
 from sb3_softac.nets.critics import StackedContinuousCritic
-from sb3_softac.nets.judged import smallest_q
 from sb3_softac.sql.sampler import ActionSampler
 
 
-class SQLPolicy(SoftPolicy):
+class SQLPolicy(SACPolicy):
     """
     Soft Q-functions, their target and the sampler.
 
-    One optimizer, ``policy.optimizer``, holds the parameters of Q-functions and sampler; their losses share no parameter.
+    One optimizer, ``policy.optimizer``, holds the parameters of Q-functions and sampler; their losses share no parameter. The
+    deterministic action is the best of ``n_candidates`` actions of fixed noise, by the smallest of the Q-values: the same
+    action for the same observation. (The sampler has no mean; more candidates get closer to the mode.)
 
     :param observation_space: Observation space.
     :param action_space: Action space, a bounded Box.
@@ -44,10 +51,17 @@ class SQLPolicy(SoftPolicy):
         rule). By default each network has its own.
     """
 
+    default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
+    trained_networks: ClassVar[tuple[str, ...]] = ("actor", "critic")
     arguments: ClassVar[dict[str, Argument]] = {**POLICY_ARGUMENTS, "n_candidates": integer(1, " action")}
-    actor: ActionSampler
-    critic: StackedContinuousCritic
-    critic_target: StackedContinuousCritic
+    """What the keyword arguments must be, by name. A subclass may add its own."""
+    make_optimizer = make_joint_optimizer
+    make_features_extractor = make_initialized_extractor
+    obs_to_tensor = finite_obs_to_tensor
+    scale_action, unscale_action = scale_within_bounds, unscale_within_bounds
+    actor: ActionSampler  # type: ignore[assignment]
+    critic: StackedContinuousCritic  # type: ignore[assignment]
+    critic_target: StackedContinuousCritic  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -65,32 +79,52 @@ class SQLPolicy(SoftPolicy):
         n_candidates: int = 32,
         share_features_extractor: bool = False,
     ):
+        extractor_class = features_extractor_class or self.default_features_extractor_class
+        self._first_n_candidates = n_candidates
         super().__init__(
             observation_space,
             action_space,
-            net_arch,
-            activation_fn,
-            features_extractor_class,
-            features_extractor_kwargs,
-            normalize_images,
-            optimizer_class,
-            optimizer_kwargs,
-            n_critics,
-            squash_output=True,
+            lr_schedule,
+            net_arch=default_net_arch(net_arch, extractor_class),
+            activation_fn=activation_fn,
+            features_extractor_class=extractor_class,
+            features_extractor_kwargs=features_extractor_kwargs,
+            normalize_images=normalize_images,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+            n_critics=n_critics,
+            share_features_extractor=share_features_extractor,
         )
-        actor_arch, critic_arch = get_actor_critic_arch(self.net_arch)
-        self.actor = self._make_network(ActionSampler, actor_arch, n_candidates=n_candidates)
-        self.actor.critic_of_policy = self._critic_of_actor
-        shared = self.actor.features_extractor if share_features_extractor else None
-        self.share_features_extractor = share_features_extractor
-        self.critic = self._make_network(StackedContinuousCritic, critic_arch, shared, n_critics=n_critics)
-        self.critic_target = self._make_network(StackedContinuousCritic, critic_arch, n_critics=n_critics)
-        self._start_target()
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        self.actor = self.make_actor()
+        self.critic = self.make_critic(self.actor.features_extractor if self.share_features_extractor else None)
+        self.critic_target = self.make_critic()
+        copy_as_target(self.critic, self.critic_target)
         self.optimizer = self.make_optimizer(lr_schedule)
 
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> ActionSampler:  # type: ignore[override]
+        kwargs = self._update_features_extractor(self.net_args, features_extractor)
+        return ActionSampler(**kwargs, n_candidates=self._first_n_candidates, critic=self._find_critic).to(self.device)
+
+    def make_critic(  # type: ignore[override]
+        self, features_extractor: BaseFeaturesExtractor | None = None
+    ) -> StackedContinuousCritic:
+        return StackedContinuousCritic(**self._update_features_extractor(self.critic_kwargs, features_extractor)).to(
+            self.device
+        )
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        if deterministic:  # by these critics, even if the actor was loaded with its own
+            return best_by_q(self._find_critic(), observation, self.actor.candidates(observation))
+        return self.actor(observation)
+
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        own = {"n_candidates": self.n_candidates, "share_features_extractor": self.share_features_extractor}
-        return {**super()._get_constructor_parameters(), **own}
+        return constructor_parameters(self, n_candidates=self.n_candidates)
+
+    def _find_critic(self) -> StackedContinuousCritic:
+        """:return: The soft Q-functions by which the actor ranks its candidates; they may be replaced."""
+        return self.critic
 
     @property
     def n_candidates(self) -> int:
@@ -99,38 +133,7 @@ class SQLPolicy(SoftPolicy):
 
     @n_candidates.setter
     def n_candidates(self, number: int) -> None:
-        self._set_candidates(number)
-
-    def _set_candidates(self, number: int) -> None:
         self.actor.n_candidates = number
-
-    def _critic_of_actor(self) -> StackedContinuousCritic:
-        """
-        :return: The soft Q-functions with which the actor, without the policy, rates its candidates; those of the policy may
-            be replaced.
-        """
-        return self.critic
-
-    def smallest_q(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
-        """
-        :param obs: Observations.
-        :param actions: K actions per observation, scaled to [-1, 1] ``[batch, K, action_dim]``.
-        :return: The smallest of their Q-values in units of reward ``[batch, K]``.
-        """
-        return smallest_q(self.critic, obs, actions)
-
-    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        """
-        :param obs: Observations.
-        :param deterministic: Whether to take the best of ``n_candidates`` actions of fixed noise, by the smallest of the
-            Q-values, instead of one sample: the same action for the same observation. (The sampler has no mean; more
-            candidates get closer to the mode.)
-        :return: Actions scaled to [-1, 1] ``[batch, action_dim]``.
-        """
-        return self.actor.best(obs, self.smallest_q) if deterministic else self.actor(obs)
-
-    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        return self(observation, deterministic)
 
 
 class MlpPolicy(SQLPolicy):

@@ -11,16 +11,20 @@ Eq. 18 of 1812.05905v2       learned temperature (``ent_coef="auto"``): :mod:`sb
 Deviations from the paper and from the authors' code, each with its reason, are listed in ``docs/deviations.md``.
 """
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypeVar
 
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 
+from sb3_softac.algorithm.network_checks import require_gradients
+from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
 from sb3_softac.algorithm.policies import NetworkOfPolicy
-from sb3_softac.checks import Argument, integer, one_of
+from sb3_softac.checks import Argument, integer, is_number, one_of, read, shown
 from sb3_softac.entropy.temperature import Bounds
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target
 from sb3_softac.equations.soft_q import (
@@ -31,12 +35,14 @@ from sb3_softac.equations.soft_q import (
 )
 from sb3_softac.equations.stein import sampler_loss, svgd_direction, unsquashed_score
 from sb3_softac.replay.batch import Batch
-from sb3_softac.sql.composable import Composable
+from sb3_softac.sql.composition import ComposedPolicy, SkillObservations, check_skills, read_weights, skill_arguments
 from sb3_softac.sql.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, SQLPolicy
 from sb3_softac.sql.proposal import FITTED_PARTICLES, mixture_proposal, uniform_proposal
 
+SelfSQL = TypeVar("SelfSQL", bound="SQL")
 
-class SQL(Composable):
+
+class SQL(SoftOffPolicyAlgorithm):
     """
     Soft Q-learning: soft Q-functions learned from the soft Bellman equation, and a sampler trained to draw from exp(Q / alpha)
     (arXiv:1702.08165).
@@ -93,15 +99,19 @@ class SQL(Composable):
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
     }
+    own_policies: ClassVar[dict[str, type[BasePolicy]]] = {"ComposedPolicy": ComposedPolicy}
     policy_base = SQLPolicy
     arguments: ClassVar[dict[str, Argument]] = {
-        **Composable.arguments,
+        **SoftOffPolicyAlgorithm.arguments,
         "kernel_particles": integer(4, ", half of them for the bandwidth"),
         "value_particles": integer(2),
         "proposal": one_of("mixture", "uniform", expected="'mixture' or 'uniform' (the paper)"),
     }
     trains: ClassVar[dict[str, str]] = {"actor_loss": "actor", "critic_loss": "critic"}
     targets: ClassVar[dict[str, str]] = {"critic": "critic_target"}
+    policy: SQLPolicy
+    actor = NetworkOfPolicy()
+    critic = NetworkOfPolicy()
     critic_target = NetworkOfPolicy()
 
     def __init__(
@@ -234,3 +244,94 @@ class SQL(Composable):
         (q_gradient,) = th.autograd.grad(q.sum(), actions)
         direction = svgd_direction(fixed, updated, unsquashed_score(q_gradient, fixed, alpha))
         return sampler_loss(updated, direction), actions.detach().std(dim=1).mean()
+
+    @classmethod
+    def compose(
+        cls: type[SelfSQL],
+        models: Sequence[SelfSQL],
+        weights: str | Sequence[float] = "mean",
+        ent_coef: float | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> SelfSQL:
+        """
+        Make a model of a weighted sum of soft Q-functions (arXiv:1803.06773). It acts without training; :meth:`distil` makes
+        it faster.
+
+        :param models: Trained models with equal observation and action spaces, and equally normalized observations.
+        :param weights: ``"mean"``, ``"sum"``, or one number per model.
+        :param ent_coef: Temperature of the composed policy, a number greater than 0; None for that of the first model.
+        :param policy_kwargs: Keyword arguments of the policy, for the sampler that can be distilled. Its features extractor is
+            of the first model's class, unless another one is given.
+        :param kwargs: Further arguments of the constructor; ``device`` is that of the first model, unless given.
+        :return: The composed model, without an environment.
+        :raises ValueError: if there are no models, or the models or the weights do not match.
+        """
+        check_skills(models, cls)
+        first, numbers = models[0], read_weights(len(models), weights)
+        if ent_coef is not None and not is_number(ent_coef):
+            raise ValueError(
+                f"ent_coef of a composed model must be a number, got {shown(ent_coef)}: its temperature is not learned"
+            )
+        temperature = float(first.temperature.alpha) if ent_coef is None else ent_coef
+        members = [skill_arguments(model.policy) for model in models]
+        extractor = ("features_extractor_class", "features_extractor_kwargs", "normalize_images")
+        inherited = {name: members[0][name] for name in extractor}
+        own = {"members": members, "weights": numbers, "temperature": temperature}
+        composed = cls(
+            ComposedPolicy,
+            None,  # type: ignore[arg-type]
+            ent_coef=temperature,
+            policy_kwargs={**inherited, **(policy_kwargs or {}), **own},
+            _init_setup_model=False,
+            **{"buffer_size": 1, "device": first.device, **kwargs},
+        )
+        composed.observation_space, composed.action_space = first.observation_space, first.action_space
+        composed.n_envs, composed._vec_normalize_env = 1, first._vec_normalize_env
+        composed._setup_model()
+        policy = composed.policy
+        assert isinstance(policy, ComposedPolicy)
+        for critic, actor, model in zip(policy.critic.critics, policy.skill_actors, models, strict=True):  # type: ignore[arg-type]
+            critic.load_state_dict(model.policy.critic.state_dict())
+            actor.load_state_dict(model.policy.actor.state_dict())
+        return composed
+
+    def distil(self, replay_buffers: Sequence[ReplayBuffer], gradient_steps: int, batch_size: int = 128) -> None:
+        """
+        Train the sampler of a composed model on stored observations, without an environment; afterwards the model acts with
+        it.
+
+        Observations are normalized as for the first skill (for a loaded model: as in the environment of ``set_env``).
+
+        :param replay_buffers: Replay buffers of the skills; each is sampled in proportion to its number of transitions.
+        :param gradient_steps: Number of gradient steps, at least 1.
+        :param batch_size: Number of observations per step, at least 1.
+        :raises ValueError: if this is no composed model, an argument is out of its range, there are no transitions, or a loss
+            is not finite.
+        :raises RuntimeError: if gradients are switched off.
+        """
+        require_gradients()
+        policy = self.policy
+        if not isinstance(policy, ComposedPolicy):
+            raise ValueError("distil() trains the sampler of a composed model: create one with SQL.compose()")
+        gradient_steps = read("gradient_steps", gradient_steps, integer(1))
+        batch_size = read("batch_size", batch_size, integer(1))
+        observations = SkillObservations(replay_buffers, self.observation_space)
+        self._prepare_networks()
+        self._finite.fill_(1.0)
+        for _ in range(gradient_steps):
+            obs = observations.sample(batch_size, self._vec_normalize_env, self.device)
+            loss, _ = self._sampler_loss(obs, self.critic.features(obs), self.temperature.alpha)
+            self._minimize({"actor_loss": loss})
+        policy.set_training_mode(False)
+        if not self._finite:
+            raise ValueError("A loss was not finite while distilling: look for NaN in the replay buffers' observations")
+        policy.act_by_sampler(True)
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        if isinstance(self.policy, ComposedPolicy):
+            raise ValueError(
+                "A composed model has no Q-function of its own that learn() could train: train its sampler with distil(), "
+                "or train the skills further and compose() them again"
+            )
+        return super()._setup_learn(*args, **kwargs)

@@ -101,7 +101,7 @@ class Reference:
         self.critics, self.targets = (
             [
                 self.mlp([(layer.weight[i].T, layer.bias[i, 0]) for layer in network.q_networks.layers])
-                for i in range(model.policy.n_critics)
+                for i in range(model.critic.n_critics)
             ]
             for network in (model.critic, model.critic_target)
         )

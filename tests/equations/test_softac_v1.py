@@ -48,13 +48,6 @@ def test_no_silent_broadcast(equation):
         equation(th.ones(3), th.ones(3, 1))
 
 
-def test_policy_loss_over_components_hand_computed():
-    # weights 1/4 and 3/4: 0.25 (0.5 * 2 - 3) + 0.75 (0.5 * -4 - 1) = -2.75
-    log_weights = th.tensor([[0.25], [0.75]]).log()
-    loss = policy_loss(th.tensor([[2.0], [-4.0]]), th.tensor([[3.0], [1.0]]), 0.5, log_weights)
-    assert loss.item() == pytest.approx(-2.75)
-
-
 def test_likelihood_ratio_loss_gradient_hand_computed():
     # d/d log_pi_i = (alpha log_pi_i - q_i + v_i) / n, and nothing for q and v
     log_pi, q, v = (th.tensor(part, requires_grad=True) for part in ([2.0, -4.0], [3.0, 1.0], [1.0, 0.5]))

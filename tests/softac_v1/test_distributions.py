@@ -6,6 +6,7 @@ import torch as th
 from stable_baselines3.common.noise import NormalActionNoise
 
 from sb3_softac import SoftAC_v1
+from sb3_softac.nets.candidates import QRanking
 from sb3_softac.nets.gaussian import SquashedGaussianActor
 from tests.softac_v1.helpers import ALPHA, QuadraticBandit, draw_batch, make_model
 
@@ -31,10 +32,10 @@ def test_the_losses_are_those_of_the_paper(distribution, reparameterize):
     batch = draw_batch(model)
     th.manual_seed(3)
     with th.no_grad():
-        draw = model.actor.draw(batch.obs, reparameterize)
-        n = 4 if draw.log_weights is not None else 1
-        log_pi, actions = draw.log_pi.reshape(n, 16), draw.actions.reshape(n, 16, 1)
-        weights = draw.log_weights.exp() if n == 4 else th.ones(1, 16)
+        sample = model.actor.sample(batch.obs, reparameterize)
+        n = 4 if hasattr(sample, "log_weights") else 1
+        log_pi, actions = sample.log_pi.reshape(n, 16), sample.actions.reshape(n, 16, 1)
+        weights = sample.log_weights.exp() if n == 4 else th.ones(1, 16)
         q = th.stack([model.critic.q_values(model.critic.features(batch.obs), part).amin(0) for part in actions])
         v = model.value_net(batch.obs).squeeze(1)
         values = (weights * (q - ALPHA * log_pi)).sum(0)
@@ -56,10 +57,9 @@ def test_separation_falls_to_nothing_in_half_of_the_training():
         model._follow_schedules(progress)
         found.append(model.actor.separation_now.item())
     np.testing.assert_allclose(found, [0.6, 0.3, 0.0, 0.0], atol=1e-6)
-    draw = model.actor.draw(th.zeros(5, 3))
-    assert th.equal(draw.separated_log_pi, draw.log_pi)
+    assert not model.actor.sample(th.zeros(5, 3)).separation_bonus.any()
     model._follow_schedules(1.0)
-    assert not th.equal(*model.actor.draw(th.zeros(5, 3))[1::2])
+    assert model.actor.sample(th.zeros(5, 3)).separation_bonus.any()
 
 
 def test_separation_counts_what_an_action_tells_about_its_component():
@@ -70,8 +70,8 @@ def test_separation_counts_what_an_action_tells_about_its_component():
         actor.components.weight.zero_()
         for mean, expected in ((4.0, -0.25 * np.log(0.25) - 0.75 * np.log(0.75)), (0.0, 0.0)):
             actor.components.bias.copy_(th.tensor([np.log(0.25), -mean, -2.0, np.log(0.75), mean, -2.0]))
-            draw = actor.draw(th.zeros(1_000, 3))
-            information = draw.mean(draw.log_pi - draw.separated_log_pi).mean().item()
+            sample = actor.sample(th.zeros(1_000, 3))
+            information = sample.mean(sample.separation_bonus).mean().item()
             assert information == pytest.approx(expected, abs=1e-4)
 
 
@@ -227,7 +227,7 @@ def test_a_replaced_network_judges():
 
 def test_a_mixture_on_its_own_cannot_be_evaluated_by_q():
     actor = by_q().actor
-    actor.critic_of_policy = None
+    actor.ranking = QRanking(None)
     actor(th.zeros(1, 3))
-    with pytest.raises(ValueError, match="needs Q-functions"):
+    with pytest.raises(ValueError, match="no Q-functions"):
         actor(th.zeros(1, 3), deterministic=True)

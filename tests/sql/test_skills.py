@@ -10,8 +10,8 @@ from stable_baselines3.common.envs import SimpleMultiObsEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_softac import SQL
-from sb3_softac.sql import MlpPolicy
-from sb3_softac.sql.skills import transitions_of
+from sb3_softac.nets.candidates import smallest_q
+from sb3_softac.sql import MlpPolicy, composition
 from tests.softac_v1.helpers import make_model as make_softac
 from tests.sql.helpers import make_model
 
@@ -90,8 +90,9 @@ def test_distilled_on_normalized_observations(monkeypatch):
 
 def test_buffers_count_by_their_transitions(monkeypatch):
     wide, long = filled(4, 10, 0.0), filled(1, 40, 1.0)
-    assert transitions_of([wide, long, filled(2, 0, 0.0)], wide.observation_space).tolist() == [40, 40, 0]
-    obs = seen_while_distilling(SQL.compose([make_model()]), [wide, long], monkeypatch, gradient_steps=4, batch_size=100)
+    obs = seen_while_distilling(
+        SQL.compose([make_model()]), [wide, long, filled(2, 0, 0.0)], monkeypatch, gradient_steps=4, batch_size=100
+    )
     assert 0.4 < (obs == 0.0).float().mean() < 0.6
 
 
@@ -133,7 +134,7 @@ def test_skills_of_a_policy_class_of_ones_own(tmp_path):
         obs, actions = th.zeros(1, 3), th.zeros(1, 2, 1)
         critic = model.policy.critic.critics[0]
         assert critic.marked
-        assert model.policy.smallest_q(obs, actions).shape == (1, 2)
+        assert smallest_q(model.policy.critic, obs, actions).shape == (1, 2)
 
 
 class Marked(MlpPolicy):
@@ -151,7 +152,7 @@ def test_arguments_may_be_given_anew():
 
 def test_skills_keep_nothing_alive_but_their_networks():
     composed = SQL.compose([make_model()])
-    assert composed.policy.skill_actors[0].critic_of_policy is None
+    assert composed.policy.skill_actors[0].ranking.find_critic() is None
 
 
 def test_skills_are_never_in_training_mode():
@@ -167,7 +168,7 @@ def test_large_q_values_of_a_composition(monkeypatch):
     policy = SQL.compose([make_model()], ent_coef=0.3).policy
     actions = []
     for offset in (0.0, 2.0**23):
-        monkeypatch.setattr(policy, "smallest_q", lambda obs, a, o=offset: (4.0 * a[..., 0]).round() + o)
+        monkeypatch.setattr(composition, "smallest_q", lambda critic, obs, a, o=offset: (4.0 * a[..., 0]).round() + o)
         th.manual_seed(0)
         actions.append(policy(th.zeros(500, 3)))
     assert (actions[0] == actions[1]).float().mean() > 0.99

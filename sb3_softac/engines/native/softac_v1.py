@@ -9,8 +9,8 @@ from torch import nn
 from sb3_softac.engines.native.networks import address, size_of
 from sb3_softac.engines.native.plan import FORWARD, IN_C, Plan
 from sb3_softac.engines.native.unsupported import require
-from sb3_softac.nets import gaussian
-from sb3_softac.nets.base import Draw
+from sb3_softac.nets import base, gaussian
+from sb3_softac.nets.base import PolicySample
 from sb3_softac.nets.critics import StackedContinuousCritic, ValueNet
 from sb3_softac.nets.gaussian import SquashedGaussianActor
 from sb3_softac.replay.batch import Batch
@@ -31,11 +31,12 @@ class SoftACPlan(Plan):
         "value_net_target": ValueNet,
     }
     functions: ClassVar = {
-        softac_v1: ("q_loss", "soft_bellman_target", "policy_loss", "soft_value_target", "value_loss"),
-        gaussian: ("gaussian_log_prob", "squashed_log_prob", "Draw"),
-        Draw: ("mean",),
+        softac_v1: ("q_loss", "soft_bellman_target", "soft_value_target", "value_loss"),
+        gaussian: ("gaussian_log_prob", "squashed_log_prob", "PolicySample"),
+        base: ("policy_loss",),
+        PolicySample: ("mean", "policy_loss"),
         stable_baselines3.sac.policies: ("LOG_STD_MIN", "LOG_STD_MAX"),
-        SquashedGaussianActor: ("draw", "action_log_prob", "_noise", "_std", "get_action_dist_params", "extract_features"),
+        SquashedGaussianActor: ("sample", "action_log_prob", "_noise", "_std", "get_action_dist_params", "extract_features"),
         StackedContinuousCritic: ("features", "q_values", "extract_features"),
         ValueNet: (*FORWARD, "features", "extract_features"),
     }
