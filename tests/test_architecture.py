@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "replay": set(),
     "entropy": {"equations"},
     "algorithm": {"equations", "nets", "replay", "entropy"},
-    "discrete": {"equations", "nets", "replay", "entropy", "algorithm", "discretesac"},
+    "discrete": {"equations", "nets", "replay", "entropy", "algorithm"},
     "engines": {"equations", "nets", "replay", "entropy", "algorithm", "discrete", "softac_v1", "discretesac"},
     "resume": {"algorithm", "replay"},
     "export": {"algorithm"},

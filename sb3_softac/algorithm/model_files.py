@@ -59,7 +59,7 @@ def without_pickles(
             raise NotPlain(f"{foreign} is not something that save() writes")
         if sum(map(declared_size, spaces_in(list(plain.values())))) > most:
             raise NotPlain("its spaces are larger than its networks can be")
-        objects = {name: from_plain(part, cls._named_policies()) for name, part in plain.items()}
+        objects = {name: from_plain(part, cls.named_policies()) for name, part in plain.items()}
     except (NotTensors, NotPlain, KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         reason = str(error) if isinstance(error, NotTensors | NotPlain) else f"{type(error).__name__}: {error}"
         raise ValueError(f"Refused: {path} is not a file that save() has written: {reason}") from error

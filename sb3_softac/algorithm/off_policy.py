@@ -826,10 +826,10 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         """:return: What SB3 saves, and what of it is pickled once more as JSON."""
         content = io.BytesIO()
         super().save(content, exclude, include)
-        return add_plain_part(content, vars(self), self._named_policies())
+        return add_plain_part(content, vars(self), self.named_policies())
 
     @classmethod
-    def _named_policies(cls) -> dict[str, type[BasePolicy]]:
+    def named_policies(cls) -> dict[str, type[BasePolicy]]:
         """:return: Policy classes by the names that files have for them."""
         return {**cls.policy_aliases, **cls.own_policies}
 

@@ -42,13 +42,7 @@ def require_finite_actions(actions: np.ndarray | th.Tensor) -> None:
 
 
 def finite_obs_to_tensor(policy: Any, observation: np.ndarray | dict[str, np.ndarray]) -> tuple[PyTorchObs, bool]:
-    """
-    SB3's ``obs_to_tensor``.
-
-    :param observation: Observation or batch of observations.
-    :return: The batch as a tensor or a dictionary of tensors, and whether the observation was a batch.
-    :raises ValueError: if it is not finite and the features extractor does not correct this.
-    """
+    """SB3's ``obs_to_tensor``, with an error for what is not finite, unless the features extractor corrects it."""
     obs, vectorized = BasePolicy.obs_to_tensor(policy, observation)
     if not all(part.isfinite().all() for part in (obs.values() if isinstance(obs, dict) else [obs])):
         with th.no_grad():
@@ -59,25 +53,14 @@ def finite_obs_to_tensor(policy: Any, observation: np.ndarray | dict[str, np.nda
 
 
 def scale_within_bounds(policy: Any, action: np.ndarray) -> np.ndarray:
-    """
-    SB3's ``scale_action``.
-
-    :param action: Actions of the action space ``[..., *action_space.shape]``.
-    :return: The same scaled to [-1, 1]; actions outside their bounds end up outside.
-    """
+    """SB3's ``scale_action``: rounding takes no action out of [-1, 1]; one outside of its bounds ends up outside."""
     inside = (action >= policy.action_space.low) & (action <= policy.action_space.high)
     scaled = BasePolicy.scale_action(policy, action)
     return np.where(inside, scaled.clip(-1.0, 1.0), scaled)
 
 
 def unscale_within_bounds(policy: Any, scaled_action: np.ndarray) -> np.ndarray:
-    """
-    SB3's ``unscale_action``, which ``predict`` calls.
-
-    :param scaled_action: Actions scaled to [-1, 1] ``[..., *action_space.shape]``.
-    :return: Actions of the action space; those outside [-1, 1] end up outside its bounds.
-    :raises ValueError: if an action is not finite.
-    """
+    """SB3's ``unscale_action``, which ``predict`` calls: rounding takes no action out of its bounds; NaN is an error."""
     require_finite_actions(scaled_action)
     action = BasePolicy.unscale_action(policy, scaled_action)
     return np.where(np.abs(scaled_action) <= 1.0, action.clip(policy.action_space.low, policy.action_space.high), action)

@@ -31,10 +31,10 @@ class Branches:
             sizes, start = [2] * action_space.shape[0], 0
         else:
             raise AssertionError(
-                "DiscreteSAC needs Discrete, one-dimensional MultiDiscrete or one-dimensional MultiBinary actions, got "
+                "Expected Discrete, one-dimensional MultiDiscrete or one-dimensional MultiBinary actions, got "
                 f"{action_space}: for a Box use SoftAC_v1 or SB3's SAC; flatten other spaces in a gymnasium.ActionWrapper"
             )
-        self.sizes = sizes
+        self.sizes, self.shape = sizes, action_space.shape or ()
         self.start = np.asarray(start)
         self.n = sum(sizes)
         self.max_entropy = sum(math.log(size) for size in sizes)
@@ -77,6 +77,15 @@ class Branches:
         # The clamp keeps the logarithm finite, else a forbidden action could win once in a while
         noise = th.empty_like(log_pi).exponential_().clamp_(min=th.finfo(log_pi.dtype).tiny)
         return self.argmax(log_pi - noise.log())
+
+    def choose(self, log_pi: th.Tensor, deterministic: bool) -> th.Tensor:
+        """
+        :param log_pi: Log-probabilities ``[batch, n]``.
+        :param deterministic: Whether to take the most probable action instead of a sample.
+        :return: Actions of the action space ``[batch, *action_space.shape]``.
+        """
+        chosen = self.argmax(log_pi) if deterministic else self.sample(log_pi)
+        return chosen.reshape(-1, *self.shape) + th.as_tensor(self.start, device=chosen.device)
 
     def select(self, utilities: th.Tensor, actions: th.Tensor) -> th.Tensor:
         """

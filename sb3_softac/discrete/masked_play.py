@@ -41,16 +41,12 @@ class MasksForPredict(VecEnvWrapper):
             _environments.add(self)
 
     def reset(self) -> VecEnvObs:
-        """
-        :return: First observations.
-        """
+        """Reset the environments, and remember what they return."""
         self.last_observation = self.venv.reset()
         return self.last_observation
 
     def step_wait(self) -> VecEnvStepReturn:
-        """
-        :return: What the vectorized environment returns.
-        """
+        """Step the environments, and remember their observations."""
         result = self.venv.step_wait()
         self.last_observation = result[0]
         return result
@@ -62,10 +58,7 @@ class MasksForPredict(VecEnvWrapper):
 
 
 def masks_behind(observation: Any) -> list[np.ndarray] | None:
-    """
-    :param observation: What ``predict`` was given.
-    :return: Masks of the environments whose last observation is this object; None if they are not known.
-    """
+    """:return: Masks of the environments whose last observation is this object; None if they are not known."""
     for env in list(_environments):
         if env.last_observation is observation and observation is not None:
             return env.env_method(EXPECTED_METHOD_NAME)
@@ -74,12 +67,9 @@ def masks_behind(observation: Any) -> list[np.ndarray] | None:
 
 def mask_evaluations(callback: BaseCallback, model: BaseAlgorithm) -> None:
     """
-    Make SB3's ``EvalCallback`` (and subclasses of it, such as RL Zoo's) use the masks of its environment.
+    Let SB3's ``EvalCallback`` and its subclasses, such as RL Zoo's, use the masks of their environment.
 
     sb3-contrib's callback handles masks itself, and may have been set to ignore them.
-
-    :param callback: Callback of a training, initialised.
-    :param model: The model that is trained.
     """
     for evaluation in _evaluations(callback):
         if not isinstance(evaluation, MaskableEvalCallback) and has_masks(evaluation.eval_env):

@@ -54,11 +54,7 @@ class ActionMaskInfo(gym.Wrapper):
 
 
 def has_masks(env: VecEnv) -> bool:
-    """
-    :param env: Vectorized environment.
-    :return: Whether it or its environments have action masks.
-    :raises ValueError: if some of its environments have masks and others have none.
-    """
+    """Whether a vectorized environment or its environments have action masks; an error if only some of these have any."""
     if is_masking_supported(env):
         return True
     venv = env.unwrapped
@@ -93,10 +89,7 @@ def _layers(env: VecEnv) -> Iterator[Any]:
 
 
 def unread_masks(env: VecEnv) -> str | None:
-    """
-    :param env: Vectorized environment without masks by sb3-contrib's protocol.
-    :return: What its environments have that looks like a mask, in words; None if there is nothing.
-    """
+    """:return: What an environment without action_masks() has that looks like a mask, in words; None if there is nothing."""
     if isinstance(env.observation_space, gym.spaces.Dict) and (name := _other_name(env.observation_space.spaces)):
         return f"an observation {name!r}"
     for layer in _layers(env):
@@ -110,10 +103,7 @@ def unread_masks(env: VecEnv) -> str | None:
 
 
 def unread_masks_of_infos(infos: Iterable[dict[str, Any]]) -> str | None:
-    """
-    :param infos: Infos of the environments.
-    :return: Which of their entries looks like a mask, in words; None if there is none.
-    """
+    """:return: Which entry of the infos looks like a mask, in words; None if there is none."""
     for info in infos:
         # A single number under such a name is a count, not a mask
         if name := _other_name(key for key, value in info.items() if hasattr(value, "__len__") and not isinstance(value, str)):
@@ -122,12 +112,7 @@ def unread_masks_of_infos(infos: Iterable[dict[str, Any]]) -> str | None:
 
 
 def ask_masks(env: VecEnv, branches: Branches) -> np.ndarray:
-    """
-    :param env: Vectorized environment with masks.
-    :param branches: Branches of its action space.
-    :return: Masks of the states that its environments are in now ``[n_envs, n]``.
-    :raises ValueError: if a mask has the wrong shape or values, or forbids everything.
-    """
+    """:return: Masks of the states that the environments are in now ``[n_envs, n]``, checked."""
     try:
         masks = env.env_method(EXPECTED_METHOD_NAME)
     except TypeError as error:
@@ -138,10 +123,7 @@ def ask_masks(env: VecEnv, branches: Branches) -> np.ndarray:
 
 
 def single_envs_answer(env: VecEnv) -> bool:
-    """
-    :param env: Vectorized environment with masks.
-    :return: Whether the masks come from the single environments, not from a wrapper around the vectorized one.
-    """
+    """Whether the masks come from the single environments, not from a wrapper around the vectorized one."""
     while isinstance(env, VecEnvWrapper):
         if type(env).env_method is not VecEnvWrapper.env_method:
             return False
@@ -150,13 +132,7 @@ def single_envs_answer(env: VecEnv) -> bool:
 
 
 def keep_last_masks(env: VecEnv) -> VecEnv:
-    """
-    Make every accessible environment with masks report them in its info: see :class:`ActionMaskInfo`.
-
-    :param env: Vectorized environment; the environments of a ``DummyVecEnv`` are wrapped in place.
-    :return: The same vectorized environment.
-    :raises ValueError: if some of its environments have masks and others have none.
-    """
+    """Wrap the environments of a ``DummyVecEnv`` that have masks in :class:`ActionMaskInfo`, in place; return the same."""
     venv = env.unwrapped
     if has_masks(env) and isinstance(venv, DummyVecEnv) and single_envs_answer(env):
         venv.envs = [single if is_wrapped(single, ActionMaskInfo) else ActionMaskInfo(single) for single in venv.envs]
@@ -164,21 +140,12 @@ def keep_last_masks(env: VecEnv) -> VecEnv:
 
 
 def ended_by_time_limit(info: dict[str, Any], done: bool) -> bool:
-    """
-    :param info: Info of the last step of an environment.
-    :param done: Whether its episode ended.
-    :return: Whether it ended without a terminal state.
-    """
+    """Whether an episode ended without a terminal state."""
     return bool(done) and bool(info.get("TimeLimit.truncated", False))
 
 
 def dead_ends(infos: list[dict[str, Any]], dones: np.ndarray, branches: Branches) -> list[int]:
-    """
-    :param infos: Infos of the last step.
-    :param dones: Whether their episodes ended ``[n_envs]``.
-    :param branches: Branches of the action space.
-    :return: The environments in which a time limit ended the episode in a state that allows no action.
-    """
+    """:return: The environments in which a time limit ended the episode in a state that allows no action."""
     return [
         i
         for i, (info, done) in enumerate(zip(infos, dones, strict=True))
@@ -192,17 +159,10 @@ def masks_of_next_states(
     env: VecEnv, infos: list[dict[str, Any]], dones: np.ndarray, branches: Branches
 ) -> tuple[np.ndarray, bool]:
     """
-    Masks of the states that the last step led to, before any reset.
+    Masks of the states that the last step led to, before any reset ``[n_envs, n]``, and whether one was missing.
 
     In terminal states, which have no value and may have no valid action, all actions count as allowed; so they do in the last
     states before a time limit whose masks were not reported.
-
-    :param env: Vectorized environment with masks.
-    :param infos: Infos of the last step.
-    :param dones: Whether their episodes ended ``[n_envs]``.
-    :param branches: Branches of the action space.
-    :return: Masks ``[n_envs, n]``, and whether one was missing.
-    :raises ValueError: if a mask has the wrong shape or values, or forbids everything.
     """
     rows: list[Any] = [info.get(MASK_KEY) for info in infos]
     running, ended = np.flatnonzero(~dones), np.flatnonzero(dones)

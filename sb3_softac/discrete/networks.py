@@ -1,4 +1,4 @@
-"""Networks of DiscreteSAC: the categorical actor and the critics."""
+"""Networks for discrete actions: the categorical actor and the critics."""
 
 from typing import Any
 
@@ -39,17 +39,7 @@ class CategoricalActor(BaseActor):
         :param action_masks: True where an action is allowed ``[batch, n]``; None if all are.
         :return: Actions of the action space ``[batch, *action_space.shape]``.
         """
-        return self.choose(self.log_probs(self.features(obs), action_masks), deterministic)
-
-    def choose(self, log_pi: th.Tensor, deterministic: bool) -> th.Tensor:
-        """
-        :param log_pi: Log-probabilities of the options of all branches ``[batch, n]``.
-        :param deterministic: Whether to take the most probable action instead of a sample.
-        :return: Actions of the action space ``[batch, *action_space.shape]``.
-        """
-        chosen = self.branches.argmax(log_pi) if deterministic else self.branches.sample(log_pi)
-        start = th.as_tensor(self.branches.start, device=chosen.device)
-        return chosen.reshape(-1, *self.action_space.shape) + start  # type: ignore[misc]
+        return self.branches.choose(self.log_probs(self.features(obs), action_masks), deterministic)
 
 
 class StackedDiscreteCritic(BaseCritic):

@@ -4,7 +4,7 @@ Collecting, storing and resuming with discrete actions: branches, action masks a
 
 import warnings
 from collections.abc import Collection
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -15,8 +15,10 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_softac.algorithm.arguments import ARGUMENTS
 from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
 from sb3_softac.algorithm.policies import require_finite_actions
+from sb3_softac.checks import Argument
 from sb3_softac.discrete.branches import Branches
 from sb3_softac.discrete.masked_play import ADVICE, mask_evaluations, masks_behind
 from sb3_softac.discrete.masks import (
@@ -29,7 +31,6 @@ from sb3_softac.discrete.masks import (
     unread_masks,
     unread_masks_of_infos,
 )
-from sb3_softac.discretesac.policies import DiscreteSACPolicy
 from sb3_softac.entropy.target_entropy import RatioTarget, discrete_target
 
 # Steps at the start of learn() in whose infos masks are looked for
@@ -37,16 +38,17 @@ N_INFOS = 10
 
 
 class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
-    """
-    Base of the algorithms with discrete actions: what they do outside of their gradient steps.
+    """Base of the algorithms with discrete actions: what they do outside of their gradient steps."""
 
-    The constructor's parameters are those of :class:`~sb3_softac.algorithm.off_policy.SoftOffPolicyAlgorithm`.
-    """
-
-    policy: DiscreteSACPolicy
+    policy: Any
+    """Has ``branches``, ``log_probs`` and ``predict`` with masks, see :mod:`sb3_softac.discrete.policies`."""
     branches: Branches
+    arguments: ClassVar[dict[str, Argument]] = {
+        **ARGUMENTS,
+        "action_noise": Argument("None, discrete actions have no noise", {None: None}.__getitem__),
+    }
     entropy_target: RatioTarget
-    _has_masks = False
+    masked = False
     """Whether the model was trained with masks; its replay buffer keeps them."""
     _env_has_masks = False
     """Whether the environment has masks that it is trained in now."""
@@ -67,11 +69,11 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
     def _setup_model(self) -> None:
         self.branches = Branches(self.action_space)
         if self.env is not None:
-            self._has_masks = self._has_masks or has_masks(self.env)
+            self.masked = self.masked or has_masks(self.env)
         super()._setup_model()
 
     def _buffer_columns(self) -> dict[str, tuple[tuple[int, ...], type]]:
-        names = ("action_masks", "next_action_masks") if self._has_masks else ()
+        names = ("action_masks", "next_action_masks") if self.masked else ()
         return {name: ((self.branches.n,), bool) for name in names}
 
     def _make_entropy_target(self) -> RatioTarget:
@@ -91,7 +93,7 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         if self._env_has_masks and "action_masks" not in columns:
             raise ValueError(
                 "The environment has action masks, but this model was created for an environment without them, and its "
-                "replay buffer does not store masks: load the model with the environment, DiscreteSAC.load(path, env=env)"
+                f"replay buffer does not store masks: load the model with it, {type(self).__name__}.load(path, env=env)"
             )
         mask_evaluations(result[1], self)
         if not self._env_has_masks:
@@ -102,9 +104,9 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         """:param found: What looks like masks that nobody reads; None if there is nothing."""
         if found is not None:
             self._warn_once(
-                f"The environment has {found}, but no method action_masks(). DiscreteSAC reads masks from that method only, "
-                "so it may choose invalid actions. If this is a mask, wrap each environment in sb3-contrib's ActionMasker, "
-                "ActionMasker(env, function), with a function that returns the mask of the current state",
+                f"The environment has {found}, but no method action_masks(). {type(self).__name__} reads masks from that "
+                "method only, so it may choose invalid actions. If this is a mask, wrap each environment in sb3-contrib's "
+                "ActionMasker, ActionMasker(env, function), with a function that returns the mask of the current state",
                 about="unread masks",
             )
 
@@ -123,7 +125,7 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
             log_pi = self.policy.log_probs(obs, self._masks)
             require_finite_actions(log_pi)
         self._last_log_pi = log_pi
-        chosen = self.policy.actor.choose(log_pi, deterministic=False).cpu().numpy()
+        chosen = self.branches.choose(log_pi, deterministic=False).cpu().numpy()
         action = chosen.astype(self.action_space.dtype)
         return action, action - self.branches.start  # the buffer counts from 0
 
@@ -200,7 +202,7 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         """
         if action_masks is None:
             action_masks = masks_behind(observation)  # type: ignore[assignment]
-            if action_masks is None and self._has_masks:
+            if action_masks is None and self.masked:
                 self._warn_once(ADVICE)
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 

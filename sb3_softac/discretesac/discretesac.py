@@ -21,7 +21,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_softac.algorithm.arguments import ARGUMENTS, EXTENT, merged
+from sb3_softac.algorithm.arguments import EXTENT, merged
 from sb3_softac.algorithm.policies import NetworkOfPolicy
 from sb3_softac.checks import Argument, keyword_table, number, one_of
 from sb3_softac.discrete.off_policy import DiscreteOffPolicyAlgorithm
@@ -95,8 +95,7 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
     }
     policy_base = DiscreteSACPolicy
     arguments: ClassVar[dict[str, Argument]] = {
-        **ARGUMENTS,
-        "action_noise": Argument("None, discrete actions have no noise", {None: None}.__getitem__),
+        **DiscreteOffPolicyAlgorithm.arguments,
         "critic_ent_coef_scale": EXTENT._replace(expected="a number in [0, 1] (1 is the paper, 0 a critic without entropy)"),
         "q_aggregation": one_of("min", "mean", expected="'min' (the paper) or 'mean'"),
         "stable_kwargs": keyword_table("stable_kwargs", {"q_clip": POSITIVE, "entropy_penalty": POSITIVE}),

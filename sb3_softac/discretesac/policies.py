@@ -2,10 +2,8 @@
 
 from typing import Any, ClassVar
 
-import numpy as np
 import torch as th
 from gymnasium import spaces
-from sb3_contrib.common.maskable.distributions import MaskableDistribution, make_masked_proba_distribution
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
@@ -24,11 +22,11 @@ from sb3_softac.algorithm.policies import (
     finite_obs_to_tensor,
     make_initialized_extractor,
     make_joint_optimizer,
-    require_finite_actions,
 )
 from sb3_softac.checks import Argument
 from sb3_softac.discrete.branches import Branches
 from sb3_softac.discrete.networks import CategoricalActor, StackedDiscreteCritic
+from sb3_softac.discrete.policies import masked_distribution, masked_forward, masked_log_probs, masked_predict
 
 
 class DiscreteSACPolicy(SACPolicy):
@@ -60,6 +58,8 @@ class DiscreteSACPolicy(SACPolicy):
     make_optimizer = make_joint_optimizer
     make_features_extractor = make_initialized_extractor
     obs_to_tensor = finite_obs_to_tensor
+    forward, predict = masked_forward, masked_predict
+    log_probs, get_distribution = masked_log_probs, masked_distribution
     actor: CategoricalActor  # type: ignore[assignment]
     critic: StackedDiscreteCritic  # type: ignore[assignment]
     critic_target: StackedDiscreteCritic  # type: ignore[assignment]
@@ -119,75 +119,9 @@ class DiscreteSACPolicy(SACPolicy):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return constructor_parameters(self)
 
-    def forward(self, obs: PyTorchObs, deterministic: bool = False, action_masks: np.ndarray | None = None) -> th.Tensor:
-        """
-        :param obs: Observations.
-        :param deterministic: Whether to take the most probable action instead of a sample.
-        :param action_masks: True where an action is allowed ``[batch, n]``; None if all are.
-        :return: Actions of the action space ``[batch, *action_space.shape]``.
-        :raises ValueError: if a mask has the wrong shape or forbids everything.
-        """
-        return self.actor.choose(self.log_probs(obs, action_masks), deterministic)
-
-    def log_probs(self, obs: PyTorchObs, action_masks: np.ndarray | None = None) -> th.Tensor:
-        """
-        :param obs: Observations.
-        :param action_masks: True where an action is allowed ``[batch, n]``; None if all are.
-        :return: Log-probabilities of the options of all branches ``[batch, n]``, in nats.
-        :raises ValueError: if a mask has the wrong shape or forbids everything.
-        """
-        features = self.actor.features(obs)
-        if action_masks is None:
-            return self.actor.log_probs(features)
-        masks = self.branches.check_masks(action_masks, len(features))
-        return self.actor.log_probs(features, th.as_tensor(masks, device=self.device))
-
-    def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-        action_masks: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """
-        Choose actions; SB3's ``predict`` with sb3-contrib's ``action_masks``.
-
-        :param observation: Observation or batch of observations.
-        :param state: Not used; returned unchanged (recurrent policies have one).
-        :param episode_start: Not used.
-        :param deterministic: Whether to take the most probable action instead of a sample.
-        :param action_masks: True where an action is allowed, one row per observation; None if all are.
-        :return: Actions of the action space, and the state.
-        :raises ValueError: if a mask has the wrong shape or forbids everything, or the policy gives NaN.
-        """
-        self.set_training_mode(False)
-        if isinstance(observation, tuple):
-            raise ValueError(
-                "predict() got a tuple: Gymnasium's reset() returns (obs, info), so pass only obs; the reset() of a VecEnv "
-                "returns obs"
-            )
-        obs, vectorized = self.obs_to_tensor(observation)
-        with th.no_grad():
-            log_pi = self.log_probs(obs, action_masks)
-            require_finite_actions(log_pi)
-            actions = self.actor.choose(log_pi, deterministic).cpu().numpy().astype(self.action_space.dtype)
-        return (actions if vectorized else actions.squeeze(axis=0)), state
-
-    def get_distribution(self, obs: PyTorchObs, action_masks: np.ndarray | None = None) -> MaskableDistribution:
-        """
-        The policy's distribution, as SB3's and sb3-contrib's policies return it.
-
-        Probabilities are in ``.distribution.probs`` ``[batch, n]`` (Discrete) or in ``.distributions[i].probs`` of each
-        branch.
-
-        :param obs: Observations as tensors (``policy.obs_to_tensor`` makes them).
-        :param action_masks: True where an action is allowed, one row per observation; None if all are.
-        :return: sb3-contrib's distribution; its actions are counted from 0.
-        :raises ValueError: if a mask has the wrong shape or forbids everything.
-        """
-        distribution = make_masked_proba_distribution(self.action_space)
-        return distribution.proba_distribution(self.log_probs(obs, action_masks))
+    def log_pi(self, obs: PyTorchObs, masks: th.Tensor | None = None) -> th.Tensor:
+        """:return: Log-probabilities of the options of all branches ``[batch, n]``, in nats."""
+        return self.actor.log_probs(self.actor.features(obs), masks)
 
 
 class MlpPolicy(DiscreteSACPolicy):

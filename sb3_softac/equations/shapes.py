@@ -4,12 +4,7 @@ import torch as th
 
 
 def require_same_shape(**tensors: th.Tensor) -> None:
-    """
-    Refuse tensors of different shapes before broadcasting can mix up the batch.
-
-    :param tensors: The tensors that are to be combined elementwise, by name.
-    :raises ValueError: if their shapes differ; names every tensor and its shape.
-    """
+    """Refuse tensors of different shapes, by name, before broadcasting can mix up the batch."""
     # Where a program is recorded, the numbers of a shape are tensors or symbols, and cannot be compared
     if th.jit.is_tracing() or th.compiler.is_compiling():
         return

@@ -24,12 +24,8 @@ class Normalization(nn.Module):
     The normalization of observations by ``VecNormalize``, with fixed statistics, in single precision.
 
     Only where observations of double precision, or integers of more than 16 bits, have a mean of more than 1000 standard
-    deviations (time stamps, constants), is the mean subtracted in double precision.
-
-    :param statistics: Mean and variance in double precision; for dictionary observations, one pair per key, otherwise the key
-        is ``""``; empty for no normalization.
-    :param epsilon: Added to variances.
-    :param clip: Largest absolute value of the result.
+    deviations (time stamps, constants), is the mean subtracted in double precision. ``statistics`` has mean and variance, for
+    dictionary observations by key, otherwise under ``""``.
     """
 
     def __init__(self, statistics: dict[str, tuple[np.ndarray, np.ndarray]], epsilon: float, clip: float):
@@ -49,10 +45,7 @@ class Normalization(nn.Module):
                 self.register_buffer(f"{name}_{number}", th.as_tensor(constant), persistent=False)
 
     def forward(self, obs: PyTorchObs) -> PyTorchObs:
-        """
-        :param obs: Observations ``[batch, ...]``, or a dictionary of them.
-        :return: The same, normalized and in single precision where there are statistics.
-        """
+        """:return: Observations ``[batch, ...]``, or a dictionary of them, normalized where there are statistics."""
         if isinstance(obs, dict):
             return {key: self._normalize(part, key) if key in self.keys else part for key, part in obs.items()}
         return self._normalize(obs, "") if self.keys else obs
@@ -67,10 +60,7 @@ class Normalization(nn.Module):
         return (deviation / std).clamp(-self.clip, self.clip)
 
     def exactly(self, obs: np.ndarray | dict[str, np.ndarray]) -> np.ndarray | dict[str, np.ndarray]:
-        """
-        :param obs: Observations, or a dictionary of them.
-        :return: What ``VecNormalize`` makes of them, to the last bit.
-        """
+        """:return: What ``VecNormalize`` makes of observations, to the last bit."""
         if isinstance(obs, dict):
             return {key: self._exactly(part, key) if key in self.keys else part for key, part in obs.items()}
         return self._exactly(obs, "") if self.keys else obs
@@ -127,12 +117,9 @@ class ExportedPolicy(nn.Module):
             scaled = policy._predict(obs, deterministic=True).reshape(-1, *shape)
             actions = (low + 0.5 * (scaled + 1.0) * (high - low)).maximum(low).minimum(high)
             return actions if finite is None else th.where(finite.reshape(-1, *[1] * len(shape)), actions, th.nan)
-        branches = policy.actor.branches
-        if action_masks is None:
-            actions, valid = policy._predict(obs, deterministic=True), None
-        else:
-            actor = policy.actor
-            actions = actor.choose(actor.log_probs(actor.features(obs), action_masks), True)
+        branches, valid = policy.branches, None
+        actions = branches.choose(policy.log_pi(obs, action_masks), deterministic=True)
+        if action_masks is not None:
             options = [part.sum(dim=1) for part in action_masks.split(branches.sizes, dim=1)]
             valid = th.stack(options, dim=1).reshape(-1, *shape) > 0
         if finite is not None:
@@ -180,7 +167,7 @@ def exported_policy(model: SoftOffPolicyAlgorithm, vec_normalize: VecNormalize |
     policy = copy.deepcopy(model.policy, {id(each): each for each in noise}).cpu()
     policy.set_training_mode(False)
     normalization = _normalization_of(vec_normalize or model.get_vec_normalize_env())
-    masked = getattr(model, "_has_masks", False)
+    masked = getattr(model, "masked", False)
     return ExportedPolicy(policy.requires_grad_(False), normalization, masked).eval()
 
 

@@ -119,16 +119,13 @@ def _example(exported: ExportedPolicy) -> tuple[th.Tensor | dict[str, th.Tensor]
     space = exported.policy.observation_space
     parts = space.spaces if isinstance(space, spaces.Dict) else {OBSERVATIONS: space}
     tensors = {name: th.as_tensor(np.zeros((2, *(part.shape or ())), part.dtype)) for name, part in parts.items()}
-    actor: Any = exported.policy.actor
-    masks = [th.ones(2, actor.branches.n, dtype=th.bool)] if exported.masked else []
+    policy: Any = exported.policy
+    masks = [th.ones(2, policy.branches.n, dtype=th.bool)] if exported.masked else []
     return (tensors if isinstance(space, spaces.Dict) else tensors[OBSERVATIONS]), masks
 
 
 def _input_names(keys: list[str], masked: bool) -> list[str]:
-    """
-    :return: Names of the inputs.
-    :raises ValueError: if two have one name.
-    """
+    """:return: Names of the inputs, all different."""
     names = [f"{OBSERVATIONS}.{key}" if key in ("", MASKS, ACTIONS) else key for key in keys] + [MASKS] * masked
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"Two keys of the observations would both be the input {sorted(twice)}: rename one of them")
@@ -136,12 +133,7 @@ def _input_names(keys: list[str], masked: bool) -> list[str]:
 
 
 def _rename(graph: Any, names: list[str]) -> None:
-    """
-    Give the inputs and the output of a graph their names, and others to the values inside that have these already.
-
-    :param graph: Graph of ONNX.
-    :param names: Names of the inputs.
-    """
+    """Name the inputs and the output of an ONNX graph, and rename the values inside that have these names already."""
     graphs = list(_with_inner_graphs(graph))
     values = {value.name for each in graphs for value in (*each.initializer, *each.input, *each.output)}
     values |= {name for each in graphs for node in each.node for name in (*node.input, *node.output)}

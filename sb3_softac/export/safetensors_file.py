@@ -41,7 +41,7 @@ def export_safetensors(model: SoftOffPolicyAlgorithm, path: str | Path, vec_norm
         features extractor or replaced layers).
     """
     exported = exported_policy(model, vec_normalize)
-    names = model._named_policies()
+    names = model.named_policies()
     algorithm = next((name for name, kind in ALGORITHMS.items() if type(model) is kind), None)
     arguments = exported.policy._get_constructor_parameters()
     arguments = {name: value for name, value in arguments.items() if name not in NOT_NEEDED}
@@ -96,11 +96,7 @@ def load_policy(path: str | Path) -> ExportedPolicy:
 
 
 def _verified_description(content: bytes) -> dict[str, Any]:
-    """
-    :param content: Content of a file.
-    :return: The JSON in its header.
-    :raises ValueError: if the content is not what was written.
-    """
+    """:return: The JSON in the header of a file whose digest is right."""
     metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
     if "sha256" not in metadata:
         raise ValueError("it has no digest")
@@ -118,17 +114,11 @@ def _verified_description(content: bytes) -> dict[str, Any]:
 
 
 def _make_again(description: dict[str, Any], tensors: dict[str, th.Tensor]) -> ExportedPolicy:
-    """
-    :param description: The header.
-    :param tensors: Tensors by name.
-    :return: The policy.
-    :raises RuntimeError: if the tensors belong to a different policy.
-    :raises ValueError: if the description is not that of a policy of the size of the tensors.
-    """
+    """:return: The policy of a header and tensors; they may come from anywhere, and fail in any way."""
     tensors, sizes = dict(tensors), [tensor.numel() for tensor in tensors.values()]
     if sum(map(declared_size, spaces_in(list(description.values())))) > ROOM * sum(sizes):
         raise ValueError("its spaces are larger than its networks can be")
-    names = ALGORITHMS[description["algorithm"]]._named_policies()
+    names = ALGORITHMS[description["algorithm"]].named_policies()
     arguments, policy_class = from_plain(description["arguments"], names), from_plain(description["policy"], names)
     if not (isinstance(policy_class, type) and issubclass(policy_class, BasePolicy)):
         raise ValueError(f"{policy_class} is no policy")

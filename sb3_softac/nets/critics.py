@@ -36,11 +36,7 @@ class StackedContinuousCritic(BaseCritic):
         return self.q_networks(th.cat([features, actions], dim=1)).squeeze(-1)
 
     def q_particles(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
-        """
-        :param features: What :meth:`features` returned ``[batch, features_dim]``.
-        :param actions: K actions per row, scaled to [-1, 1] ``[batch, K, action_dim]``.
-        :return: Soft Q-values in units of reward ``[n_critics, batch, K]``.
-        """
+        """:return: Soft Q-values of K actions for each row ``[batch, K, action_dim]``, ``[n_critics, batch, K]``."""
         repeated = features.unsqueeze(1).expand(-1, actions.shape[1], -1)
         return self.q_values(repeated.flatten(0, 1), actions.flatten(0, 1)).unflatten(1, (-1, actions.shape[1]))
 

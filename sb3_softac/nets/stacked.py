@@ -8,13 +8,7 @@ from torch import nn
 
 
 class StackedLinear(nn.Module):
-    """
-    ``n_members`` independent linear layers, each initialised as PyTorch's ``nn.Linear``.
-
-    :param n_members: Number of layers.
-    :param in_features: Size of each input.
-    :param out_features: Size of each output.
-    """
+    """``n_members`` independent linear layers, each initialised as PyTorch's ``nn.Linear``."""
 
     def __init__(self, n_members: int, in_features: int, out_features: int):
         super().__init__()
@@ -25,23 +19,12 @@ class StackedLinear(nn.Module):
         nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: th.Tensor) -> th.Tensor:
-        """
-        :param x: Inputs ``[n_members, batch, in_features]``.
-        :return: Outputs ``[n_members, batch, out_features]``.
-        """
+        """:return: Outputs ``[n_members, batch, out_features]`` of inputs ``[n_members, batch, in_features]``."""
         return th.baddbmm(self.bias, x, self.weight)
 
 
 class StackedMLP(nn.Module):
-    """
-    ``n_members`` independent MLPs of the same shape that read the same input.
-
-    :param n_members: Number of MLPs, at least 1.
-    :param input_dim: Size of the input.
-    :param output_dim: Size of each output.
-    :param net_arch: Sizes of the hidden layers; may be empty.
-    :param activation_fn: Activation after each hidden layer.
-    """
+    """``n_members`` independent MLPs of the same shape that read the same input."""
 
     def __init__(
         self,
@@ -58,10 +41,7 @@ class StackedMLP(nn.Module):
         self.activation = activation_fn()
 
     def forward(self, x: th.Tensor) -> th.Tensor:
-        """
-        :param x: Inputs common to all members ``[batch, input_dim]``.
-        :return: Outputs ``[n_members, batch, output_dim]``.
-        """
+        """:return: Outputs ``[n_members, batch, output_dim]`` of inputs common to all members ``[batch, input_dim]``."""
         x = x.expand(self.n_members, -1, -1)
         for layer in self.layers[:-1]:
             x = self.activation(layer(x))

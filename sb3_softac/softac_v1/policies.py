@@ -51,12 +51,7 @@ DISTRIBUTION = one_of("gaussian", *ACTORS)
 
 
 def check_distribution_kwargs(kwargs: dict[str, Any], use_sde: bool) -> dict[str, Any]:
-    """
-    :param kwargs: Keyword arguments of the policy.
-    :param use_sde: Whether to use state-dependent exploration.
-    :return: The keyword arguments of the distribution, in the types that the program uses.
-    :raises ValueError: if there is no such distribution, or not with these arguments.
-    """
+    """:return: The keyword arguments of the distribution that those of a policy contain, read and checked."""
     distribution = read("policy_kwargs: distribution", kwargs.get("distribution", "gaussian"), DISTRIBUTION)
     given = kwargs.get("distribution_kwargs") or {}
     known: dict[str, Argument] = {} if distribution == "gaussian" else ACTORS[distribution].arguments

@@ -51,15 +51,7 @@ def draw_multigoal(
 
 
 def trajectories(model: SQL, n_episodes: int, seed: int = 0, max_steps: int = 30) -> list[np.ndarray]:
-    """
-    Run episodes with the stochastic policy.
-
-    :param model: A model of ``MultiGoal-v0``.
-    :param n_episodes: Number of episodes.
-    :param seed: Seed of the starts.
-    :param max_steps: Time limit in steps.
-    :return: Positions of every episode ``[n_steps + 1, 2]``.
-    """
+    """:return: Positions in each of the episodes of the stochastic policy ``[n_steps + 1, 2]``."""
     envs = [MultiGoal() for _ in range(n_episodes)]
     obs = np.stack([env.reset(seed=seed + number)[0] for number, env in enumerate(envs)])
     running = list(range(n_episodes))

@@ -13,22 +13,14 @@ FITTED_PARTICLES, WIDENING, MIN_STD = 16, 1.2, 0.05
 
 
 def uniform_proposal(batch: int, m: int, action_dim: int, device: th.device) -> tuple[th.Tensor, th.Tensor]:
-    """
-    The paper's proposal.
-
-    :param batch: Number of states.
-    :param m: Number of actions per state.
-    :param action_dim: Number of action dimensions.
-    :param device: Device of the networks.
-    :return: Actions in (-1, 1) ``[batch, m, action_dim]`` and their log-densities in nats ``[batch, m]``.
-    """
+    """The paper's proposal: actions in (-1, 1) ``[batch, m, action_dim]`` and their log-densities ``[batch, m]``."""
     actions = away_from_ends(th.rand(batch, m, action_dim, device=device) * 2.0 - 1.0)
     return actions, th.full((batch, m), uniform_log_density(action_dim), device=device)
 
 
 def mixture_proposal(particles: list[th.Tensor], m: int) -> tuple[th.Tensor, th.Tensor]:
     """
-    Half uniform actions, half from tanh-Gaussians fitted to the particles of one or several samplers.
+    Half of the actions are uniform, half come from tanh-Gaussians fitted to the particles of one or several samplers.
 
     :param particles: Actions before the squash, one tensor ``[batch, n_particles, action_dim]`` per sampler.
     :param m: Number of actions per state, at least one per sampler and one more.
@@ -47,10 +39,7 @@ def mixture_proposal(particles: list[th.Tensor], m: int) -> tuple[th.Tensor, th.
 
 
 def fit_gaussians(particles: list[th.Tensor]) -> list[tuple[th.Tensor, th.Tensor]]:
-    """
-    :param particles: Actions before the squash, one tensor ``[batch, n_particles, action_dim]`` per sampler.
-    :return: Means and widened standard deviations, each ``[batch, 1, action_dim]``, per sampler.
-    """
+    """:return: Means and widened standard deviations of the particles, each ``[batch, 1, action_dim]``, per sampler."""
     return [
         (sampled.mean(dim=1, keepdim=True), (WIDENING * sampled.std(dim=1, keepdim=True)).clamp(min=MIN_STD))
         for sampled in particles
@@ -58,21 +47,12 @@ def fit_gaussians(particles: list[th.Tensor]) -> list[tuple[th.Tensor, th.Tensor
 
 
 def gaussian_share(m: int, n_gaussians: int) -> int:
-    """
-    :param m: Number of actions per state.
-    :param n_gaussians: Number of Gaussians.
-    :return: How many actions come from each of them; the others are uniform.
-    """
+    """:return: How many of m actions come from each of the Gaussians; the others are uniform."""
     return max(m // (2 * n_gaussians), 1)
 
 
 def mixture_actions(gaussians: list[tuple[th.Tensor, th.Tensor]], m: int, noise: th.Tensor) -> th.Tensor:
-    """
-    :param gaussians: What :func:`fit_gaussians` returned.
-    :param m: Number of actions per state.
-    :param noise: Standard Gaussian noise ``[batch, m, action_dim]``.
-    :return: Actions before the squash, the uniform ones first ``[batch, m, action_dim]``.
-    """
+    """:return: Actions before the squash, made of Gaussian noise of this shape, uniform ones first ``[batch, m, dim]``."""
     share = gaussian_share(m, len(gaussians))
     sizes = [m - share * len(gaussians), *[share] * len(gaussians)]
     uniform, *parts = noise.split(sizes, dim=1)
@@ -82,8 +62,5 @@ def mixture_actions(gaussians: list[tuple[th.Tensor, th.Tensor]], m: int, noise:
 
 
 def away_from_ends(actions: th.Tensor) -> th.Tensor:
-    """
-    :param actions: Actions in [-1, 1].
-    :return: The same, short of the ends, whose atanh is infinite.
-    """
+    """:return: Actions in [-1, 1], moved away from the ends, whose atanh is infinite."""
     return actions.clamp(-1.0 + 1e-6, 1.0 - 1e-6)

@@ -165,8 +165,8 @@ class TabularMDP:
 
 def in_double_precision(probabilities: np.ndarray | sparse.spmatrix) -> np.ndarray | sparse.spmatrix:
     """
-    :param probabilities: One distribution in each row, of any type.
-    :return: The same in double precision. Rows that were rounded to less, and sum to 1 up to that, are divided by their sums.
+    Distributions, one per row, in double precision. Rows that were rounded to less, and sum to 1 up to that, are divided
+    by their sums.
     """
     result, kind = probabilities.astype(np.float64), probabilities.dtype
     if not np.issubdtype(kind, np.floating):

@@ -18,14 +18,7 @@ PANELS = {1: 256, 2: 32}  # per dimension, by the dimension: 4096 nodes and 2621
 
 
 def quadrature(dim: int, panels: int, order: int) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Composite Gauss-Legendre rule on [-1, 1]^dim.
-
-    :param dim: 1 or 2.
-    :param panels: Panels per dimension.
-    :param order: Nodes per panel and dimension.
-    :return: Nodes ``[N, dim]`` and weights ``[N]``, which sum to 2^dim; N = (panels * order)^dim.
-    """
+    """:return: Nodes ``[N, dim]`` and weights ``[N]`` of the composite Gauss-Legendre rule on [-1, 1]^dim."""
     nodes, weights = np.polynomial.legendre.leggauss(order)
     centres = -1.0 + (2.0 * np.arange(panels) + 1.0) / panels
     line = (centres[:, None] + nodes / panels).ravel()

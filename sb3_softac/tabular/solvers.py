@@ -47,13 +47,7 @@ class SoftSolution:
 
 @dataclass(frozen=True)
 class _Criterion:
-    """
-    When state values are good enough.
-
-    :param discount: Discount factor in [0, 1).
-    :param tolerance: Error at which to stop, in the maximum norm.
-    :param added: Largest sum of magnitudes, of rewards and entropy, that a sweep adds to the discounted values.
-    """
+    """When state values are good enough; ``added`` is the largest sum of magnitudes that a sweep adds to them."""
 
     discount: float
     tolerance: float

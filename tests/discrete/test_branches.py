@@ -178,7 +178,7 @@ def test_masks_of_the_wrong_shape(shape):
     ids=str,
 )
 def test_refused_spaces(space):
-    with pytest.raises(AssertionError, match=r"(?s)DiscreteSAC needs .* for a Box use SoftAC_v1 .*ActionWrapper"):
+    with pytest.raises(AssertionError, match=r"(?s)Expected .* for a Box use SoftAC_v1 .*ActionWrapper"):
         Branches(space)
 
 

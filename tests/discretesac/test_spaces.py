@@ -234,9 +234,9 @@ def test_two_encoders(monkeypatch):
 
 
 def test_unsupported_action_spaces():
-    with pytest.raises(AssertionError, match=r"DiscreteSAC needs Discrete.*SoftAC_v1"):
+    with pytest.raises(AssertionError, match=r"Expected Discrete.*SoftAC_v1"):
         make_model("Pendulum-v1")
-    with pytest.raises(AssertionError, match=r"DiscreteSAC needs Discrete"):
+    with pytest.raises(AssertionError, match=r"Expected Discrete"):
         make_model(AnySpaces(DICT))
 
 
