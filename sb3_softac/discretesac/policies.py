@@ -124,8 +124,7 @@ class DiscreteSACPolicy(SACPolicy):
         return self.actor.log_probs(self.actor.features(obs), masks)
 
 
-class MlpPolicy(DiscreteSACPolicy):
-    """Policy for vector observations."""
+MlpPolicy = DiscreteSACPolicy
 
 
 class CnnPolicy(DiscreteSACPolicy):

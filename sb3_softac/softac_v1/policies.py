@@ -224,8 +224,7 @@ class SoftACPolicy(SACPolicy):
         self.value_net.set_training_mode(mode)
 
 
-class MlpPolicy(SoftACPolicy):
-    """Policy for vector observations."""
+MlpPolicy = SoftACPolicy
 
 
 class CnnPolicy(SoftACPolicy):

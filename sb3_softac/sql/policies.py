@@ -136,8 +136,7 @@ class SQLPolicy(SACPolicy):
         self.actor.n_candidates = number
 
 
-class MlpPolicy(SQLPolicy):
-    """Policy for vector observations."""
+MlpPolicy = SQLPolicy
 
 
 class CnnPolicy(SQLPolicy):

@@ -12,7 +12,7 @@ from sb3_softac.discrete.branches import Branches
 from sb3_softac.discrete.networks import CategoricalActor, StackedDiscreteCritic
 from sb3_softac.discretesac import discretesac
 from sb3_softac.discretesac.discretesac import DiscreteSAC
-from sb3_softac.discretesac.policies import DiscreteSACPolicy, MlpPolicy
+from sb3_softac.discretesac.policies import DiscreteSACPolicy
 from sb3_softac.engines.native.networks import address
 from sb3_softac.engines.native.plan import FORWARD, METHODS, Plan
 from sb3_softac.engines.native.unsupported import require
@@ -23,7 +23,7 @@ class DiscretePlan(Plan):
     """A DiscreteSAC model in the form that the C library needs."""
 
     algorithm = DiscreteSAC
-    policies = (DiscreteSACPolicy, MlpPolicy)
+    policies = (DiscreteSACPolicy,)
     networks: ClassVar = {"actor": CategoricalActor, "critic": StackedDiscreteCritic, "critic_target": StackedDiscreteCritic}
     functions: ClassVar = {
         discretesac: ("q_loss", "soft_bellman_target", "policy_entropy", "policy_loss", "soft_state_value"),

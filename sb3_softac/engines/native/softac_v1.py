@@ -15,7 +15,7 @@ from sb3_softac.nets.critics import StackedContinuousCritic, ValueNet
 from sb3_softac.nets.gaussian import SquashedGaussianActor
 from sb3_softac.replay.batch import Batch
 from sb3_softac.softac_v1 import softac_v1
-from sb3_softac.softac_v1.policies import MlpPolicy, SoftACPolicy
+from sb3_softac.softac_v1.policies import SoftACPolicy
 from sb3_softac.softac_v1.softac_v1 import SoftAC_v1
 
 
@@ -23,7 +23,7 @@ class SoftACPlan(Plan):
     """A SoftAC_v1 model in the form that the C library needs."""
 
     algorithm = SoftAC_v1
-    policies = (SoftACPolicy, MlpPolicy)
+    policies = (SoftACPolicy,)
     networks: ClassVar = {
         "actor": SquashedGaussianActor,
         "critic": StackedContinuousCritic,
