@@ -42,17 +42,6 @@ def test_sample_and_log_prob_belong_together(use_sde):
     th.testing.assert_close(actor(obs, deterministic=True), th.tanh(actor.get_action_dist_params(obs)[0]))
 
 
-@pytest.mark.parametrize("shift", [50.0, -50.0])
-def test_saturated_actor_stays_finite(shift):
-    actor = make(SquashedGaussianActor)
-    actor.mu.bias.data.fill_(shift)
-    actor.log_std.bias.data.fill_(-3.0)
-    actions, log_pi = actor.action_log_prob(th.zeros(4, 3))
-    log_pi.sum().backward()
-    assert actions.abs().max() <= 1 and log_pi.isfinite().all()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in actor.parameters())
-
-
 def test_entropy_by_quadrature():
     """-E[log pi] over samples meets the exact entropy of a tanh-Gaussian."""
     th.manual_seed(0)
@@ -80,17 +69,15 @@ def test_parameters_of_the_density_are_those_of_sb3():
         th.testing.assert_close(ours.get_action_dist_params(obs), sb3.get_action_dist_params(obs))
 
 
-def test_gradients_far_out():
+@pytest.mark.parametrize("shift", [20.0, -50.0])
+def test_gradients_far_out(shift):
     """Where tanh is 1 in single precision, the density still has the gradient 2 and the action none."""
     actor = make(SquashedGaussianActor)
-    for layer, bias in ((actor.mu, 20.0), (actor.log_std, -5.0)):
+    for layer, bias in ((actor.mu, shift), (actor.log_std, -5.0)):
         layer.weight.data.zero_()
         layer.bias.data.fill_(bias)
     actions, log_prob = actor.action_log_prob(th.zeros(1, 3))
-    th.testing.assert_close(th.autograd.grad(log_prob, actor.mu.bias, retain_graph=True)[0], th.full((2,), 2.0))
+    th.testing.assert_close(
+        th.autograd.grad(log_prob, actor.mu.bias, retain_graph=True)[0], th.full((2,), math.copysign(2.0, shift))
+    )
     assert not th.autograd.grad(actions.sum(), actor.mu.bias)[0].any()
-
-
-def test_an_optimizer_of_its_own_is_refused():
-    with pytest.raises(AttributeError, match=r"policy\.optimizer"):
-        make(SquashedGaussianActor).optimizer = None

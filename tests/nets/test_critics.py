@@ -5,7 +5,6 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import FlattenExtractor
-from torch import nn
 
 from sb3_softac.nets.critics import StackedContinuousCritic
 
@@ -17,7 +16,7 @@ def make(net_arch, **kwargs):
     return StackedContinuousCritic(observation_space=OBS, action_space=ACT, net_arch=net_arch, **{**given, **kwargs})
 
 
-@pytest.mark.parametrize("net_arch", [[], [8], [8, 7]])
+@pytest.mark.parametrize("net_arch", [[], [8, 7]])
 def test_particles_are_actions_one_by_one(net_arch):
     critic, obs, actions = make(net_arch), th.randn(4, 3), th.randn(4, 6, 2)
     q = critic.q_particles(critic.features(obs), actions)
@@ -26,21 +25,4 @@ def test_particles_are_actions_one_by_one(net_arch):
         one_by_one = th.cat(critic(obs, actions[:, k]), dim=1).T
         th.testing.assert_close(q[:, :, k], one_by_one)
         th.testing.assert_close(critic.q_values(critic.features(obs), actions[:, k]), one_by_one)
-
-
-def test_first_critic():
-    critic, obs, actions = make([8]), th.randn(4, 3), th.randn(4, 2)
-    first = critic.q1_forward(obs, actions)
-    assert first.shape == (4, 1)
-    th.testing.assert_close(first, critic(obs, actions)[0])
-    assert not th.allclose(first, critic(obs, actions)[1])
-
-
-@pytest.mark.parametrize("share", [False, True])
-def test_a_shared_extractor_gets_no_gradient(share):
-    extractor = FlattenExtractor(OBS)
-    extractor.flatten = nn.Sequential(nn.Flatten(), nn.Linear(3, 3))
-    critic, obs = make([8], features_extractor=extractor, share_features_extractor=share), th.randn(4, 3)
-    critic.q1_forward(obs, th.randn(4, 2)).sum().backward()
-    assert (extractor.flatten[1].weight.grad is None) is share
-    assert critic.q_networks.layers[0].weight.grad is not None
+        assert th.equal(critic.q1_forward(obs, actions[:, k]), critic(obs, actions[:, k])[0])

@@ -179,7 +179,6 @@ def test_gradient_is_that_of_the_exact_objective(name, reparameterize):
 
 def test_gradient_of_the_gaussian_by_the_likelihood_ratio():
     actor = make("gaussian", 1, scale=0.3, cls=SquashedGaussianActor)
-    exact = [th.zeros_like(parameter) for parameter in actor.parameters()]
     both = []
     for reparameterize in (True, False):
         gradients = []
@@ -191,7 +190,7 @@ def test_gradient_of_the_gaussian_by_the_likelihood_ratio():
         both.append(th.stack(gradients))
     difference = both[0].mean(0) - both[1].mean(0)
     error = (both[0].var(0) + both[1].var(0)).div(30).sqrt()
-    assert len(exact) and (difference.abs() < 5 * error + 1e-9).all()
+    assert (difference.abs() < 5 * error + 1e-9).all()
 
 
 @pytest.mark.parametrize(("name", "dim"), ACTORS)
