@@ -1,11 +1,19 @@
-"""Composed soft Q-functions against exact Boltzmann policies of the sums."""
+"""Composed soft Q-functions against exact Boltzmann policies of the sums, and what can be composed and distilled."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.envs import SimpleMultiObsEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_softac import SQL
+from sb3_softac.nets.candidates import smallest_q
+from sb3_softac.sql import MlpPolicy, composition
 from sb3_softac.tabular import BoltzmannOracle, ks_distance
+from tests.softac_v1.helpers import make_model as make_softac
 from tests.sql.helpers import make_model, sample, solve_bandit
 
 
@@ -68,10 +76,154 @@ def test_bad_weights(skills, weights, message):
         SQL.compose(skills, weights)
 
 
-def test_models_that_do_not_fit(skills):
+def normalized(clip_obs=10.0, mean=0.0, norm_obs=True):
+    env = VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]), clip_obs=clip_obs, norm_obs=norm_obs, training=False)
+    if norm_obs:
+        env.obs_rms.mean[:] = mean
+    return env
+
+
+def filled(n_envs, rows, obs, space=None):
+    space = space or spaces.Box(-np.array([1, 1, 8], np.float32), np.array([1, 1, 8], np.float32))
+    buffer = ReplayBuffer(1_000, space, spaces.Box(-2.0, 2.0, (1,)), "cpu", n_envs=n_envs)
+    for _ in range(rows):
+        columns = np.full((n_envs, *space.shape), obs, np.float32)
+        buffer.add(columns, columns, np.zeros((n_envs, 1)), np.zeros(n_envs), np.zeros(n_envs), [{}] * n_envs)
+    return buffer
+
+
+def seen_while_distilling(model, buffers, monkeypatch, **kwargs):
+    """The observations that the sampler is trained on."""
+    seen, loss = [], model._sampler_loss
+    monkeypatch.setattr(model, "_sampler_loss", lambda obs, *rest: seen.append(obs) or loss(obs, *rest))
+    model.distil(buffers, **kwargs)
+    return th.cat(seen)
+
+
+def test_learning_on_is_refused_before_the_environment_is_touched(tmp_path):
+    class Untouched(gym.Wrapper):
+        def reset(self, **kwargs):
+            raise AssertionError("reset")
+
+    composed = SQL.compose([make_model()])
+    composed.save(tmp_path / "composed")
+    for model in (composed, SQL.load(tmp_path / "composed", device="cpu")):
+        model.set_env(Untouched(gym.make("Pendulum-v1")))
+        with pytest.raises(ValueError, match=r"train its sampler with distil\(\), or train the skills further"):
+            model.learn(200)
+        assert model.num_timesteps == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: make_model("MultiGoal-v0"), "equal spaces, model 1"),
+        (make_softac, "needs models of class SQL, model 1 is a SoftAC_v1"),
+        (lambda: SQL.compose([make_model()]), "Model 1 is itself composed"),
+        (lambda: make_model(normalized()), "The observations of model 1 are normalized differently"),
+    ],
+)
+def test_models_that_cannot_be_composed(make, message):
+    with pytest.raises(ValueError, match=message):
+        SQL.compose([make_model(), make()])
     with pytest.raises(ValueError, match="at least one model"):
         SQL.compose([])
-    with pytest.raises(ValueError, match="equal spaces, model 1"):
-        SQL.compose([skills[0], make_model()])
     with pytest.raises(ValueError, match=r"SQL\.compose"):
-        skills[0].distil([skills[0].replay_buffer], gradient_steps=1)
+        make_model().distil([], gradient_steps=1)
+
+
+@pytest.mark.parametrize("ent_coef", ["auto", 0.0, -1.0])
+def test_bad_temperatures(ent_coef):
+    with pytest.raises(ValueError, match="must be a number, got 'auto'" if ent_coef == "auto" else "greater than 0"):
+        SQL.compose([make_model()], ent_coef=ent_coef)
+
+
+def test_normalized_skills():
+    first, same = make_model(normalized(mean=1.0)), make_model(normalized(mean=1.0))
+    assert SQL.compose([first, same]).get_vec_normalize_env() is first.get_vec_normalize_env()
+    for other in (normalized(mean=2.0), normalized(1.0, mean=1.0), normalized(norm_obs=False)):
+        with pytest.raises(ValueError, match="The observations of model 1 are normalized differently"):
+            SQL.compose([first, make_model(other)])
+    SQL.compose([make_model(), make_model(normalized(norm_obs=False))])  # rewards alone
+
+
+def test_distilled_on_normalized_observations(monkeypatch):
+    skill = make_model(normalized(mean=0.5))
+    obs = seen_while_distilling(SQL.compose([skill]), [filled(1, 5, 0.75)], monkeypatch, gradient_steps=2, batch_size=4)
+    assert obs.shape == (8, 3) and obs.numpy() == pytest.approx(0.25, abs=1e-4)
+
+
+def test_buffers_count_by_their_transitions(monkeypatch):
+    wide, long = filled(4, 10, 0.0), filled(1, 40, 1.0)
+    obs = seen_while_distilling(
+        SQL.compose([make_model()]), [wide, long, filled(2, 0, 0.0)], monkeypatch, gradient_steps=4, batch_size=100
+    )
+    assert 0.4 < (obs == 0.0).float().mean() < 0.6
+
+
+@pytest.mark.parametrize(
+    ("buffers", "kwargs", "message"),
+    [
+        ([], {}, "contain no transitions to distil from"),
+        ([filled(1, 0, 0.0)], {}, r"contain no transitions .* load_replay_buffer\(\)"),
+        ([filled(1, 3, 0.0, spaces.Box(-1, 1, (2,)))], {}, "Replay buffer 0 contains observations of Box"),
+        ([filled(1, 3, 0.0)], dict(gradient_steps=0), "gradient_steps must be an integer, at least 1, got 0"),
+        ([filled(1, 3, 0.0)], dict(batch_size=0), "batch_size must be an integer, at least 1, got 0"),
+        ([filled(1, 3, np.nan)], {}, "A loss was not finite while distilling"),
+    ],
+)
+def test_nothing_to_distil_from(buffers, kwargs, message):
+    composed = SQL.compose([make_model()])
+    before = {name: value.clone() for name, value in composed.policy.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        composed.distil(buffers, **{"gradient_steps": 1, "batch_size": 4, **kwargs})
+    assert all((value == before[name]).all() for name, value in composed.policy.state_dict().items())
+    composed.distil([filled(1, 3, 0.0)], gradient_steps=1, batch_size=4)  # as if nothing had happened
+    assert composed.policy.distilled and composed.policy._acts_by_sampler
+
+
+def test_dictionaries_have_the_extractor_of_the_skills():
+    env = SimpleMultiObsEnv(discrete_actions=False)
+    skill = make_model(env, "MultiInputPolicy", buffer_size=50, batch_size=4).learn(12)
+    composed = SQL.compose([skill, skill])
+    obs = env.reset()[0]
+    assert env.action_space.contains(composed.predict(obs)[0])
+    composed.distil([skill.replay_buffer] * 2, gradient_steps=2, batch_size=6)
+    assert env.action_space.contains(composed.predict(obs, deterministic=True)[0])
+
+
+def test_skills_of_a_policy_class_of_ones_own(tmp_path):
+    composed = SQL.compose([make_model(policy=Marked)])
+    composed.save(tmp_path / "composed")
+    for model in (composed, SQL.load(tmp_path / "composed", device="cpu")):
+        obs, actions = th.zeros(1, 3), th.zeros(1, 2, 1)
+        critic = model.policy.critic.critics[0]
+        assert critic.marked
+        assert smallest_q(model.policy.critic, obs, actions).shape == (1, 2)
+
+
+class Marked(MlpPolicy):
+    """Marks its critic."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.critic.marked = True
+
+
+def test_skills_are_never_in_training_mode():
+    policy = SQL.compose([make_model()]).policy
+    for mode in (True, False):
+        policy.set_training_mode(mode)
+        assert policy.actor.network.training is mode
+        assert not any(module.training for part in (policy.critic, policy.skill_actors) for module in part.modules())
+
+
+def test_large_q_values_of_a_composition(monkeypatch):
+    """Whole Q-values stay exact when 2^23 is added; divided by the temperature they would not."""
+    policy = SQL.compose([make_model()], ent_coef=0.3).policy
+    actions = []
+    for offset in (0.0, 2.0**23):
+        monkeypatch.setattr(composition, "smallest_q", lambda critic, obs, a, o=offset: (4.0 * a[..., 0]).round() + o)
+        th.manual_seed(0)
+        actions.append(policy(th.zeros(500, 3)))
+    assert (actions[0] == actions[1]).float().mean() > 0.99
