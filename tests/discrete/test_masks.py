@@ -15,8 +15,16 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 
 from sb3_softac.discrete.masks import ActionMaskInfo
 from sb3_softac.replay.batch import make_batch
-from tests.discrete.masked_walk import TIME_LIMIT, MaskableWalk, MaskedWalk, MasksOfWrapper, allowed
-from tests.discretesac.helpers import SPACES, check_stored_masks, make_model
+from tests.discrete.masked_walk import (
+    SPACES,
+    TIME_LIMIT,
+    MaskableWalk,
+    MaskedWalk,
+    MasksOfWrapper,
+    allowed,
+    check_stored_masks,
+    make_model,
+)
 
 
 @pytest.mark.parametrize("n_envs", [1, 3])

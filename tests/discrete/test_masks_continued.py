@@ -8,8 +8,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_softac import DiscreteSAC
-from tests.discrete.masked_walk import MaskableWalk, MaskedWalk, allowed
-from tests.discretesac.helpers import check_stored_masks, make_model
+from tests.discrete.masked_walk import MaskableWalk, MaskedWalk, allowed, check_stored_masks, make_model
 
 
 def test_saving_and_continuing(tmp_path):
