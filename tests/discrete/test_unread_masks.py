@@ -57,16 +57,11 @@ def warnings_of(env, algorithm=DiscreteSAC, policy="MlpPolicy", again=True):
 WITH_MASK = spaces.Dict({"observation": spaces.Box(-1.0, 1.0, (2,)), "action_mask": spaces.MultiBinary(3)})
 UNREAD = {
     "a method": (lambda: Game(members=dict(action_mask=mask)), "attribute or method 'action_mask'"),
-    "an attribute": (lambda: Game(members=dict(action_mask=MASK)), "attribute or method 'action_mask'"),
     "a property": (WithProperty, "attribute or method 'valid_actions'"),
-    "a getter": (lambda: Game(members=dict(get_legal_actions=mask)), "'get_legal_actions'"),
-    "what ActionMasker asks for": (lambda: Game(members=dict(mask_fn=lambda env: MASK)), "'mask_fn'"),
     "camel case": (lambda: Game(members=dict(getValidMoves=mask)), "'getValidMoves'"),
     "a private one": (lambda: Game(members=dict(_invalid_action_mask=mask)), "'_invalid_action_mask'"),
     "below a wrapper": (lambda: gym.wrappers.TimeLimit(Game(members=dict(action_mask=mask)), 5), "'action_mask'"),
     "in the info": (lambda: Game(dict(action_mask=MASK)), "an entry 'action_mask' of the info"),
-    "action_masks in the info": (lambda: Game(dict(action_masks=MASK)), "an entry 'action_masks' of the info"),
-    "as a list": (lambda: Game(dict(legal_actions=[0, 2])), "an entry 'legal_actions' of the info"),
     "only in the infos of steps": (lambda: Game(dict(action_mask=MASK), only_in_steps=True), "'action_mask' of the info"),
     "Taxi": (lambda: gym.make(max(name for name in gym.registry if name.startswith("Taxi-v"))), "'action_mask'"),
 }
