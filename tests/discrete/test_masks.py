@@ -4,7 +4,6 @@ import warnings
 
 import numpy as np
 import pytest
-import torch as th
 from gymnasium import spaces
 from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
 from sb3_contrib.common.wrappers import ActionMasker
@@ -14,7 +13,6 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
 from sb3_softac.discrete.masks import ActionMaskInfo
-from sb3_softac.replay.batch import make_batch
 from tests.discrete.masked_walk import (
     SPACES,
     TIME_LIMIT,
@@ -111,65 +109,6 @@ def test_learning_in_two_parts_keeps_the_masks():
     model.learn(50, reset_num_timesteps=False)
     model.learn(50, reset_num_timesteps=True)
     assert model.replay_buffer.pos == 151 and min(check_stored_masks(model)) >= 3
-
-
-def test_forbidden_actions_have_no_part_in_the_losses(monkeypatch):
-    """Whatever the networks say about them: logits and Q-values of forbidden actions may be anything."""
-    model = make_model(MaskableWalk()).learn(60)
-    batch = make_batch(model.replay_buffer.sample(64), model.gamma)
-    monkeypatch.setattr(model, "_minimize", lambda losses: {})
-    before = model._update(batch)
-    masks = {True: batch.extras["action_masks"], False: batch.extras["next_action_masks"]}
-
-    def disturb(network, current, size):
-        forward = type(network).forward
-
-        def disturbed(self, x):
-            out = forward(self, x)
-            mask = masks[current]
-            # A chosen action is allowed, so the Q loss does not see these either
-            return th.where(mask, out, out + size) if out.shape[-2:] == mask.shape else out
-
-        return disturbed
-
-    for network, current in ((model.critic.q_networks, True), (model.critic_target.q_networks, False)):
-        monkeypatch.setattr(network, "forward", disturb(network, current, 1e3).__get__(network))
-    after = model._update(batch)
-    for name in before:
-        assert after[name].item() == pytest.approx(before[name].item(), rel=1e-4, abs=1e-5), name
-
-
-def test_entropies_are_ratios_of_those_over_allowed_actions(monkeypatch):
-    model = make_model(MaskableWalk(), target_entropy="ratio_0.5", learning_starts=1_000).learn(60)
-    with th.no_grad():
-        for parameter in model.actor.parameters():
-            parameter.zero_()  # uniform over what is allowed
-    batch = make_batch(model.replay_buffer.sample(64), model.gamma)
-    targets = []
-    monkeypatch.setattr(
-        model.temperature, "losses", lambda log_pi, target: (targets.append(target), {"ent_coef_loss": log_pi.sum()})[1]
-    )
-    monkeypatch.setattr(model, "_minimize", lambda losses: {})
-    logs = model._update(batch)
-    assert logs["entropy_ratio"].item() == pytest.approx(1.0)
-    counts = batch.extras["action_masks"].sum(dim=1)
-    assert len(set(counts.tolist())) > 1
-    th.testing.assert_close(targets[0], 0.5 * counts.log())
-
-
-class Forced(MaskableWalk):
-    """One action allowed in every state."""
-
-    def valid(self):
-        return super().valid() & (np.arange(4) == np.flatnonzero(allowed(self.state, 4))[0])
-
-
-def test_states_without_a_choice():
-    logs = {}
-    model = make_model(Forced())
-    model.entropy_target.observe = logs.update
-    model.learn(80)
-    assert logs["entropy"] == pytest.approx(0.0)
 
 
 class Faulty(MaskableWalk):

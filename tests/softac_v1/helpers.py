@@ -52,19 +52,6 @@ class ConstantReward(gym.Env):
         return np.full(2, 0.5, np.float32), 1.0, False, False, {}
 
 
-class FaultyReward(gym.Wrapper):
-    """Returns a reward that is not a number at one step."""
-
-    def __init__(self, env: gym.Env, step: int):
-        super().__init__(env)
-        self.countdown = step
-
-    def step(self, action):
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        self.countdown -= 1
-        return obs, float("nan") if self.countdown == 0 else reward, terminated, truncated, info
-
-
 # Of the chain
 ALPHA, GAMMA = 0.2, 0.8
 
