@@ -16,19 +16,6 @@ def test_discount_per_transition():
     th.testing.assert_close(target, th.tensor([5.0, 2.0]))
 
 
-def test_leading_dimensions():
-    shape = (4, 3, 1)
-    target = soft_bellman_target(th.ones(shape), th.zeros(shape), th.ones(shape), 0.5)
-    th.testing.assert_close(target, th.full(shape, 1.5))
-
-
-def test_no_silent_broadcast():
-    with pytest.raises(ValueError, match=r"rewards \(3,\).*v_next \(3, 1\)"):
-        soft_bellman_target(th.ones(3), th.ones(3), th.ones(3, 1), 0.9)
-    with pytest.raises(ValueError, match="discounts"):
-        soft_bellman_target(th.ones(3, 1), th.ones(3, 1), th.ones(3, 1), th.ones(3))
-
-
 def test_q_loss_is_the_sum_over_critics():
     q = th.tensor([[1.0, 2.0], [0.0, 5.0]])
     target = th.tensor([2.0, 2.0])
@@ -45,10 +32,3 @@ def test_the_target_of_q_loss_receives_no_gradient():
     target = th.zeros(5, requires_grad=True)
     q_loss(th.ones(2, 5, requires_grad=True), target).backward()
     assert target.grad is None
-
-
-def test_q_loss_does_not_broadcast():
-    with pytest.raises(ValueError, match="one shape"):
-        q_loss(th.ones(2, 3), th.ones(3, 1))
-    with pytest.raises(ValueError, match="one shape"):
-        q_loss(th.ones(2, 3, 1), th.ones(3))

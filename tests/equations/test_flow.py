@@ -59,11 +59,3 @@ def test_derivatives_at_zero(log_slope, dtype):
     assert (by_s == 0.0).all()
     by_x, by_s = th.autograd.grad(log_derivative.sum(), [x, s])
     assert (by_x == 0.0).all() and (by_s == 1.0).all()
-
-
-def test_no_silent_broadcast():
-    for function in (affine, inverse_affine):
-        with pytest.raises(ValueError, match="one shape"):
-            function(th.zeros(3), th.zeros(1), th.zeros(3))
-    with pytest.raises(ValueError, match="one shape"):
-        stretch(th.zeros(3), th.zeros(1))

@@ -26,11 +26,11 @@ def published_score(q_gradient, actions, alpha):
     return q_gradient / alpha - 2 * actions / (1 - actions.square() + 1e-6)
 
 
-def run(q, alpha, dim=1, particles=100, steps=2_000, published=False):
+def run(q, alpha, dim=1, particles=100, steps=500, published=False):
     """SVGD with all particles fixed and updated at once, Adam's step in between; the actions it ends with."""
     x = 0.5 * th.randn(particles, dim, generator=th.Generator().manual_seed(0), dtype=th.float64)
     optimizer = th.optim.Adam([x], lr=0.05)
-    schedule = th.optim.lr_scheduler.ExponentialLR(optimizer, 0.999)
+    schedule = th.optim.lr_scheduler.ExponentialLR(optimizer, 0.996)
     for _ in range(steps):
         actions = x if published else x.tanh()
         q_gradient = gradient(q, actions)
@@ -119,17 +119,3 @@ def test_sampler_loss_moves_particles_along_the_direction():
 def test_direction_carries_no_gradient():
     fixed, updated, score = (th.randn(4, 2, requires_grad=True) for _ in range(3))
     assert not svgd_direction(fixed, updated, score).requires_grad
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda: unsquashed_score(th.zeros(3, 2), th.zeros(2), 1.0),
-        lambda: svgd_direction(th.zeros(4, 2), th.zeros(3, 2), th.zeros(4, 1)),
-        lambda: svgd_direction(th.zeros(5, 4, 2), th.zeros(3, 2), th.zeros(5, 4, 2)),
-        lambda: sampler_loss(th.zeros(3, 2), th.zeros(2)),
-    ],
-)
-def test_no_silent_broadcast(call):
-    with pytest.raises(ValueError, match="one shape"):
-        call()

@@ -81,7 +81,7 @@ MAKERS = {
     "composed": composed,
 }
 make_model = functools.cache(lambda name: MAKERS[name]())
-QUICK = ("softac_v1", "sql", "discretesac", "masked", "normalized dictionary")
+QUICK = ("softac_v1", "sql", "masked", "normalized dictionary")
 every_model = pytest.mark.parametrize("name", MAKERS)
 every_program = pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MAKERS]
@@ -268,7 +268,7 @@ def test_where_predict_raises_a_program_gives_no_action(clashing):
             exported.predict(rows(observations, row), action_masks=masks[row])
 
 
-@pytest.mark.parametrize("name", ["softac_v1", "sql", "discretesac", "masked", "normalized", "mixture", "pictures"])
+@pytest.mark.parametrize("name", ["sql", "masked", "normalized", "pictures"])
 def test_no_action_for_observations_that_are_not_finite(name):
     model = make_model(name)
     exported = exported_policy(model)
@@ -309,9 +309,12 @@ SCALARS = [spaces.Box(-2.0, 5.0, (), np.float32), spaces.Box(-0.1, 0.3, (), np.f
 
 
 @pytest.mark.parametrize(
-    "space", [*SCALARS, ROUNDED, spaces.Box(-0.1, 0.3, (2, 2), np.float64), spaces.Box(-3, 1, (2,), np.float16)]
+    ("algorithm", "space"),
+    [
+        *((SoftAC_v1, space) for space in (*SCALARS, ROUNDED, spaces.Box(-3, 1, (2,), np.float16))),
+        (SQL, spaces.Box(-0.1, 0.3, (2, 2), np.float64)),
+    ],
 )
-@pytest.mark.parametrize("algorithm", [SoftAC_v1, SQL])
 def test_boxes_of_any_shape_and_type(algorithm, space, tmp_path):
     model = make(algorithm, VECTOR, space)
     exported = exported_policy(model)
@@ -346,10 +349,8 @@ def test_a_scalar_action_and_an_older_runtime(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("opset", range(18, 24))
-@pytest.mark.parametrize(
-    "name", ["softac_v1", "sql", "masked", "normalized dictionary", "pictures", "mixture", "flow", "composed"]
-)
+@pytest.mark.parametrize("opset", [18, 20, 23])
+@pytest.mark.parametrize("name", ["sql", "masked", "normalized dictionary", "pictures", "mixture", "flow", "composed"])
 def test_operators_of_every_version(name, opset, tmp_path):
     model, path = make_model(name), tmp_path / "policy.onnx"
     export_onnx(model, path, opset=opset)
@@ -387,15 +388,11 @@ def test_statistics_of_an_environment_given_later(tmp_path):
     model = make_model("normalized")
     model.save(tmp_path / "model")
     alone = SoftAC_v1.load(tmp_path / "model", device="cpu")
-    assert not exported_policy(alone).normalization.keys
+    rewards_only = VecNormalize(model.get_env().venv, norm_obs=False)
+    assert not exported_policy(alone).normalization.keys and not exported_policy(alone, rewards_only).normalization.keys
     export_safetensors(alone, tmp_path / "policy.safetensors", vec_normalize=model.get_vec_normalize_env())
     observations, _, expected = cases(model, "normalized")
     assert load_policy(tmp_path / "policy.safetensors").predict(observations, deterministic=True)[0] == pytest.approx(expected)
-
-
-def test_no_statistics_where_observations_are_not_normalized():
-    model = make(SoftAC_v1, VECTOR, LIMITS, wrap=functools.partial(VecNormalize, norm_obs=False))
-    assert not exported_policy(model).normalization.keys
 
 
 class Own(FlattenExtractor):
@@ -452,12 +449,10 @@ WRONG = {
     "another format": lambda header: header | {"format": 2},
     "an unknown class": lambda header: header | {"policy": {"class": "os.system"}},
     "no policy": lambda header: header | {"policy": {"class": "Adam"}},
-    "no class": lambda header: header | {"policy": 3},
     "another algorithm": lambda header: header | {"algorithm": "SQL"},
     "a missing part": lambda header: {key: part for key, part in header.items() if key != "arguments"},
     "no statistics": lambda header: header | {"normalization": {"keys": ["place"], "epsilon": 0.1, "clip": 1}},
     "no header": lambda header: None,
-    "a list": lambda header: [],
     "deeply nested": lambda header: "[" * 100_000 + "]" * 100_000,
 }
 
@@ -539,22 +534,16 @@ def skill(header):
 HUGE_BOX = {"space": ["Box", -1.0, 1.0, [500_000_000], "float32"]}
 HUGE = {
     "layers": ("softac_v1", argument(net_arch={"list": [2000] * 400})),
-    "narrow layers": ("softac_v1", argument(net_arch={"list": [1] * 3_000})),
     "observations": ("softac_v1", argument(observation_space=HUGE_BOX)),
-    "dictionary": ("softac_v1", argument(observation_space={"space": ["Dict", {"a": HUGE_BOX["space"]}]})),
     "actions": ("softac_v1", argument(action_space=HUGE_BOX)),
-    "bits": ("discretesac", argument(action_space={"space": ["MultiBinary", [500_000_000]]})),
     "options": ("discretesac", argument(action_space={"space": ["Discrete", 10**9, 0]})),
     "words": ("softac_v1", argument(observation_space={"space": ["Box", "a", "a", [1], "U900000000"]})),
     "hidden": ("softac_v1", argument(features_extractor_kwargs={"dict": {"a": {"list": [HUGE_BOX]}}})),
     "policy": ("softac_v1", lambda header: header.update(policy=HUGE_BOX)),
     "critics": ("softac_v1", argument(n_critics=10**7)),
-    "couplings": ("flow", kwargs(n_couplings=10**9)),
     "width": ("flow", kwargs(coupling_width=10**8)),
-    "components": ("mixture", kwargs(n_components=10**8)),
     "candidates": ("sql", argument(n_candidates=10**9)),
     "candidates of a skill": ("composed", lambda header: skill(header).update(n_candidates=10**9)),
-    "layers of a skill": ("composed", lambda header: skill(header).update(net_arch={"list": [2000] * 400})),
     "features": ("pictures", argument(features_extractor_kwargs={"dict": {"features_dim": 10**7}})),
     "other extractor": ("softac_v1", argument(features_extractor_class={"class": "ReplayBuffer"})),
 }
