@@ -25,8 +25,8 @@ from sb3_softac.algorithm.policies import (
 )
 from sb3_softac.checks import Argument
 from sb3_softac.discrete.branches import Branches
+from sb3_softac.discrete.masked_policy import masked_distribution, masked_forward, masked_log_probs, masked_predict
 from sb3_softac.discrete.networks import CategoricalActor, StackedDiscreteCritic
-from sb3_softac.discrete.policies import masked_distribution, masked_forward, masked_log_probs, masked_predict
 
 
 class DiscreteSACPolicy(SACPolicy):
