@@ -41,12 +41,18 @@ def require_finite_actions(actions: np.ndarray | th.Tensor) -> None:
         raise ValueError(NOT_FINITE.format(what="The policy gave an action that is"))
 
 
+def acting_network(policy: Any) -> Any:
+    """:return: The network that observations go through when the policy acts: its actor, or the critics if it has none."""
+    return getattr(policy, "actor", None) or policy.critic
+
+
 def finite_obs_to_tensor(policy: Any, observation: np.ndarray | dict[str, np.ndarray]) -> tuple[PyTorchObs, bool]:
     """SB3's ``obs_to_tensor``, with an error for what is not finite, unless the features extractor corrects it."""
     obs, vectorized = BasePolicy.obs_to_tensor(policy, observation)
     if not all(part.isfinite().all() for part in (obs.values() if isinstance(obs, dict) else [obs])):
         with th.no_grad():
-            features = policy.actor.extract_features(obs, policy.actor.features_extractor)
+            network = acting_network(policy)
+            features = network.extract_features(obs, network.features_extractor)
         if not features.isfinite().all():
             raise ValueError(NOT_FINITE.format(what="The observation is"))
     return obs, vectorized

@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
+from sb3_softac.algorithm.policies import acting_network
 
 # Single precision has 7 digits: beyond this ratio of mean to standard deviation, fewer than 4 of them would be left of the
 # deviation from the mean
@@ -132,11 +133,11 @@ class ExportedPolicy(nn.Module):
         parts = [part for part in (obs.values() if isinstance(obs, dict) else [obs]) if part.is_floating_point()]
         if not parts:
             return None
-        actor: Any = self.policy.actor
-        extractor = actor.features_extractor
+        network = acting_network(self.policy)
+        extractor = network.features_extractor
         finite = _finite_rows(parts)
         if type(extractor) not in (FlattenExtractor, CombinedExtractor, NatureCNN):  # others may replace what is not finite
-            finite = finite | _finite_rows([actor.extract_features(obs, extractor)])
+            finite = finite | _finite_rows([network.extract_features(obs, extractor)])
         return finite
 
     def predict(
