@@ -213,12 +213,6 @@ def test_callbacks_of_sb3_contrib_are_left_alone():
     assert callback.model is model
 
 
-def test_evaluation_in_an_environment_without_masks():
-    callback = EvalCallback(_everything_allowed(), eval_freq=20, verbose=0)
-    model = make_model(_everything_allowed()).learn(40, callback=callback)
-    assert callback.model is model and callback.best_mean_reward > -np.inf
-
-
 def test_order_of_wrappers():
     """A wrapper that hands on the observations may be outside; one that changes them makes the environment unknown."""
     stacked = VecFrameStack(MasksForPredict(monitored()), 2)

@@ -87,29 +87,6 @@ def test_log_density_of_samples_is_that_of_the_actions(name, dim):
 
 @pytest.mark.parametrize("name", KINDS)
 @th.no_grad()
-def test_log_density_against_the_distribution_of_samples(name):
-    """The derivative of the distribution function of the actions, by a fine rule, not by the change of variables."""
-    actor = make(name, 1)
-    latent = actor.latent_pi(actor.features(row(1)))
-    if name == "flow":
-        noise = th.linspace(-3, 3, 200_001, dtype=th.float64)[:, None, None]
-        u, log_mu = (part.squeeze() for part in actor.transform(latent, noise))
-        slope = th.gradient(u, spacing=(6.0 / 200_000,))[0]
-        expected = th.distributions.Normal(0.0, 1.0).log_prob(noise.squeeze()) - slope.log()
-        th.testing.assert_close(log_mu[1:-1], expected[1:-1], rtol=0, atol=1e-4)
-    else:
-        log_weights, mean, std = (part.reshape(3) for part in actor.mixture(row(1)))
-        a = th.linspace(-0.999, 0.999, 200_001, dtype=th.float64)
-        cdf = (log_weights.exp() * th.distributions.Normal(mean, std).cdf(th.atanh(a)[:, None])).sum(dim=1)
-        expected = th.gradient(cdf, spacing=(1.998 / 200_000,))[0].log()
-        found = actor.log_prob(row(len(a)), a[:, None])
-        keep = found > found.max() - 10
-        keep[[0, -1]] = False
-        th.testing.assert_close(found[keep], expected[keep], rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", KINDS)
-@th.no_grad()
 def test_samples_have_the_density_in_one_dimension(name):
     actor, n = make(name, 1), 20_000
     u, parts = mass(actor, 1)
