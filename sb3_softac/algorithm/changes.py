@@ -142,7 +142,7 @@ OF_THE_LOOP = {
     "_step_log",
     "_arguments_before",
     "_checked_version",
-    "_said",
+    "_announced",
     "engines",
     "_failed_batch",
     "_gradient_norms",

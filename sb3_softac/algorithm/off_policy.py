@@ -80,7 +80,7 @@ STEPS, BATCH = integer(0, " gradient steps"), integer(1, " transition")
 # Attributes that are made again when a model is loaded
 NOT_SAVED = (
     *("temperature", "entropy_target", "watch", "engines", "_arguments_before", "_changed_by_load"),
-    *("_finite", "_failed_batch", "_gradient_norms", "_step_log", "_saturation_watch", "_said"),
+    *("_finite", "_failed_batch", "_gradient_norms", "_step_log", "_saturation_watch", "_announced"),
 )
 
 
@@ -370,7 +370,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         """Asked in this order before each round of gradient steps; PyTorch does what they cannot."""
         if self.cuda_graphs and "cuda_graphs" not in ENGINES:
             raise ImportError("cuda_graphs=True needs sb3_softac.engines.cuda_graphs, which is not installed")
-        self._said = ""
+        self._announced = ""
         self._follow_targets(set())
         self.accept_arguments()
         self.watch = ModelWatch(self)
@@ -669,17 +669,17 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         """:return: The first engine that can do the steps; what it is, or why it is PyTorch, is printed once."""
         for engine in self.engines:
             if not (reason := engine.prepare(batch_size)):
-                self._say(str(engine))
+                self._announce(str(engine))
                 return engine
             if self._n_updates > 0:  # else it may be that the optimizers have no state yet
-                self._say(reason)
+                self._announce(reason)
         engine = PyTorchEngine(self)
         engine.prepare(batch_size)
         return engine
 
-    def _say(self, message: str) -> None:
-        if message != self._said:
-            self._said = message
+    def _announce(self, message: str) -> None:
+        if message != self._announced:
+            self._announced = message
             if self.verbose >= 1:
                 print(message)
 

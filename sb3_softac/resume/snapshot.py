@@ -27,7 +27,7 @@ ELSEWHERE = {
     *("policy", "env", "_vec_normalize_env", "replay_buffer", "_logger", "_custom_logger"),
     *("start_time", "_total_timesteps", "_num_timesteps_at_start"),
     *("device", "policy_kwargs", "replay_buffer_kwargs", "cuda_graphs", "verbose"),
-    *("engines", "watch", "_checked_version", "_arguments_before", "_said"),
+    *("engines", "watch", "_checked_version", "_arguments_before", "_announced"),
 }
 
 # Attributes of a callback that belong to the call of learn().

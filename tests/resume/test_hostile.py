@@ -133,7 +133,7 @@ PLACES = (
 )
 
 
-NOT_SEARCHED = ("locals", "globals", "policy", "spec", "_logger", "logger", "metadata", "engines", "watch")
+NOT_SEARCHED = ("locals", "globals", "policy", "spec", "_logger", "logger", "metadata", "engines", "watch", "_announced")
 
 
 def parts_of(value):
