@@ -1,7 +1,9 @@
 """Action masks of environments, by sb3-contrib's protocol: the environment has a method ``action_masks()``."""
 
+import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -24,6 +26,8 @@ OTHER_NAMES = {
     *("compute_action_mask", "compute_action_masks", "action_mask_fn", "mask_fn", "mask_actions"),
 }
 """Names under which environments have masks that nobody reads; with ``get_`` in front, too."""
+AMBIGUOUS_NAMES = {"mask", "masks"}
+"""The same, but images and agents have masks, too: what has such a name must look like a mask of actions."""
 
 
 class ActionMaskInfo(gym.Wrapper):
@@ -68,13 +72,39 @@ def has_masks(env: VecEnv) -> bool:
     return False
 
 
-def _other_name(names: Iterable[Any]) -> str | None:
-    """:return: The first name that is one of an unread mask."""
+def _other_name(names: Iterable[Any], is_mask: Callable[[Any], bool]) -> str | None:
+    """:return: The first name that is one of an unread mask; ``is_mask`` judges by a name that is ambiguous."""
     for name in names:
-        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(name)).lower()
-        if words.lstrip("_").removeprefix("get_") in OTHER_NAMES:
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(name)).lower().lstrip("_").removeprefix("get_")
+        if words in OTHER_NAMES or (words in AMBIGUOUS_NAMES and is_mask(name)):
             return str(name)
     return None
+
+
+def _is_mask(value: Any, n: int) -> bool:
+    """:return: Whether a value has an entry for each of ``n`` actions, 0 or 1."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        return False
+    return array.dtype.kind in "biuf" and array.size == n and bool(np.isin(array, (0, 1)).all())
+
+
+def _has_mask(layer: Any, name: str, n: int) -> bool:
+    """:return: Whether an attribute is a mask, or a method without arguments; neither it nor a property is called."""
+    member = inspect.getattr_static(layer, name)
+    if not callable(member):
+        return _is_mask(member, n)
+    try:
+        inspect.signature(getattr(layer, name)).bind()
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _is_space_of_masks(space: gym.Space, n: int) -> bool:
+    binary = isinstance(space, gym.spaces.Box) and (space.low == 0).all() and (space.high == 1).all()
+    return bool(binary or isinstance(space, gym.spaces.MultiBinary)) and np.prod(space.shape or ()) == n
 
 
 def _layers(env: VecEnv) -> Iterator[Any]:
@@ -90,23 +120,27 @@ def _layers(env: VecEnv) -> Iterator[Any]:
 
 def unread_masks(env: VecEnv) -> str | None:
     """:return: What an environment without action_masks() has that looks like a mask, in words; None if there is nothing."""
-    if isinstance(env.observation_space, gym.spaces.Dict) and (name := _other_name(env.observation_space.spaces)):
-        return f"an observation {name!r}"
+    n = Branches(env.action_space).n
+    if isinstance(env.observation_space, gym.spaces.Dict):
+        parts = env.observation_space.spaces
+        if name := _other_name(parts, lambda key: _is_space_of_masks(parts[key], n)):
+            return f"an observation {name!r}"
     for layer in _layers(env):
-        if name := _other_name(dir(layer)):  # looks nothing up, so no property is run
+        if name := _other_name(dir(layer), partial(_has_mask, layer, n=n)):  # looks nothing up, so no property is run
             return f"an attribute or method {name!r}"
     if isinstance(env.unwrapped, SubprocVecEnv):
         for name in sorted({*OTHER_NAMES, *(f"get_{name}" for name in OTHER_NAMES)}):
             if all(env.env_method("has_wrapper_attr", name, indices=[0])):
                 return f"an attribute or method {name!r}"
-    return unread_masks_of_infos(getattr(env, "reset_infos", []))
+    return unread_masks_of_infos(getattr(env, "reset_infos", []), n)
 
 
-def unread_masks_of_infos(infos: Iterable[dict[str, Any]]) -> str | None:
-    """:return: Which entry of the infos looks like a mask, in words; None if there is none."""
+def unread_masks_of_infos(infos: Iterable[dict[str, Any]], n: int) -> str | None:
+    """:return: Which entry of the infos looks like a mask of ``n`` actions, in words; None if there is none."""
     for info in infos:
         # A single number under such a name is a count, not a mask
-        if name := _other_name(key for key, value in info.items() if hasattr(value, "__len__") and not isinstance(value, str)):
+        names = [key for key, value in info.items() if hasattr(value, "__len__") and not isinstance(value, str)]
+        if name := _other_name(names, lambda key, info=info: _is_mask(info[key], n)):  # type: ignore[misc]
             return f"an entry {name!r} of the info"
     return None
 

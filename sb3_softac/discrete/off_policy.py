@@ -139,7 +139,7 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         infos: list[dict[str, Any]],
     ) -> None:
         if not self._env_has_masks and self.num_timesteps - self._num_timesteps_at_start <= N_INFOS * self.n_envs:
-            self._warn_about_masks(unread_masks_of_infos(infos))
+            self._warn_about_masks(unread_masks_of_infos(infos, self.branches.n))
         ended = dead_ends(infos, dones, self.branches) if self._masks is not None else []
         if ended:
             self._warn_once(

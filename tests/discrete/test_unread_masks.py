@@ -54,7 +54,6 @@ def warnings_of(env, algorithm=DiscreteSAC, policy="MlpPolicy", again=True):
     return [str(warning.message) for warning in caught]
 
 
-WITH_MASK = spaces.Dict({"observation": spaces.Box(-1.0, 1.0, (2,)), "action_mask": spaces.MultiBinary(3)})
 UNREAD = {
     "a method": (lambda: Game(members=dict(action_mask=mask)), "attribute or method 'action_mask'"),
     "a property": (WithProperty, "attribute or method 'valid_actions'"),
@@ -63,6 +62,9 @@ UNREAD = {
     "below a wrapper": (lambda: gym.wrappers.TimeLimit(Game(members=dict(action_mask=mask)), 5), "'action_mask'"),
     "in the info": (lambda: Game(dict(action_mask=MASK)), "an entry 'action_mask' of the info"),
     "only in the infos of steps": (lambda: Game(dict(action_mask=MASK), only_in_steps=True), "'action_mask' of the info"),
+    "just mask, a method": (lambda: Game(members=dict(mask=mask)), "attribute or method 'mask'"),
+    "just masks, an attribute": (lambda: Game(members=dict(masks=MASK.tolist())), "attribute or method 'masks'"),
+    "just mask, in the info": (lambda: Game(dict(mask=MASK.astype(float))), "an entry 'mask' of the info"),
     "Taxi": (lambda: gym.make(max(name for name in gym.registry if name.startswith("Taxi-v"))), "'action_mask'"),
 }
 
@@ -74,9 +76,11 @@ def test_one_warning(kind):
     assert what in message and "no method action_masks()" in message and "ActionMasker(env, function)" in message
 
 
-def test_masks_in_observations():
-    (message,) = warnings_of(Game(obs=WITH_MASK), policy="MultiInputPolicy")
-    assert "has an observation 'action_mask'" in message
+@pytest.mark.parametrize("name", ["action_mask", "mask"])
+def test_masks_in_observations(name):
+    space = spaces.Dict({"observation": spaces.Box(-1.0, 1.0, (2,)), name: spaces.MultiBinary(3)})
+    (message,) = warnings_of(Game(obs=space), policy="MultiInputPolicy")
+    assert f"has an observation {name!r}" in message
 
 
 class Frames(VecEnvWrapper):
@@ -105,7 +109,9 @@ SILENT = {
     "nothing": Game,
     "masks are read": lambda: ActionMasker(Game(dict(action_mask=MASK), dict(action_mask=mask)), lambda env: MASK),
     "a count": lambda: Game(dict(invalid_actions=3, legal_actions="all")),
-    "other words": lambda: Game(dict(mask=MASK, actions=[1], action_meanings=["a"]), dict(action_names=["a"], masks=[1])),
+    "other words": lambda: Game(dict(actions=[1], action_meanings=["a"]), dict(action_names=["a"])),
+    "masks of images": lambda: Game(dict(mask=np.ones((4, 4)), masks=[[0, 1], [0, 1, 1]]), dict(mask=np.zeros((4, 4), bool))),
+    "a function that masks": lambda: Game(members=dict(mask=lambda obs: obs, get_masks=[0.5, 1.0, 0.0])),
 }
 
 
