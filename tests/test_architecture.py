@@ -3,15 +3,17 @@
 import ast
 import importlib.util
 import os
-import re
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+house = SimpleNamespace(**runpy.run_path(str(ROOT / "tools" / "house.py")))
 PACKAGE = ROOT / "sb3_softac"
 ALGORITHMS = {"softac_v1", "discretesac", "sql"}
 # What each room may import from the package; the files outside of the rooms and zoo may import anything but the rooms that may
@@ -45,29 +47,10 @@ def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def is_module(name: str) -> bool:
-    path = ROOT.joinpath(*name.split("."))
-    return path.is_dir() or path.with_suffix(".py").is_file()
-
-
-def imported_modules(tree: ast.AST) -> set[str]:
-    """:return: Modules of the package that are imported, anywhere and also by a string, without the package's name."""
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"line {node.lineno} imports relatively"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"sb3_softac(\.\w+)+", node.value):
-            names |= {node.value} if is_module(node.value) else set()
-    return {name.removeprefix("sb3_softac.") for name in names if name.startswith("sb3_softac.")}
-
-
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_follow_the_arrows(path):
     place = path.relative_to(PACKAGE).with_suffix("").parts
-    imported = imported_modules(ast.parse(path.read_text()))
+    imported = house.imported_modules(ROOT, path)
     rooms = {name.split(".")[0] for name in imported} & {each.stem for each in PACKAGE.iterdir()} - {place[0]}
     if place[0] not in ("zoo", "study"):
         assert not rooms & {"zoo", "study"}
@@ -75,6 +58,35 @@ def test_imports_follow_the_arrows(path):
         assert rooms <= MAY_IMPORT[place[0]] | (GROUND if place[0] not in GROUND else {"files"} - {place[0]})
     engines = {name.split(".")[1] for name in imported if name.startswith("engines.")} & ENGINES
     assert engines <= {place[1] if place[0] == "engines" else ""}
+    assert not any(name.endswith("__main__") for name in imported)
+
+
+def test_no_circle_and_no_foreign_private_name():
+    assert house.circles(ROOT) == []
+    assert house.foreign_private_names(ROOT) == []
+
+
+FAULTS = {
+    "a circle": ("nets/circle.py", "def later():\n    from sb3_softac.replay import batch\n"),
+    "a circle by a string": ("nets/circle.py", "import importlib\nimportlib.import_module('sb3_softac.replay.batch')\n"),
+    "a private name": ("replay/private.py", "def shown(model):\n    return model._choose_engine\n"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_they_are_found(name, tmp_path):
+    shutil.copytree(PACKAGE, tmp_path / "sb3_softac", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    file, text = FAULTS[name]
+    (tmp_path / "sb3_softac" / file).write_text(text)
+    (tmp_path / "sb3_softac" / "replay" / "other.py").write_text("from sb3_softac.nets import base\n")
+    found = house.circles(tmp_path) if "circle" in name else house.foreign_private_names(tmp_path)
+    assert found == ([["nets", "replay"]] if "circle" in name else ["replay/private.py: model._choose_engine"])
+
+
+def test_classes_are_few():
+    """At most three of ours in the MRO of an algorithm, two in that of a policy or a network."""
+    for name, mro in house.our_bases(ROOT).items():
+        assert len(mro) <= (3 if mro[-1] == "SoftOffPolicyAlgorithm" else 2), (name, mro)
 
 
 def test_rooms_of_the_arrows_exist():

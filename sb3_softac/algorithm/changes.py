@@ -145,7 +145,7 @@ OF_THE_LOOP = {
     "_announced",
     "engines",
     "_failed_batch",
-    "_gradient_norms",
+    "gradient_norms",
     "_saturation_watch",
     "_target_entropy_state",
     "_last_obs",
@@ -215,7 +215,7 @@ class ModelWatch:
             # Environments, loggers and arrays of observations are not read in gradient steps
             if name not in OF_THE_LOOP and (description := self._describe(value, unknown=None)) is not None:
                 found[name] = description
-        modules, optimizers = list(model.policy.modules()), model._optimizers
+        modules, optimizers = list(model.policy.modules()), model.optimizers
         self._read(vars(model), list(found))
         self._hooks = hooks_of(modules, optimizers)
         parts: list[Any] = [model, model.temperature, *optimizers, *modules]

@@ -78,7 +78,7 @@ class PyTorchEngine(Engine):
     """Gradient steps by the model's own ``_update``; any model, any device."""
 
     def prepare(self, batch_size: int) -> str:
-        self.model._prepare_networks()
+        self.model.prepare_networks()
         return ""
 
     def step(self, batches: list[Any], target_weights: list[float]) -> StepResult:
@@ -86,8 +86,8 @@ class PyTorchEngine(Engine):
         logs = model._update(batch)
         finite = model._logs_stay_on_device() or bool(model._finite)
         if weight and finite:
-            model._update_targets(weight)
-        return result_of(logs, model._gradient_norms, finite)
+            model.update_targets(weight)
+        return result_of(logs, model.gradient_norms, finite)
 
 
 def result_of(logs: dict[str, th.Tensor], gradient_norms: dict[str, th.Tensor], finite: bool = True) -> StepResult:

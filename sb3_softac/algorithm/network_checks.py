@@ -52,7 +52,7 @@ def check_networks(model: "SoftOffPolicyAlgorithm") -> None:
         raise ValueError(
             "Nothing can be learned, because all parameters of the policy are frozen: model.policy.requires_grad_(True)"
         )
-    held = {id(each) for optimizer in model._optimizers for group in optimizer.param_groups for each in group["params"]}
+    held = {id(each) for optimizer in model.optimizers for group in optimizer.param_groups for each in group["params"]}
     for name in dict.fromkeys(model.trains.values()):
         parameters = dict(networks[name].named_parameters())
         if missing := [key for key, each in parameters.items() if each.requires_grad and id(each) not in held]:
@@ -66,7 +66,7 @@ def check_networks(model: "SoftOffPolicyAlgorithm") -> None:
                 f"policy.{name} cannot be trained, because its parameters {inference} were created under "
                 "th.inference_mode(): create, load or replace it outside"
             )
-    if misfit := next(filter(None, map(_find_misfit, model._optimizers)), None):
+    if misfit := next(filter(None, map(_find_misfit, model.optimizers)), None):
         parameter, reason = misfit
         name = next((key for key, each in model.policy.named_parameters() if each is parameter), "log_ent_coef")
         remedy = NEW_OPTIMIZER if name != "log_ent_coef" else "model.ent_coef"

@@ -80,7 +80,7 @@ STEPS, BATCH = integer(0, " gradient steps"), integer(1, " transition")
 # Attributes that are made again when a model is loaded
 NOT_SAVED = (
     *("temperature", "entropy_target", "watch", "engines", "_arguments_before", "_changed_by_load"),
-    *("_finite", "_failed_batch", "_gradient_norms", "_step_log", "_saturation_watch", "_announced"),
+    *("_finite", "_failed_batch", "gradient_norms", "_step_log", "_saturation_watch", "_announced"),
 )
 
 
@@ -363,7 +363,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         self._setup_entropy()
         self._finite = th.ones((), device=self.device)
         self._failed_batch: Batch | None = None
-        self._gradient_norms: dict[str, th.Tensor] = {}
+        self.gradient_norms: dict[str, th.Tensor] = {}
         self._step_log = StepLog()
         self._saturation_watch = SaturationWatch()
         self.engines: list[Engine] = [engine(self) for engine in ENGINES.values() if engine.is_wanted(self)]
@@ -624,7 +624,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         """
 
     @property
-    def _optimizers(self) -> list[th.optim.Optimizer]:
+    def optimizers(self) -> list[th.optim.Optimizer]:
         own = self.temperature.optimizer
         return [self.policy.optimizer] if own is None else [self.policy.optimizer, own]
 
@@ -641,8 +641,8 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         require_gradients()
         self._follow_arguments()
         gradient_steps, batch_size = read("gradient_steps", gradient_steps, STEPS), read("batch_size", batch_size, BATCH)
-        self._update_learning_rate(self._optimizers)
-        check_optimizers(self._optimizers)
+        self._update_learning_rate(self.optimizers)
+        check_optimizers(self.optimizers)
         self._follow_schedules(self._current_progress_remaining)
         engine = self._choose_engine(batch_size)
         while gradient_steps > 0:
@@ -683,7 +683,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
             if self.verbose >= 1:
                 print(message)
 
-    def _prepare_networks(self) -> None:
+    def prepare_networks(self) -> None:
         """Set the networks to training mode, and check them."""
         self.policy.set_training_mode(True)
         self.check_networks()
@@ -710,7 +710,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         :param losses: Scalar losses by name.
         """
         self.policy.zero_grad()
-        for optimizer in self._optimizers:
+        for optimizer in self.optimizers:
             optimizer.zero_grad()
         gradients: dict[str, list[th.Tensor]] = {}
         for name, loss in losses.items():
@@ -729,10 +729,10 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         if distributed.is_distributed():
             average_once = {id(gradient): gradient for each in gradients.values() for gradient in each}
             distributed.average([*values, *average_once.values()])
-        self._gradient_norms = largest_norms(gradients)
-        checked = th.stack([*values, *self._gradient_norms.values()])
+        self.gradient_norms = largest_norms(gradients)
+        checked = th.stack([*values, *self.gradient_norms.values()])
         self._finite.mul_(checked.isfinite().all())
-        for optimizer in self._optimizers:
+        for optimizer in self.optimizers:
             step_if(optimizer, self._finite)
         self.temperature.bound()
 
@@ -743,7 +743,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         return self.temperature.parameters()
 
     @th.no_grad()
-    def _update_targets(self, weight: th.Tensor | float = 1.0) -> None:
+    def update_targets(self, weight: th.Tensor | float = 1.0) -> None:
         """Move all targets towards their networks; a weight of 0 leaves them as they are."""
         # A step that was withheld must not move the targets either.
         weight = weight * self.tau * self._finite

@@ -317,7 +317,7 @@ class SQL(SoftOffPolicyAlgorithm):
         gradient_steps = read("gradient_steps", gradient_steps, integer(1))
         batch_size = read("batch_size", batch_size, integer(1))
         observations = SkillObservations(replay_buffers, self.observation_space)
-        self._prepare_networks()
+        self.prepare_networks()
         self._finite.fill_(1.0)
         for _ in range(gradient_steps):
             obs = observations.sample(batch_size, self._vec_normalize_env, self.device)

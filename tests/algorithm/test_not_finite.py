@@ -11,9 +11,9 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
-from sb3_softac.engines.native import engine
-from sb3_softac.engines.native.engine import SWITCH
+from sb3_softac.engines.native import native_engine
 from sb3_softac.engines.native.library import load
+from sb3_softac.engines.native.native_engine import SWITCH
 from tests.engines.native.helpers import ALGORITHMS, assert_close, both, is_fast, make_model
 from tests.toys import state_of, train
 
@@ -24,7 +24,7 @@ ways = pytest.mark.parametrize(("algorithm", "fast"), WAYS, ids=[f"{a.__name__}-
 @pytest.fixture(autouse=True)
 def fast_way(request, monkeypatch):
     monkeypatch.setenv(SWITCH, "1")
-    monkeypatch.setattr(engine, "WORK_PER_THREAD", 1)
+    monkeypatch.setattr(native_engine, "WORK_PER_THREAD", 1)
     parameters = getattr(request.node, "callspec", None)
     if parameters is None or parameters.params.get("fast", True):
         library, reason = load()

@@ -5,7 +5,7 @@ They give the same numbers as ``_update``; without them, gradient steps run one 
 """
 
 from sb3_softac.algorithm.engine import ENGINES
-from sb3_softac.engines.cuda_graphs.engine import GraphEngine
+from sb3_softac.engines.cuda_graphs.graph_engine import GraphEngine
 
 ENGINES["cuda_graphs"] = GraphEngine
 

@@ -6,7 +6,7 @@ environment variable ``SB3_SOFTAC_FAST=0`` turns them off.
 """
 
 from sb3_softac.algorithm.engine import ENGINES
-from sb3_softac.engines.native.engine import NativeEngine
+from sb3_softac.engines.native.native_engine import NativeEngine
 
 ENGINES["native"] = NativeEngine
 

@@ -22,7 +22,7 @@ from sb3_softac.algorithm import off_policy
 from sb3_softac.algorithm.changes import Functions, Owner, are_hooked, has_own_methods, hooks_of
 from sb3_softac.algorithm.engine import PyTorchEngine
 from sb3_softac.engines.native.library import FUNCTIONS, Network, Slot, Step, load
-from sb3_softac.engines.native.networks import ACTIVATIONS, Reader, address, check_extractor
+from sb3_softac.engines.native.network_reader import ACTIVATIONS, NetworkReader, address, check_extractor
 from sb3_softac.engines.native.unsupported import require
 from sb3_softac.entropy import temperature
 from sb3_softac.entropy.temperature import AutoTemperature, FixedTemperature, ScheduledTemperature
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # How all numbers are kept for C, whatever PyTorch's defaults are
 IN_C: dict[str, Any] = {"dtype": th.float32, "device": "cpu"}
 METHODS = (
-    *("_prepare_networks", "check_networks", "_update", "_minimize", "_trained_by", "_update_targets"),
+    *("prepare_networks", "check_networks", "_update", "_minimize", "_trained_by", "update_targets"),
     *("_logs_stay_on_device", "trains", "targets"),
 )
 FORWARD = ("__call__", "forward")
@@ -85,7 +85,7 @@ class Plan(ABC):
         self.model, self.batch_size, self.n_threads = model, batch_size, n_threads
         self.replaced = self._check()
         """The functions that C replaces."""
-        self._reader = Reader()
+        self._reader = NetworkReader()
         self._learned = isinstance(model.temperature, AutoTemperature)
         self.job = FUNCTIONS[self.function]()
         self._keep: list[object] = []
@@ -129,7 +129,7 @@ class Plan(ABC):
         return {
             type(model): (*cls.methods, *cls.networks),
             type(model.temperature): ("losses", "parameters"),
-            **{type(optimizer): ("step", "zero_grad") for optimizer in model._optimizers},
+            **{type(optimizer): ("step", "zero_grad") for optimizer in model.optimizers},
             **FUNCTIONS_OF_ALL,
             **cls.functions,
         }
@@ -159,7 +159,7 @@ class Plan(ABC):
 
     def _check_for_own_code(self) -> None:
         model, trained = self.model, list(self._reader.gradients)
-        modules, optimizers = list(model.policy.modules()), model._optimizers
+        modules, optimizers = list(model.policy.modules()), model.optimizers
         require(not any(hooks_of(modules, optimizers)) and not are_hooked(trained), "hooks are not called in C")
         parts = [*modules, *optimizers, model.temperature]
         parts += [vars(each)["branches"] for each in (model, *modules) if "branches" in vars(each)]
@@ -200,7 +200,7 @@ class Plan(ABC):
 
     def begin(self) -> None:
         """Read the values that may change between two rounds of gradient steps: the learning rates."""
-        groups = [group for optimizer in self.model._optimizers for group in optimizer.param_groups]
+        groups = [group for optimizer in self.model.optimizers for group in optimizer.param_groups]
         rates = [float(group["lr"]) for group in groups]
         if rates == self._rates:
             return

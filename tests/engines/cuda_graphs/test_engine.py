@@ -115,7 +115,7 @@ def test_optimizers_keep_their_numbers():
     """A saved optimizer has to load on any device: no tensors as learning rates, no capturable."""
     model = make_model(SoftAC_v1, True, ent_coef="auto").learn(20)
     assert_done_by_graphs(model)
-    for optimizer in model._optimizers:
+    for optimizer in model.optimizers:
         assert all(type(group["lr"]) is float and not group["capturable"] for group in optimizer.param_groups)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from sb3_softac import DiscreteSAC, SoftAC_v1
 from sb3_softac.algorithm.engine import StepLog
-from sb3_softac.engines.native import engine, library, plan
+from sb3_softac.engines.native import library, native_engine, plan
 from sb3_softac.nets.stacked import StackedMLP
 from tests.engines.native.helpers import difference, is_fast, make_model
 from tests.toys import state_of, train
@@ -223,7 +223,7 @@ def differing(algorithm, every=1, first=0):
 
 if __name__ == "__main__":
     loaded = library.open_library(Path(sys.argv[1]))
-    engine.load = plan.load = lambda: (loaded, "")
+    native_engine.load = plan.load = lambda: (loaded, "")
     for algorithm in ALGORITHMS:
         wrong, tried = differing(algorithm)
         assert not wrong, wrong

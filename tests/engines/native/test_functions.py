@@ -12,7 +12,7 @@ from torch import nn
 import sb3_softac
 from sb3_softac import DiscreteSAC, SoftAC_v1
 from sb3_softac.algorithm.engine import PyTorchEngine
-from sb3_softac.engines.native.engine import PLANS as KINDS
+from sb3_softac.engines.native.native_engine import PLANS as KINDS
 from tests.engines.native.helpers import ALGORITHMS, assert_close, both, is_fast, make_model
 from tests.toys import train
 
@@ -26,7 +26,7 @@ PACKAGE = Path(sb3_softac.__file__).parent
 NOT_OF_THE_STEP = {"buffers.py", "changes.py", "network_checks.py", "engine.py"}
 # Called by both ways (sampling and logging, the temperature), or without influence on the numbers
 CALLED_BY_BOTH = {
-    *("is_distributed", "alpha", "bound", "_optimizers", "__get__"),
+    *("is_distributed", "alpha", "bound", "optimizers", "__get__"),
     *("set_training_mode", "__setattr__", "require_same_shape", "nats"),
 }
 
@@ -86,14 +86,14 @@ def test_the_list_of_functions_is_complete(algorithm):
 
 
 class OwnPreparation(SoftAC_v1):
-    def _prepare_networks(self):
-        super()._prepare_networks()
+    def prepare_networks(self):
+        super().prepare_networks()
         self.prepared = getattr(self, "prepared", 0) + 1
 
 
 class OwnTargets(DiscreteSAC):
-    def _update_targets(self, weight=1.0):
-        super()._update_targets(weight)
+    def update_targets(self, weight=1.0):
+        super().update_targets(weight)
         self.followed = getattr(self, "followed", 0) + 1
 
 

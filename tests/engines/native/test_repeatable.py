@@ -22,11 +22,11 @@ RESUME = """
 import sys
 import torch as th
 from stable_baselines3.common.logger import configure
-from sb3_softac.engines.native import engine
+from sb3_softac.engines.native import native_engine
 from tests.engines.native.helpers import ALGORITHMS, is_fast, plan_of
 from tests.toys import state_of, train
 
-engine.WORK_PER_THREAD = 1
+native_engine.WORK_PER_THREAD = 1
 for algorithm in ALGORITHMS:
     for n_threads in (1, 3):
         folder = f"{sys.argv[1]}/{algorithm.__name__}{n_threads}"

@@ -23,12 +23,12 @@ from gymnasium import spaces
 from torch import nn
 
 from sb3_softac import DiscreteSAC, SoftAC_v1
-from sb3_softac.engines.native import engine, library, plan
+from sb3_softac.engines.native import native_engine, library, plan
 from tests.engines.native.helpers import is_fast, make_model
 from tests.toys import train
 
 loaded = library.open_library(Path(sys.argv[1]))
-engine.load = plan.load = lambda: (loaded, "")
+native_engine.load = plan.load = lambda: (loaded, "")
 ARCHITECTURES = ([], [1], [5, 3], dict(pi=[7], qf=[17, 33, 2], vf=[]), dict(pi=[], qf=[9], vf=[4, 4]))
 SPACES = (spaces.Discrete(1), spaces.Discrete(5), spaces.MultiDiscrete([2, 4, 1]), spaces.MultiBinary(3))
 cases = [(SoftAC_v1, dict(actions=spaces.Box(-1, 1, (n,)), actor_q=q)) for n, q in ((1, "min"), (3, "first"))]

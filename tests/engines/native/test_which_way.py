@@ -14,8 +14,8 @@ from torch.nn.utils import parametrizations, prune
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
-from sb3_softac.engines.native import engine, library
-from sb3_softac.engines.native.engine import SWITCH
+from sb3_softac.engines.native import library, native_engine
+from sb3_softac.engines.native.native_engine import SWITCH
 from sb3_softac.engines.native.unsupported import Unsupported
 from sb3_softac.entropy.temperature import AutoTemperature
 from sb3_softac.nets.critics import ValueNet
@@ -680,7 +680,7 @@ def test_threads_that_have_enough_to_do(monkeypatch, batch_size, work_per_thread
     model = make_model(SoftAC_v1, verbose=1)
     parameters = sum(parameter.numel() for parameter in model.policy.parameters())
     # Work for two threads and a half where none is given
-    monkeypatch.setattr(engine, "WORK_PER_THREAD", work_per_thread or batch_size * parameters * 2 // 5)
+    monkeypatch.setattr(native_engine, "WORK_PER_THREAD", work_per_thread or batch_size * parameters * 2 // 5)
     th.set_num_threads(3)
     try:
         train(model, batch_size=batch_size)

@@ -6,7 +6,7 @@ import stable_baselines3.sac.policies
 import torch as th
 from torch import nn
 
-from sb3_softac.engines.native.networks import address, size_of
+from sb3_softac.engines.native.network_reader import address, size_of
 from sb3_softac.engines.native.plan import FORWARD, IN_C, Plan
 from sb3_softac.engines.native.unsupported import require
 from sb3_softac.nets import base, gaussian

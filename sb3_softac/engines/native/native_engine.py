@@ -7,10 +7,10 @@ import torch as th
 
 from sb3_softac.algorithm.distributed import is_distributed
 from sb3_softac.algorithm.engine import Engine, PyTorchEngine, StepResult
-from sb3_softac.engines.native.discretesac import DiscretePlan
+from sb3_softac.engines.native.discretesac_plan import DiscretePlan
 from sb3_softac.engines.native.library import load
 from sb3_softac.engines.native.plan import Plan
-from sb3_softac.engines.native.softac_v1 import SoftACPlan
+from sb3_softac.engines.native.softac_v1_plan import SoftACPlan
 from sb3_softac.engines.native.unsupported import Unsupported, require
 
 SWITCH = "SB3_SOFTAC_FAST"
@@ -84,7 +84,7 @@ class NativeEngine(Engine):
         try:
             logs, norms, finite = plan.step(batch, model.tau * weight)
         except Unsupported:  # a batch that C does not know
-            model._prepare_networks()
+            model.prepare_networks()
             self._grads_are_stale = True
             return PyTorchEngine(model).step(batches, target_weights)
         if self._grads_are_stale:

@@ -13,7 +13,7 @@ from sb3_softac.discrete.networks import CategoricalActor, StackedDiscreteCritic
 from sb3_softac.discretesac import discretesac
 from sb3_softac.discretesac.discretesac import DiscreteSAC
 from sb3_softac.discretesac.policies import DiscreteSACPolicy
-from sb3_softac.engines.native.networks import address
+from sb3_softac.engines.native.network_reader import address
 from sb3_softac.engines.native.plan import FORWARD, METHODS, Plan
 from sb3_softac.engines.native.unsupported import require
 from sb3_softac.replay.batch import Batch

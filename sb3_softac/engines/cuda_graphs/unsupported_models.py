@@ -21,7 +21,7 @@ def unsupported_reason(model: "SoftOffPolicyAlgorithm", device_type: str) -> str
     :param device_type: Type of the device that graphs run on.
     :return: The reason why graphs cannot do its gradient steps, as far as known beforehand; empty if there is none.
     """
-    modules, optimizers = list(model.policy.modules()), model._optimizers
+    modules, optimizers = list(model.policy.modules()), model.optimizers
     if model.device.type != device_type:
         return f"the networks are on the device {str(model.device)!r}, but graphs run on {device_type!r}"
     if not type(model).__module__.startswith("sb3_softac.") or type(model.policy) not in model.policy_aliases.values():

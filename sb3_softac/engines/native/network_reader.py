@@ -54,7 +54,7 @@ def size_of(weight: Any, dimension: int) -> int:
     return weight.shape[dimension]
 
 
-class Reader:
+class NetworkReader:
     """Reads the networks of one model, and keeps references to the tensors whose addresses are in use."""
 
     def __init__(self) -> None:
@@ -164,7 +164,7 @@ class Reader:
         :raises Unsupported: if the optimizers are not Adam or AdamW for exactly these tensors.
         """
         slots = {}
-        for optimizer in model._optimizers:
+        for optimizer in model.optimizers:
             require(type(optimizer) in OPTIMIZERS, f"{type(optimizer).__name__} is not supported in C")
             for group in optimizer.param_groups:
                 odd = any(group[name] for name in ("maximize", "capturable", "differentiable"))

@@ -10,7 +10,7 @@ from sb3_softac.algorithm.engine import Engine, StepResult
 from sb3_softac.engines.cuda_graphs.capture import Capturer, CudaCapturer
 from sb3_softac.engines.cuda_graphs.device_copy import DeviceCopy, DrawnBatches
 from sb3_softac.engines.cuda_graphs.launcher import CaptureError, Launcher
-from sb3_softac.engines.cuda_graphs.unsupported import unsupported_reason
+from sb3_softac.engines.cuda_graphs.unsupported_models import unsupported_reason
 from sb3_softac.replay.batch import make_batch
 from sb3_softac.replay.buffer import SoftReplayBuffer
 from sb3_softac.replay.samples import Draw
@@ -51,10 +51,10 @@ class Steps:
         for step in range(self.number):
             samples = self.copy.gather(DrawnBatches(transitions, numbers), step)
             logs = model._update(make_batch(samples, model.gamma))
-            self.names, self.losses = list(logs), list(model._gradient_norms)
-            values = [*logs.values(), *model._gradient_norms.values()]
+            self.names, self.losses = list(logs), list(model.gradient_norms)
+            values = [*logs.values(), *model.gradient_norms.values()]
             self.done.append(th.stack([value.detach() for value in values]))
-            model._update_targets(target_weights[step])
+            model.update_targets(target_weights[step])
         return th.stack(self.done)
 
     def result(self, values: th.Tensor) -> StepResult:
@@ -96,7 +96,7 @@ class GraphEngine(Engine):
         if self.given_up:
             self._copy = None
             return self.given_up
-        model._prepare_networks()
+        model.prepare_networks()
         modes = tuple(module.training for module in model.policy.modules())
         if self._launchers_are_for != (model.watch.version, modes):
             if self._launchers:
@@ -162,7 +162,7 @@ class GraphEngine(Engine):
         key, model, copy = (number, batch_size), self.model, self._copy
         assert copy is not None
         if key not in self._launchers:
-            self._launchers[key] = Launcher(self.capturer, Steps(model, copy, number), lambda: model._optimizers, inputs)
+            self._launchers[key] = Launcher(self.capturer, Steps(model, copy, number), lambda: model.optimizers, inputs)
         try:
             self._launchers[key].capture_if_warm()
         except CaptureError as error:
