@@ -535,10 +535,15 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
             try:
                 self.policy.obs_to_tensor(each)
             except ValueError:
+                lost = (
+                    ""
+                    if normalization is None
+                    else ", and load the statistics of VecNormalize from before, since they already contain it"
+                )
                 raise ValueError(
                     f"The observation of {when} is not finite: {'; '.join(faults)}. Training stopped before it was stored. "
                     "Look for a division by zero or an overflow in the environment (SB3's VecCheckNan finds it), or give the "
-                    "policy a features extractor that accepts such values"
+                    f"policy a features extractor that accepts such values{lost}"
                 ) from None
 
     def _extra_columns(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> dict[str, np.ndarray]:
