@@ -81,10 +81,7 @@ def evaluate_robustness(study: Study, args: argparse.Namespace) -> dict[str, str
 
 
 def checked_shard(study: Study, args: argparse.Namespace) -> tuple[Study, list[Run]]:
-    """
-    :return: The study as it is declared now, unaffected by later edits of its files, and the runs of this shard.
-    :raises StudyError: if something is known to go wrong.
-    """
+    """:return: The study as it is declared now, unaffected by later edits of its files, and the runs of this shard."""
     check_names(study)
     study = freeze(study)
     check_unchanged(study)

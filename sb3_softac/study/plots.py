@@ -65,10 +65,7 @@ def style_numbers(names: Iterable[str]) -> dict[str, int]:
 
 
 def band(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """
-    :param returns: Returns ``[runs, ...]``.
-    :return: Interquartile mean and the limits of what is shaded: the 95 % interval, or the range of too few seeds for one.
-    """
+    """:return: Interquartile mean of ``[runs, ...]``, and what is shaded: its 95 % interval, or the range of too few seeds."""
     value, low, high = iqm_band(returns)
     if len(returns) < SEEDS_FOR_INTERVAL:
         low, high = (np.where(np.isnan(value), np.nan, limit) for limit in (returns.min(0), returns.max(0)))
@@ -95,14 +92,7 @@ def draw_band(axes: Axes, x: Any, bands: tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def learning_curves(groups: dict[str, list[Result]], partial: dict[str, list[Result]], mode: str, axis: str) -> Figure:
-    """
-    :param groups: Runs by name.
-    :param partial: Unfinished runs, by name.
-    :param mode: Evaluation mode.
-    :param axis: One of :data:`AXES`.
-    :return: Figure. Above, the interquartile mean of each name with its :func:`band`. Below, a panel for each name with every
-        seed as a thin line; unfinished runs are dotted.
-    """
+    """:return: The interquartile means with their bands; below, a panel for each name with every seed (unfinished: dotted)."""
     names = list(dict.fromkeys([*groups, *partial]))
     columns = min(COLUMNS, len(names))
     rows = -(-len(names) // columns)
@@ -191,10 +181,8 @@ def sensitivity(groups: dict[str, list[Result]], mode: str, key: str, step: str)
 
 def return_against_strength(panels: dict[str, tuple[str, tuple[float, ...], dict[str, np.ndarray]]]) -> Figure:
     """
-    :param panels: By the name of a perturbation: the unit of its strength, the strengths ``[strengths]``, and by the name of
-        an algorithm the returns ``[runs, strengths]``.
-    :return: A panel for each perturbation: every run as a thin line, the interquartile mean of each algorithm with its
-        :func:`band`.
+    :param panels: By perturbation: unit of the strength, strengths, and by algorithm the returns ``[runs, strengths]``.
+    :return: A panel for each perturbation with every run, and the interquartile mean of each algorithm with its band.
     """
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)

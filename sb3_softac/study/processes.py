@@ -45,13 +45,11 @@ def run_locally(study: Study, runs: list[Run], jobs: int) -> dict[str, str]:
 
 def run_on_ray(study: Study, runs: list[Run], address: str | None, cpus: float, gpus: float) -> dict[str, str]:
     """
-    :param study: Study; all nodes must see its folders under the same path.
-    :param runs: The runs to complete, one task each. If a worker or node is lost, its run resumes on another one.
+    Complete each run in a task; if a worker or node is lost, its run resumes on another one. All nodes must see the folders of
+    the study under the same path.
+
     :param address: Address of the cluster; None for a cluster that Ray finds, or else this machine.
-    :param cpus: Cores per run.
-    :param gpus: GPUs per run, a fraction for several runs on one.
     :return: The reasons of failed runs, by run id.
-    :raises StudyError: if Ray is missing.
     """
     try:
         import ray
@@ -88,11 +86,7 @@ class LocalProcesses:
         self._ended = False
 
     def complete(self, run: Run) -> None:
-        """
-        Complete a run in a separate process, which writes a log to the run's folder.
-
-        :raises RunFailed: if it fails.
-        """
+        """Complete a run in a separate process, which writes a log to the run's folder. Raises RunFailed if it fails."""
         log, failure = self.study.folder_of(run) / LOG, self.study.failure_of(run)
         try:
             log.parent.mkdir(parents=True, exist_ok=True)

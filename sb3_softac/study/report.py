@@ -174,14 +174,7 @@ def write_curves(results: list[Result], path: Path) -> None:
 
 
 def write_report(study: Study, folder: Path) -> Path:
-    """
-    Write what there is; the page names the runs without a result, and parts that could not be made.
-
-    :param study: Study.
-    :param folder: Folder to write to.
-    :return: The page.
-    :raises StudyError: if nothing can be written there.
-    """
+    """Write what there is, and return the page. It names the runs without a result, and parts that could not be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

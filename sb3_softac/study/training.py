@@ -47,7 +47,6 @@ class Recorder(CallbackList):
     training. Measures the time of training alone, and writes the number of steps to a file.
 
     :param every: Calls between two evaluations.
-    :param evaluations: Evaluate each time they are called.
     :param save: Called after each evaluation.
     :param progress: File for the number of steps, written at most once per second.
     """
