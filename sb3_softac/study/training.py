@@ -8,13 +8,11 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -115,16 +113,13 @@ class RunManager(ExperimentManager):
         self.recorder: Recorder
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read those with which the run was started, not what a file has now."""
+        """:return: Those with which the run was started, not what a file has now; the second ones are saved."""
         assert self.run.defaults is not None
-        module = ModuleType(f"{__name__}.hyperparameters")
-        defaults = {"n_timesteps": self.run.n_timesteps, **copy.deepcopy(self.run.defaults)}
-        module.__dict__["hyperparams"] = {self.env_name.gym_id: defaults}
-        sys.modules[module.__name__] = module  # where the Zoo looks for a config in Python
-        self.config = module.__name__
-        hyperparams, saved = super().read_hyperparameters()
-        self.eval_env_kwargs = hyperparams.get("env_kwargs", self.env_kwargs)  # the Zoo evaluates in another environment
-        return hyperparams, saved
+        hyperparams = {"n_timesteps": self.run.n_timesteps, **copy.deepcopy(self.run.defaults), **self.custom_hyperparams}
+        if self.env_kwargs:
+            hyperparams["env_kwargs"] = self.env_kwargs
+        self.eval_env_kwargs = hyperparams.get("env_kwargs", {})  # the Zoo evaluates in another environment
+        return hyperparams, dict(sorted(hyperparams.items()))
 
     def create_callbacks(self) -> None:
         """Add checkpoints, evaluations and progress to the callbacks that the Zoo makes."""

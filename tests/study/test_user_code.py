@@ -14,7 +14,7 @@ from sb3_softac.study.results import read_results
 from sb3_softac.study.training import RunManager, work
 from sb3_softac.study.user_code import freeze, import_user_code, with_defaults
 from sb3_softac.study.validation import check_names, check_unchanged
-from tests.study.small import ENVIRONMENT
+from tests.study import small
 
 ENV = """
 import gymnasium as gym
@@ -41,23 +41,19 @@ class Mine(gym.Env):
 
 gym.register("Mine-v0", Mine, max_episode_steps=20)
 """
-SMALL = "{policy: MlpPolicy, learning_starts: 10, batch_size: 4, buffer_size: 100, policy_kwargs: {net_arch: [4]}}"
-FILE = """
-algorithms: {{softac_v1: {of_algorithm}}}
-environments: {{{env}: }}
-seeds: 1
-n_timesteps: 60
-hyperparams: {small}
-evaluation: {{every: 30, episodes: 1}}
-checkpoint_every: 50
-{more}
-"""
 CONFIG = ENV + '\nhyperparams = {"Mine-v0": dict(policy="MlpPolicy", gamma=0.5)}\n'
+SETTINGS = {
+    "n_timesteps": 60,
+    "hyperparams": dict(
+        policy="MlpPolicy", learning_starts=10, batch_size=4, buffer_size=100, policy_kwargs={"net_arch": [4]}
+    ),
+    "evaluation": {"every": 30, "episodes": 1},
+}
 WAYS = {
-    "gym_packages": {"more": "gym_packages: [my_envs]"},
-    "module:id": {"env": '"my_envs:Mine-v0"'},
-    "a file in Python": {"of_algorithm": "{config: own.py}"},
-    "a module": {"of_algorithm": "{config: my_config}"},
+    "gym_packages": {"gym_packages": ["my_envs"]},
+    "module:id": {"env": "my_envs:Mine-v0"},
+    "a file in Python": {"config": "own.py"},
+    "a module": {"config": "my_config"},
 }
 
 
@@ -75,14 +71,12 @@ def _as_before(monkeypatch):
             del sys.modules[name]
 
 
-def declare(folder, env="Mine-v0", of_algorithm="{}", more=""):
-    folder.mkdir(exist_ok=True)
-    (folder / "my_envs.py").write_text(ENV)
-    (folder / "own.py").write_text(CONFIG)
-    (folder / "my_config.py").write_text(CONFIG)
-    (folder / "own.yml").write_text("a.study")
-    path = folder / "mine.yml"
-    path.write_text(FILE.format(env=env, of_algorithm=of_algorithm, small=SMALL, more=more))
+def declare(folder, env="Mine-v0", config=None, **changes):
+    """The file of a study with an environment or hyperparameters of its own, and files for both beside it."""
+    algorithm = {"config": config} if config else None
+    path = small.declare(folder, algorithms={"softac_v1": algorithm}, environments=[env], **SETTINGS | changes)
+    for name, text in {"my_envs.py": ENV, "own.py": CONFIG, "my_config.py": CONFIG, "own.yml": "a: {}"}.items():
+        (folder / name).write_text(text)
     return path
 
 
@@ -103,7 +97,7 @@ def test_environments_of_ones_own(tmp_path, monkeypatch, way):
 
 
 def test_a_module_in_the_working_directory(tmp_path, monkeypatch):
-    path = declare(tmp_path / "study", more="gym_packages: [my_envs]")
+    path = declare(tmp_path / "study", gym_packages=["my_envs"])
     (tmp_path / "here").mkdir()
     (tmp_path / "study" / "my_envs.py").rename(tmp_path / "here" / "my_envs.py")
     monkeypatch.chdir(tmp_path / "here")
@@ -112,7 +106,7 @@ def test_a_module_in_the_working_directory(tmp_path, monkeypatch):
 
 
 def test_a_config_in_python_runs_once(tmp_path):
-    path = declare(tmp_path, of_algorithm="{config: own.py}")
+    path = declare(tmp_path, config="own.py")
     (tmp_path / "own.py").write_text(CONFIG + "\nwith open(__file__ + '.runs', 'a') as file: file.write('x')\n")
     study = read_study(path)
     for _ in range(2):
@@ -123,7 +117,7 @@ def test_a_config_in_python_runs_once(tmp_path):
 
 def test_code_in_a_config_stays_with_its_file(tmp_path):
     """What cannot be stored as plain data is read where the run is trained."""
-    path = declare(tmp_path, of_algorithm="{config: own.py}")
+    path = declare(tmp_path, config="own.py")
     (tmp_path / "own.py").write_text(
         CONFIG.replace("gamma=0.5", "policy_kwargs=dict(activation_fn=__import__('torch').nn.Tanh)")
     )
@@ -134,7 +128,7 @@ def test_code_in_a_config_stays_with_its_file(tmp_path):
 
 
 def test_a_preset_by_its_name(tmp_path):
-    study = read_study(declare(tmp_path, env="Pendulum-v1", of_algorithm="{config: softac_v1_icml.yml}"))
+    study = read_study(declare(tmp_path, env="Pendulum-v1", config="softac_v1_icml.yml"))
     check_names(study)
     assert "reparameterize" not in freeze(study).runs[0].defaults
     (tmp_path / "softac_v1_icml.yml").write_text(
@@ -143,62 +137,38 @@ def test_a_preset_by_its_name(tmp_path):
     assert freeze(study).runs[0].defaults["gamma"] == 0.25
 
 
-WRONG = {
-    "no such module": ({"more": "gym_packages: [my_envs_2]"}, {}, "my_envs_2'"),
-    "an import that fails": (
-        {"more": "gym_packages: [broken]"},
-        {"broken.py": "\nimport numpy\nimport my_nothing\n"},
-        "broken.py, line 3",
-    ),
-    "neither a file nor a module": (
-        {"env": "Pendulum-v1", "of_algorithm": "{config: ../none}"},
-        {},
-        "../none is neither a file (.yml, .yaml or .py) nor the name of a module",
-    ),
-    "a config that fails": ({"of_algorithm": "{config: own.py}"}, {"own.py": "\n1 / 0\n"}, "own.py, line 2"),
-    "a syntax error": ({"of_algorithm": "{config: own.py}"}, {"own.py": "a b"}, "SyntaxError"),
-    "no hyperparams": ({"of_algorithm": "{config: own.py}"}, {"own.py": ENV}, "own.py has no `hyperparams`"),
-    "hyperparams that are none": (
-        {"of_algorithm": "{config: own.py}"},
-        {"own.py": ENV + "hyperparams = 3"},
-        "must have a table",
-    ),
-    "no entry": (
-        {"more": "gym_packages: [my_envs]", "of_algorithm": "{config: own.yml}"},
-        {"own.yml": "a: {}"},
-        "has no hyper",
-    ),
-    "an entry that is none": (
-        {"env": "Pendulum-v1", "of_algorithm": "{config: own.yml}"},
-        {"own.yml": "default: 3"},
-        "default must be a table",
-    ),
-    "no YAML": ({"env": "Pendulum-v1", "of_algorithm": "{config: own.yml}"}, {"own.yml": "a: ["}, "own.yml cannot be read"),
-    "a typing error": (
-        {"env": "Pendulum-v1", "of_algorithm": "{config: own.yml}"},
-        {"own.yml": "default: {gama: 3}"},
-        "own.yml: softac_v1 has no hyperparameter 'gama', did you mean 'gamma'",
-    ),
-    "not registered": ({}, {}, "under `gym_packages`"),
-}
+PENDULUM = {"env": "Pendulum-v1", "config": "own.yml"}
+WRONG = [  # arguments of declare, files, message
+    ({"gym_packages": ["my_envs_2"]}, {}, "my_envs_2'"),
+    ({"gym_packages": ["broken"]}, {"broken.py": "\nimport numpy\nimport my_nothing\n"}, "broken.py, line 3"),
+    ({"config": "../none"}, {}, "../none is neither a file (.yml, .yaml or .py) nor the name of a module"),
+    ({"config": "own.py"}, {"own.py": "\n1 / 0\n"}, "own.py, line 2"),
+    ({"config": "own.py"}, {"own.py": "a b"}, "SyntaxError"),
+    ({"config": "own.py"}, {"own.py": ENV}, "own.py has no `hyperparams`"),
+    ({"config": "own.py"}, {"own.py": ENV + "hyperparams = 3"}, "must have a table"),
+    (PENDULUM, {}, "has no hyperparameters for Pendulum-v1"),
+    (PENDULUM, {"own.yml": "default: 3"}, "default must be a table"),
+    (PENDULUM, {"own.yml": "a: ["}, "own.yml cannot be read"),
+    (PENDULUM, {"own.yml": "default: {gama: 3}"}, "own.yml: softac_v1 has no hyperparameter 'gama', did you mean 'gamma'"),
+    ({}, {}, "under `gym_packages`"),
+]
 
 
-@pytest.mark.parametrize("what", WRONG)
-def test_what_is_wrong_and_where(tmp_path, what):
-    settings, files, message = WRONG[what]
-    path = declare(tmp_path, **settings)
+@pytest.mark.parametrize(("arguments", "files", "message"), WRONG)
+def test_what_is_wrong_and_where(tmp_path, arguments, files, message):
+    path = declare(tmp_path, **arguments)
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(StudyError) as caught:
         check_names(read_study(path))
     assert message in str(caught.value)
-    assert ("Traceback" in str(caught.value)) == ("fails" in what)
+    assert ("Traceback" in str(caught.value)) == ("py, line" in message)
     assert main(["run", str(path)]) == 2
 
 
 def test_the_environments_of_training_and_evaluation_are_the_same(tmp_path):
     """RL Zoo gives ``env_kwargs`` of a file to the one for training only."""
-    path = declare(tmp_path, of_algorithm="{config: own.py}")
+    path = declare(tmp_path, config="own.py")
     (tmp_path / "own.py").write_text(CONFIG.replace("gamma=0.5", "env_kwargs=dict(reward=2.0)"))
     study = read_study(path)
     check_names(study)
@@ -213,7 +183,7 @@ def test_the_environments_of_training_and_evaluation_are_the_same(tmp_path):
 @pytest.mark.parametrize("name", ["own.yml", "own.py"])
 def test_hyperparameter_files_are_read_once(tmp_path, name):
     """A file that changes while the study runs changes no run; afterwards the change is noticed."""
-    path = declare(tmp_path, env="Pendulum-v1", of_algorithm=f"{{config: {name}}}")
+    path = declare(tmp_path, env="Pendulum-v1", config=name)
     entry = {"policy": "MlpPolicy", "gamma": 0.5}
     content = yaml.dump({"default": entry}) if name == "own.yml" else f"hyperparams = {{'default': {entry}}}"
     (tmp_path / name).write_text(content)
@@ -236,11 +206,14 @@ def test_hyperparameter_files_are_read_once(tmp_path, name):
 @pytest.mark.parametrize("engine", ["local", "ray"])
 def test_from_the_command_line(tmp_path, request, engine):
     """All processes find the modules; a run that fails stops no other, and its traceback is kept."""
-    environment = request.getfixturevalue("ray_environment") if engine == "ray" else ENVIRONMENT
-    more = (
-        "gym_packages: [my_envs]\ngrid: {gamma: [0.9, 2.0]}\nrobustness: {perturbations: {action_noise: [0.5]}, episodes: 1}"
+    environment = request.getfixturevalue("ray_environment") if engine == "ray" else small.ENVIRONMENT
+    path = declare(
+        tmp_path / "study",
+        hyperparams={**SETTINGS["hyperparams"], "env_wrapper": "my_wrappers.Same"},
+        gym_packages=["my_envs"],
+        grid={"gamma": [0.9, 2.0]},
+        robustness={"perturbations": {"action_noise": [0.5]}, "episodes": 1},
     )
-    path = declare(tmp_path / "study", more=more, of_algorithm="{hyperparams: {env_wrapper: my_wrappers.Same}}")
     (path.parent / "my_wrappers.py").write_text("import gymnasium as gym\n\n\nclass Same(gym.Wrapper):\n    pass\n")
     for code, command in ((1, ["run", "--engine", engine]), (0, ["robustness"]), (0, ["report"])):
         arguments = [sys.executable, "-m", "sb3_softac.study", command[0], str(path), *command[1:]]
