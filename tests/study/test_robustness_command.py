@@ -7,6 +7,7 @@ import sys
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 import yaml
 from stable_baselines3 import PPO
 
@@ -18,17 +19,24 @@ from tests.study.small import ENVIRONMENT
 PENDULUM = "Pendulum-v1"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model():
     return PPO("MlpPolicy", PENDULUM, n_steps=2, batch_size=2, policy_kwargs={"net_arch": [4]}, device="cpu")
 
 
-def save(model, folder, env=PENDULUM, **arguments):
-    """A run as RL Zoo leaves it."""
-    (folder / env).mkdir(parents=True)
-    (folder / env / "config.yml").write_text("{policy: MlpPolicy}")
-    (folder / env / "args.yml").write_text(yaml.safe_dump({"algo": "ppo"} | arguments))
-    model.save(folder / f"{env}.zip")
+@pytest.fixture
+def save(model, tmp_path):
+    """Writes a run as RL Zoo leaves it; returns its model file."""
+
+    def save_run(number=1, env=PENDULUM, model=model, **arguments):
+        folder = tmp_path / "logs" / "ppo" / f"{env}_{number}"
+        (folder / env).mkdir(parents=True)
+        (folder / env / "config.yml").write_text("{policy: MlpPolicy}")
+        (folder / env / "args.yml").write_text(yaml.safe_dump({"algo": "ppo"} | arguments))
+        model.save(folder / f"{env}.zip")
+        return folder / f"{env}.zip"
+
+    return save_run
 
 
 @pytest.fixture
@@ -48,8 +56,8 @@ def command(tmp_path, monkeypatch, capsys):
     return call
 
 
-def table(path):
-    with open(path, newline="") as file:
+def table(folder):
+    with open(folder / "robustness" / f"{PENDULUM}_robustness.csv", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -68,38 +76,28 @@ def test_runs_are_found_where_the_zoo_puts_them(tmp_path):
     ]
 
 
-def test_folders_without_a_model_are_skipped_and_named(model, tmp_path, command):
-    folder = tmp_path / "logs" / "ppo"
-    save(model, folder / f"{PENDULUM}_2")
-    save(model, folder / f"{PENDULUM}_10_{'0' * 8}-1111-2222-3333-{'4' * 12}")  # with --uuid
-    (folder / f"{PENDULUM}_1").mkdir()  # of an optimization
-    save(model, folder / f"{PENDULUM}_3")
-    (folder / f"{PENDULUM}_3" / f"{PENDULUM}.zip").unlink()  # killed
+def test_folders_without_a_model_are_skipped_and_named(save, tmp_path, command):
+    save(2)
+    save(f"10_{'0' * 8}-1111-2222-3333-{'4' * 12}")  # with --uuid
+    (tmp_path / "logs" / "ppo" / f"{PENDULUM}_1").mkdir()  # of an optimization
+    save(3).unlink()  # killed
     code, _, err = command("-p", "action_noise", "0.5", "--algo", "ppo", "ppo")
-    assert code == 0
+    assert code == 0 and table(tmp_path)[0]["n"] == "2"
     assert [line for line in err.splitlines() if "skipped" in line] == [
         f"skipped: logs/ppo/{PENDULUM}_{k} has no model {PENDULUM}.zip, which RL Zoo writes when a training ends"
         for k in (1, 3)
     ]
-    (row, *_) = table(tmp_path / "robustness" / f"{PENDULUM}_robustness.csv")
-    assert row["n"] == "2"
 
 
-def test_a_broken_model_does_not_stop_the_others(model, tmp_path, command):
-    for number in (1, 2):
-        save(model, tmp_path / "logs" / "ppo" / f"{PENDULUM}_{number}")
-    broken = tmp_path / "logs" / "ppo" / f"{PENDULUM}_1" / f"{PENDULUM}.zip"
+def test_a_broken_model_does_not_stop_the_others(save, command):
+    broken, good = save(1), save(2)
     broken.write_bytes(broken.read_bytes()[:500])
     code, out, err = command("-p", "action_noise", "0.5")
     assert code == 1 and f"failed: logs/ppo/{PENDULUM}_1: " in err and "robustness.csv" in out
-    (tmp_path / "logs" / "ppo" / f"{PENDULUM}_2" / f"{PENDULUM}.zip").unlink()
-    code, _, _ = command("-p", "action_noise", "0.5")
-    assert code.startswith("error: No run could be evaluated: logs/ppo")
-
-
-def test_nothing_has_a_model(tmp_path, command):
-    (tmp_path / "logs" / "ppo" / f"{PENDULUM}_1").mkdir(parents=True)
-    assert command()[0] == f"error: logs/ppo/{PENDULUM}_1 has no model {PENDULUM}.zip, nor has any other folder"
+    good.unlink()
+    assert command("-p", "action_noise", "0.5")[0].startswith("error: No run could be evaluated: logs/ppo")
+    broken.unlink()
+    assert command()[0] == f"error: logs/ppo/{PENDULUM}_2 has no model {PENDULUM}.zip, nor has any other folder"
 
 
 MODULE = """
@@ -116,11 +114,11 @@ gym.register("Mine-v0", entry_point="gymnasium.envs.classic_control:PendulumEnv"
         ("Mine-v0", (), {"gym_packages": ["mine_of_training"]}),
     ],
 )
-def test_an_environment_of_the_users_own(model, tmp_path, command, monkeypatch, env, arguments, kept):
+def test_an_environment_of_the_users_own(save, tmp_path, command, monkeypatch, env, arguments, kept):
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("module", "command", "training"):
         (tmp_path / f"mine_of_{name}.py").write_text(MODULE)
-    save(model, tmp_path / "logs" / "ppo" / "Mine-v0_1", "Mine-v0", **kept)
+    save(env="Mine-v0", **kept)
     monkeypatch.setitem(gym.registry, "Mine-v0", None)  # taken away at the end
     del gym.registry["Mine-v0"]
     code, _, err = command("-p", "action_noise", "0.5", *arguments, env=env)
@@ -130,48 +128,45 @@ def test_an_environment_of_the_users_own(model, tmp_path, command, monkeypatch, 
     assert code.startswith("error: mine_of_nobody cannot be imported: ModuleNotFoundError: No module named 'mine_of_nobody'")
 
 
-def test_calls_add_to_the_tables(model, tmp_path, command):
-    """Of other perturbations, strengths, numbers of episodes and runs; what is known is not done again."""
-    first, second = (tmp_path / "logs" / "ppo" / f"{PENDULUM}_{number}" for number in (1, 2))
-    save(model, first)
+def test_calls_add_to_the_tables(save, model, tmp_path, command):
+    """Of other perturbations, strengths, numbers of episodes and runs; what is known is not evaluated again."""
+    save(1)
     command("-p", "action_noise", "0.5")
     command("-p", "observation_noise", "0.1", "-p", "action_noise", "1.0")
     command("-p", "parameter", "2", "name=g", episodes=2)
     (file,) = tmp_path.glob(f"robustness/{PENDULUM}_PPO_*.csv")
-    assert {(cell.perturbation, cell.strength, cell.episodes) for cell in read_rows(file)} == {
+    assert {(row.perturbation, row.strength, row.episodes) for row in read_rows(file)} == {
         *(("none", 0.0, 1), ("action_noise", 0.5, 1), ("action_noise", 1.0, 1), ("observation_noise", 0.1, 1)),
         *(("none", 0.0, 2), ("parameter", 2.0, 2)),
     }
-    rows = table(tmp_path / "robustness" / f"{PENDULUM}_robustness.csv")
-    assert [(row["perturbation"], row["strength"], row["episodes"]) for row in rows] == [
+    assert [(row["perturbation"], row["strength"], row["episodes"]) for row in table(tmp_path)] == [
         *(("action_noise", strength, "1") for strength in ("0", "0.5", "1")),
         *(("observation_noise", strength, "1") for strength in ("0", "0.1")),
         *(("parameter g", strength, "2") for strength in ("1", "2")),
     ]
     before = file.read_text()
-    model.policy.action_net.bias.data += 0.1
-    save(model, second)
-    command("-p", "action_noise", "0.5", "--run", second)
+    with th.no_grad():
+        model.policy.action_net.bias += 0.1
+    command("-p", "action_noise", "0.5", "--run", save(2).parent)
     assert file.read_text() == before  # of another run
     command("-p", "action_noise", "0.5")
     assert len(list(tmp_path.glob(f"robustness/{PENDULUM}_PPO_*.csv"))) == 2
-    (row, *_) = table(tmp_path / "robustness" / f"{PENDULUM}_robustness.csv")
-    assert row["n"] == "2"
+    assert table(tmp_path)[0]["n"] == "2"
 
 
-def test_a_foreign_table_is_not_overwritten(model, tmp_path, command):
-    save(model, tmp_path / "logs" / "ppo" / f"{PENDULUM}_1")
+def test_a_foreign_table_is_not_overwritten(save, tmp_path, command):
+    save()
     (tmp_path / "robustness").mkdir()
     file = tmp_path / "robustness" / f"{PENDULUM}_PPO_1.csv"
     file.write_text("a,b\n1,2\n")
-    assert "has no returns under perturbations" in command("-p", "action_noise", "0.5")[0] + command()[2]
+    assert "has no returns under perturbations" in command("-p", "action_noise", "0.5")[0]
     assert file.read_text() == "a,b\n1,2\n"
 
 
-def test_it_prints_the_numbers(model, tmp_path, command):
-    save(model, tmp_path / "logs" / "ppo" / f"{PENDULUM}_1")
+def test_it_prints_the_numbers(save, tmp_path, command):
+    save()
     _, out, _ = command("-p", "action_noise", "1e-1", "0.5")
-    rows = {row["strength"]: row for row in table(tmp_path / "robustness" / f"{PENDULUM}_robustness.csv")}
+    rows = {row["strength"]: row for row in table(tmp_path)}
     assert set(rows) == {"0", "0.1", "0.5"}
     lines = [line.split() for line in out.splitlines() if "action_noise" in line]
     assert lines == [["action_noise", strength, row["IQM"]] for strength, row in rows.items()]
@@ -205,8 +200,8 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED)
-def test_refused(model, tmp_path, command, arguments, message):
-    save(model, tmp_path / "logs" / "ppo" / f"{PENDULUM}_1")
+def test_refused(save, command, arguments, message):
+    save()
     assert message in command(*arguments)[0]
 
 
@@ -221,10 +216,9 @@ def test_the_run_of_a_study(trained, tmp_path, command):
     trained.robustness_of(run).unlink()
 
 
-def test_a_perturbation_that_is_named_where_none_applies_by_default(tmp_path, command, boards):
+def test_a_perturbation_that_is_named_where_none_applies_by_default(save, tmp_path, command, boards):
     env = boards[0]
-    model = PPO("MlpPolicy", gym.make(env), n_steps=2, batch_size=2, device="cpu")
-    save(model, tmp_path / "logs" / "ppo" / "boards-masked-v0_1", "boards-masked-v0")
+    save(env="boards-masked-v0", model=PPO("MlpPolicy", gym.make(env), n_steps=2, batch_size=2, device="cpu"))
     assert f"none of the default perturbations applies to {env}" in command(env=env)[0]
     code, out, _ = command("-p", "parameter", "2", "name=wage", env=env, episodes=2)
     assert code == 0 and "robustness/boards_masked-v0_robustness.csv" in out  # with its namespace
@@ -250,7 +244,7 @@ def test_models_of_the_zoo(tmp_path):
     for arguments in (*commands, [*zoo, "robustness", "--algo", "td3", "ppo", "softac_v1", "--env", PENDULUM, "-n", "2"]):
         done = subprocess.run(arguments, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
-    rows = table(tmp_path / "robustness" / f"{PENDULUM}_robustness.csv")
+    rows = table(tmp_path)
     assert {row["algorithm"] for row in rows} == {"TD3", "PPO", "SoftAC_v1"}
     assert len({row["perturbation"] for row in rows}) == 7 and all(np.isfinite(float(row["IQM"])) for row in rows)
     assert {path.name for path in (tmp_path / "robustness").glob("*_robustness.*")} == {

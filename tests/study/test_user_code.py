@@ -18,28 +18,7 @@ from tests.study import small
 
 ENV = """
 import gymnasium as gym
-import numpy as np
-
-
-class Mine(gym.Env):
-    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
-    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
-
-    def __init__(self, reward=1.0):
-        self.reward = reward
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        return self._seen(), {}
-
-    def step(self, action):
-        return self._seen(), self.reward, False, False, {}
-
-    def _seen(self):
-        return self.np_random.uniform(-1, 1, 2).astype(np.float32)
-
-
-gym.register("Mine-v0", Mine, max_episode_steps=20)
+gym.register("Mine-v0", entry_point="gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=20)
 """
 CONFIG = ENV + '\nhyperparams = {"Mine-v0": dict(policy="MlpPolicy", gamma=0.5)}\n'
 SETTINGS = {
@@ -92,7 +71,7 @@ def test_environments_of_ones_own(tmp_path, monkeypatch, way):
     if way in ("module:id", "a file in Python"):
         work(study, run)
         results, _, missing = read_results(study)
-        assert not missing and results[0].final("deterministic") == 20
+        assert not missing and results[0].timesteps.tolist() == [30, 60]
         assert (study.zoo_folder_of(run) / "Mine-v0.zip").exists()  # the name by which RL Zoo's tools find it
 
 
@@ -169,7 +148,7 @@ def test_what_is_wrong_and_where(tmp_path, arguments, files, message):
 def test_the_environments_of_training_and_evaluation_are_the_same(tmp_path):
     """RL Zoo gives ``env_kwargs`` of a file to the one for training only."""
     path = declare(tmp_path, config="own.py")
-    (tmp_path / "own.py").write_text(CONFIG.replace("gamma=0.5", "env_kwargs=dict(reward=2.0)"))
+    (tmp_path / "own.py").write_text(CONFIG.replace("gamma=0.5", "env_kwargs=dict(g=2.0)"))
     study = read_study(path)
     check_names(study)
     (run,) = freeze(study).runs
@@ -177,7 +156,7 @@ def test_the_environments_of_training_and_evaluation_are_the_same(tmp_path):
     model, _ = manager.setup_experiment()
     for env in (model.env, manager.evaluations["deterministic"].eval_env):
         env.close()
-    assert manager.eval_env_kwargs == manager.env_kwargs == {"reward": 2.0}
+    assert manager.eval_env_kwargs == manager.env_kwargs == {"g": 2.0}
 
 
 @pytest.mark.parametrize("name", ["own.yml", "own.py"])
