@@ -99,7 +99,6 @@ class RunManager(ExperimentManager):
             n_timesteps=run.n_timesteps,
             eval_freq=-1,  # evaluated by callbacks of our own
             n_eval_episodes=run.evaluation_episodes,
-            hyperparams=copy.deepcopy(run.hyperparams),  # SB3 writes into policy_kwargs
             env_kwargs=copy.deepcopy(run.env_kwargs),
             seed=run.seed,
             log_interval=-1,
@@ -115,7 +114,8 @@ class RunManager(ExperimentManager):
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """:return: Those with which the run was started, not what a file has now; the second ones are saved."""
         assert self.run.defaults is not None
-        hyperparams = {"n_timesteps": self.run.n_timesteps, **copy.deepcopy(self.run.defaults), **self.custom_hyperparams}
+        hyperparams = {"n_timesteps": self.run.n_timesteps, **self.run.defaults, **self.run.hyperparams}
+        hyperparams = copy.deepcopy(hyperparams)  # SB3 writes into policy_kwargs
         if self.env_kwargs:
             hyperparams["env_kwargs"] = self.env_kwargs
         self.eval_env_kwargs = hyperparams.get("env_kwargs", {})  # the Zoo evaluates in another environment
