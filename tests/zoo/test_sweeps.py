@@ -126,7 +126,7 @@ def proxy(tmp_path):
     """Optuna's proxy before a database, in a process of its own."""
     port = 30_000 + os.getpid() % 10_000
     code = (
-        "import optuna; from optuna.storages import GrpcStorageProxy, RDBStorage, run_grpc_proxy_server; "
+        "import optuna; from optuna.storages import RDBStorage, run_grpc_proxy_server; "
         f"run_grpc_proxy_server(RDBStorage('sqlite:///{tmp_path}/proxy.db'), host='localhost', port={port})"
     )
     server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
