@@ -158,7 +158,7 @@ def triple(original, *args):
 
 
 def test_wrapping_happens_once_and_stacks(undo_patches):
-    for name, call in (("method", lambda: Holder().method(1)), ("static", lambda: Holder.static(1))):
+    for name, call in (("method", lambda: Holder().method(1)), ("static", lambda: Holder().static(1))):
         for wrapper, expected in ((double, 2), (double, 2), (triple, 6), (double, 6)):
             wrap(f"{__name__}:Holder.{name}", wrapper)
             assert call() == expected

@@ -1,5 +1,6 @@
 """With SB3_SOFTAC_SAFE_LOAD nothing in a run's folder runs code, whatever tool of the Zoo reads it."""
 
+import argparse
 import base64
 import collections
 import io
@@ -12,9 +13,12 @@ import zipfile
 from pathlib import Path
 
 import gymnasium as gym
+import huggingface_hub
+import huggingface_sb3
 import pytest
 import torch as th
 import yaml
+from requests.exceptions import HTTPError
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
@@ -88,6 +92,22 @@ def test_classes_in_expressions():
 def test_other_expressions_are_refused(text):
     with pytest.raises(ValueError, match=r"Refused: .* would have to be evaluated"):
         safe.literal(text)
+
+
+def test_the_zoo_evaluates_nothing(switched_on, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    evil = "__import__('os').mkdir('canary')"
+    (tmp_path / "config.yml").write_text(f'normalize: "{evil}"')
+    option = zoo_utils.StoreDict(["--env-kwargs"], "env_kwargs")
+    preprocess = rl_zoo3.exp_manager.ExperimentManager._preprocess_normalization
+    for evaluate in (
+        lambda: zoo_utils.get_saved_hyperparams("."),
+        lambda: option(None, argparse.Namespace(), [f"g:{evil}"]),
+        lambda: preprocess(argparse.Namespace(), {"normalize": evil}),
+    ):
+        with pytest.raises(ValueError, match=r"Refused: .* would have to be evaluated"):
+            evaluate()
+    assert os.listdir(tmp_path) == ["config.yml"]
 
 
 # YAML
@@ -245,23 +265,25 @@ def test_models_of_sb3_are_refused(switched_on, tmp_path):
         PPO.load(tmp_path / "ppo", custom_objects={"learning_rate": 0.0})
 
 
-def test_the_hub_gives_the_plain_twin():
-    from requests.exceptions import HTTPError
-
-    def download(repo_id, filename):
+def test_the_hub_gives_the_plain_twin(switched_on, monkeypatch):
+    def download(repo_id, filename, **kwargs):
         if filename not in there:
             raise HTTPError(filename)
         return filename
 
+    def load(filename):
+        return huggingface_sb3.load_from_hub("me/x", filename)
+
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "True")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     there = ["config.yml", "vec_normalize.pkl", "vec_normalize.json"]
-    assert safe._twin_from_hub(download, "me/x", "config.yml") == "config.yml"
-    assert safe._twin_from_hub(download, "me/x", "vec_normalize.pkl") == "vec_normalize.json"
+    assert load("config.yml") == "config.yml" and load("vec_normalize.pkl") == "vec_normalize.json"
     there.remove("vec_normalize.json")
     with pytest.raises(ValueError, match=r"Refused: vec_normalize.pkl of me/x is a pickle"):
-        safe._twin_from_hub(download, "me/x", "vec_normalize.pkl")
+        load("vec_normalize.pkl")
     there.remove("vec_normalize.pkl")
     with pytest.raises(HTTPError):
-        safe._twin_from_hub(download, "me/x", "vec_normalize.pkl")
+        load("vec_normalize.pkl")
 
 
 # The drill: each tool, with an exploit in each file of a run

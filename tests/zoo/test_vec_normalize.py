@@ -8,11 +8,12 @@ import pickle
 import gymnasium as gym
 import numpy as np
 import pytest
+import rl_zoo3
 from gymnasium import spaces
 from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import VecNormalize, unwrap_vec_normalize
 
 from sb3_softac.zoo.vec_normalize import SETTINGS, load_plain, save_plain, save_twins
 
@@ -81,6 +82,10 @@ def test_trainings_of_our_algorithms_save_the_twin_with_each_pickle(algo, twin, 
         for name in files:
             (folder / name).unlink()
         manager.save_trained_model(model)
+    settings = {"normalize": True, "normalize_kwargs": {}}
+    env = rl_zoo3.create_test_env("Pendulum-v1", stats_path=str(folder), should_render=False, hyperparams=settings)
+    unwrap_vec_normalize(env).save(str(tmp_path / "vec_normalize.pkl"))  # as push_to_hub does
+    assert (tmp_path / "vec_normalize.json").exists()
 
 
 def test_without_a_twin_there_is_none(tmp_path):
