@@ -14,7 +14,7 @@ from sb3_softac.discretesac import discretesac
 from sb3_softac.discretesac.discretesac import DiscreteSAC
 from sb3_softac.discretesac.policies import DiscreteSACPolicy
 from sb3_softac.engines.native.network_reader import address
-from sb3_softac.engines.native.plan import FORWARD, METHODS, Plan
+from sb3_softac.engines.native.plan import FORWARD, METHODS, Plan, equations_in
 from sb3_softac.engines.native.unsupported import require
 from sb3_softac.replay.batch import Batch
 
@@ -26,7 +26,7 @@ class DiscretePlan(Plan):
     policies = (DiscreteSACPolicy,)
     networks: ClassVar = {"actor": CategoricalActor, "critic": StackedDiscreteCritic, "critic_target": StackedDiscreteCritic}
     functions: ClassVar = {
-        discretesac: ("q_loss", "soft_bellman_target", "policy_entropy", "policy_loss", "soft_state_value"),
+        discretesac: equations_in(discretesac),
         branches: ("MASKED_LOGIT",),
         Branches: ("log_softmax", "select", "max_entropies"),
         CategoricalActor: ("log_probs", "features", "extract_features"),

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib import import_module
 from pkgutil import iter_modules
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import stable_baselines3.common.policies
@@ -39,16 +39,21 @@ METHODS = (
     *("_logs_stay_on_device", "trains", "targets"),
 )
 FORWARD = ("__call__", "forward")
+
+
+def equations_in(module: ModuleType) -> list[str]:
+    """:return: Names of the equations that a module defines or imports."""
+    functions = {name: value for name, value in vars(module).items() if isinstance(value, FunctionType)}
+    return [name for name, value in functions.items() if value.__module__.startswith(f"{equations.__name__}.")]
+
+
 MODULES_OF_EQUATIONS = [import_module(each.name) for each in iter_modules(equations.__path__, f"{equations.__name__}.")]
 # What gradient steps of all models consist of, beyond the methods of the algorithm and of its networks
 FUNCTIONS_OF_ALL: dict[Owner, Sequence[str]] = {
     off_policy: ("largest_norms", "step_if", "named_tensors", "running_statistics"),
     PyTorchEngine: ("prepare", "sample", "step"),
     temperature: ("temperature_loss",),
-    **{
-        module: [name for name, value in vars(module).items() if isinstance(value, FunctionType)]
-        for module in MODULES_OF_EQUATIONS
-    },
+    **{module: equations_in(module) for module in MODULES_OF_EQUATIONS},
     stable_baselines3.common.policies: ("preprocess_obs",),
     nn.Module: ("__call__", "_call_impl", "zero_grad"),
     **dict.fromkeys(

@@ -7,7 +7,7 @@ import torch as th
 from torch import nn
 
 from sb3_softac.engines.native.network_reader import address, size_of
-from sb3_softac.engines.native.plan import FORWARD, IN_C, Plan
+from sb3_softac.engines.native.plan import FORWARD, IN_C, Plan, equations_in
 from sb3_softac.engines.native.unsupported import require
 from sb3_softac.nets import base, gaussian
 from sb3_softac.nets.base import PolicySample
@@ -31,7 +31,7 @@ class SoftACPlan(Plan):
         "value_net_target": ValueNet,
     }
     functions: ClassVar = {
-        softac_v1: ("q_loss", "soft_bellman_target", "soft_value_target", "value_loss"),
+        softac_v1: equations_in(softac_v1),
         gaussian: ("gaussian_log_prob", "squashed_log_prob", "PolicySample"),
         base: ("policy_loss",),
         PolicySample: ("mean", "policy_loss"),
