@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.algorithm.engine import PyTorchEngine
-from sb3_softac.discrete.off_policy import DiscreteOffPolicyAlgorithm
+from sb3_softac.discrete.discrete_algorithm import DiscreteOffPolicyAlgorithm
 
 ALGORITHMS = [SoftAC_v1, SQL, DiscreteSAC]
 algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -24,7 +24,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from sb3_softac.algorithm.arguments import EXTENT, merged
 from sb3_softac.algorithm.policies import NetworkOfPolicy
 from sb3_softac.checks import Argument, keyword_table, number, one_of
-from sb3_softac.discrete.off_policy import DiscreteOffPolicyAlgorithm
+from sb3_softac.discrete.discrete_algorithm import DiscreteOffPolicyAlgorithm
 from sb3_softac.discretesac.policies import CnnPolicy, DiscreteSACPolicy, MlpPolicy, MultiInputPolicy
 from sb3_softac.entropy.temperature import Bounds
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target

@@ -20,9 +20,9 @@ from sb3_softac.algorithm.policies import (
     make_joint_optimizer,
 )
 from sb3_softac.discrete.branches import Branches
+from sb3_softac.discrete.discrete_algorithm import DiscreteOffPolicyAlgorithm
 from sb3_softac.discrete.masked_policy import masked_distribution, masked_forward, masked_log_probs, masked_predict
 from sb3_softac.discrete.networks import StackedDiscreteCritic
-from sb3_softac.discrete.off_policy import DiscreteOffPolicyAlgorithm
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target
 from sb3_softac.equations.discrete_sac import policy_entropy, soft_state_value
 from sb3_softac.export import exported_policy
