@@ -41,7 +41,7 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
     """Base of the algorithms with discrete actions: what they do outside of their gradient steps."""
 
     policy: Any
-    """Has ``branches``, ``log_probs`` and ``predict`` with masks, see :mod:`sb3_softac.discrete.masked_policy`."""
+    """Has ``branches``, ``log_probs`` and ``predict`` with masks, see ``sb3_softac.discrete.masked_policy``."""
     branches: Branches
     arguments: ClassVar[dict[str, Argument]] = {
         **ARGUMENTS,

@@ -133,13 +133,13 @@ class SquashedFlowActor(BaseActor):
         return th.tanh(take(u.transpose(0, 1), log_mu.argmax(dim=0)))
 
     def action_log_prob(self, obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor]:
-        """As :meth:`SquashedGaussianActor.action_log_prob`."""
+        """As :meth:`.SquashedGaussianActor.action_log_prob`."""
         latent = self._latent(obs)
         u, log_mu = self.transform(latent, self._noise(latent))
         return th.tanh(u), squashed_log_prob(log_mu, u)
 
     def sample(self, obs: PyTorchObs, reparameterize: bool = True) -> PolicySample | LikelihoodRatioSample:
-        """As :meth:`SquashedGaussianActor.sample`."""
+        """As :meth:`.SquashedGaussianActor.sample`."""
         if reparameterize:
             return PolicySample(*self.action_log_prob(obs))
         latent = self._latent(obs)

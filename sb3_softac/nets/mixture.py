@@ -126,7 +126,7 @@ class SquashedMixtureActor(BaseActor):
         return th.tanh(u), squashed_log_prob(mixture_log_prob(u, *mixture), u)
 
     def sample(self, obs: PyTorchObs, reparameterize: bool = True) -> MixtureSample | LikelihoodRatioSample:
-        """As :meth:`SquashedGaussianActor.sample`, with one action of each component if gradients flow through actions."""
+        """As :meth:`.SquashedGaussianActor.sample`, with one action of each component if gradients flow through actions."""
         log_weights, mean, std = self.mixture(obs)
         if not reparameterize:
             u = self._sample(log_weights, mean, std).detach()
