@@ -160,7 +160,8 @@ def all_places(model, callbacks):
         if isinstance(value, str | bytes | Path):
             found[name] = value
         elif id(value) not in seen and name.count(".") < 12:
-            seen[id(value)] = value
+            if hasattr(value, "__dict__"):
+                seen[id(value)] = value
             for key, part in parts_of(value).items():
                 walk(part, f"{name}.{key}")
 

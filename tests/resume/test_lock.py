@@ -1,15 +1,11 @@
 """One training at a time writes into a folder of checkpoints, and it is known at the start that it can."""
 
-import hashlib
 import os
-import random
 import re
 import signal
 import threading
-import time
 import warnings
 
-import numpy as np
 import pytest
 
 from sb3_softac import SoftAC_v1
@@ -188,45 +184,3 @@ def test_an_error_before_the_training_is_shown(tmp_path):
     model.learn(40, callback=[checkpoint])
     checkpoint.on_training_end()
     assert differences(expected, uninterrupted(maker(SoftAC_v1), 40, tmp_path / "a")) == []
-
-
-def digest_of(end):
-    """SHA-256 of the parameters that a training ends with."""
-    parts = [np.asarray(part).tobytes() for name, part in sorted(end.items()) if name.startswith("parameters .policy.")]
-    assert len(parts) > 5
-    return hashlib.sha256(b"".join(parts)).hexdigest()
-
-
-def child_that_learns(path, steps=60):
-    child = os.fork()
-    if child == 0:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                end = digest_of(uninterrupted(maker(SoftAC_v1), steps, path, every=5))
-            (path / f"end-{os.getpid()}").write_text(end)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    return child
-
-
-@pytest.mark.drill
-def test_a_hundred_pairs_of_programs(tmp_path):
-    """Two programs with one folder, the first of which is killed in every other pair: the second completes the training."""
-    rng = random.Random(0)
-    expected = digest_of(uninterrupted(maker(SoftAC_v1), 60, tmp_path / "expected", every=5))
-    for number in range(100):
-        path = tmp_path / str(number)
-        path.mkdir()
-        first = child_that_learns(path)
-        time.sleep(rng.uniform(0, 0.5))
-        second = child_that_learns(path)
-        if number % 2:
-            time.sleep(rng.uniform(0, 0.5))
-            os.kill(first, signal.SIGKILL)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in (first, second)]
-        assert codes[1] == 0 and codes[0] in ((0, -signal.SIGKILL) if number % 2 else (0,))
-        ends = {file.read_text() for file in path.glob("end-*")}
-        assert ends == {expected}
-        assert not list(path.glob("damaged-*")) and read_checkpoint(path / "checkpoint-000000000060")
