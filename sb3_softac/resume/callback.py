@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ from sb3_softac.resume.replay import (
 )
 from sb3_softac.resume.settings import Start
 from sb3_softac.resume.signals import SignalWatch
-from sb3_softac.resume.snapshot import capture, check_start, note_start, restore
+from sb3_softac.resume.snapshot import capture, check_start, note_start, read_snapshot
 from sb3_softac.resume.store import Store
 
 
@@ -127,9 +127,10 @@ class ExactCheckpoint(BaseCallback):
                     "callbacks are those of this program. To train with other settings, use a new folder",
                     stacklevel=2,
                 )
+            restore = self._read(checkpoint)
             if is_segmented(buffer):
                 self._restore_rows(buffer, checkpoint)
-            self._restore(checkpoint)
+            self._restore(checkpoint, restore)
             # Not those of this program, which are not in use
             for name in ("arguments", "environment"):
                 setattr(self._start, name, checkpoint.tree["settings"][name])
@@ -157,11 +158,11 @@ class ExactCheckpoint(BaseCallback):
         if self._resumed is not None:
             # Only now the program is where it was when the checkpoint was made
             if self._resumed.tree["in_learn"]:
-                buffer = self._buffer
+                buffer, restore = self._buffer, self._read(self._resumed)
                 if is_segmented(buffer) and blocks(buffer) != self._restored:
                     # Other callbacks have done to the rows again what they did before the checkpoint was saved
                     restore_rows(buffer, self._resumed.manifest["replay"], self._resumed.segments)
-                self._restore(self._resumed)
+                self._restore(self._resumed, restore)
             self._resumed, self._restored = None, []
         if self._signals.caught is not None or self.model.num_timesteps - self._steps >= self.every:
             self._save(in_learn=True)
@@ -199,8 +200,11 @@ class ExactCheckpoint(BaseCallback):
     def _buffer(self) -> ReplayBuffer | None:
         return getattr(self.model, "replay_buffer", None)
 
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        anew = restore(self.model, self._callbacks, checkpoint.tree, checkpoint.tensors, self._start)
+    def _read(self, checkpoint: Checkpoint) -> Callable[[], list[str]]:
+        return read_snapshot(self.model, self._callbacks, checkpoint.tree, checkpoint.tensors, self._start)
+
+    def _restore(self, checkpoint: Checkpoint, restore: Callable[[], list[str]]) -> None:
+        anew = restore()
         if isinstance(self._buffer, HerReplayBuffer) and len(self._missing):
             forget_episodes(self._buffer, self._missing)
         set_iteration(self.model, checkpoint.tree["iteration"])

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def _write_protocol(writer: Writer, value: Any, path: str) -> Any:
 
 
 def _read_protocol(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
-    live.set_state(reader.read_data(content["state"], path))
+    reader.change(live.set_state, reader.read_data(content["state"], path))
     read_attributes(reader, content["generators"], live.unwrapped, path)
     return live
 
@@ -54,11 +55,15 @@ def _read_episodes(reader: Reader, content: str, live: Any, path: str, in_place:
     """Restore the content of Monitor's CSV file, which is new or has become longer."""
     # In a trial it is not a file but the null device
     if isinstance(live, ResultsWriter) and stat.S_ISREG(os.fstat(live.file_handler.fileno()).st_mode):
-        live.file_handler.seek(0)
-        live.file_handler.truncate()
-        live.file_handler.write(content)
-        live.file_handler.flush()
+        reader.change(_write_episodes, live.file_handler, content)
     return live
+
+
+def _write_episodes(file: Any, content: str) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(content)
+    file.flush()
 
 
 EPISODES = Kind(
@@ -104,13 +109,16 @@ def write_environments(
 
 def read_environments(
     envs: list[gym.Env], path: str, written: Any, tensors: dict[str, th.Tensor], origins: Origins | None = None
-) -> None:
+) -> Callable[[], None]:
     """
+    Read the state of environments, without changing them.
+
     :param envs: Environments, created as the saved ones were.
     :param path: Their name.
     :param written: Their state as JSON.
     :param tensors: The tensors of the state.
     :param origins: The objects of this program when training started; None if they are not known.
+    :return: Restores the state.
     :raises ResumeError: if they are different environments.
     """
     if origins is not None:
@@ -119,6 +127,7 @@ def read_environments(
     for number, (env, state) in enumerate(zip(envs, written["environments"], strict=True)):
         reader.read(state, env, f"{path}{number}")
     read_classes(reader, written["classes"])
+    return reader.apply
 
 
 def try_once(envs: list[gym.Env], path: str, written: Any, tensors: dict[str, th.Tensor], origins: Origins) -> None:
@@ -133,7 +142,7 @@ def try_once(envs: list[gym.Env], path: str, written: Any, tensors: dict[str, th
     :raises CannotCapture: if they cannot, also at each later time.
     """
     if path not in origins.trials:
-        origins.trials[path] = differs_when_restored(envs, lambda: read_environments(envs, path, written, tensors, origins))
+        origins.trials[path] = differs_when_restored(envs, lambda: read_environments(envs, path, written, tensors, origins)())
     if problem := origins.trials[path]:
         raise CannotCapture(problem)
 
@@ -180,7 +189,7 @@ class Resumable(gym.Wrapper):
         :raises ResumeError: if it is the state of a different environment.
         """
         tensors = {name: th.from_numpy(array) for name, array in state["arrays"].items()}
-        read_environments([self.env], "env", json.loads(state["state"]), tensors, self._origins)
+        read_environments([self.env], "env", json.loads(state["state"]), tensors, self._origins)()
         set_generator_states(state["generators"])
 
     def take_state(self, state: dict[str, Any]) -> str | None:

@@ -74,7 +74,7 @@ def read_attributes(reader: Reader, written: dict[str, Any], live: Any, path: st
         except LostError:  # it stays as the program has made it
             continue
         if _may_become(name, there.get(name), value, texts, path) and (name not in there or there[name] is not value):
-            _set(live, name, value)
+            reader.change(_set, live, name, value)
 
 
 def _is_text(value: Any) -> bool:
@@ -174,7 +174,7 @@ def read_classes(reader: Reader, written: dict[str, dict[str, Any]]) -> None:
             except LostError:
                 continue
             if _may_become(attribute, now, value, True, name) and value is not now:
-                setattr(classes[name], attribute, value)
+                reader.change(setattr, classes[name], attribute, value)
 
 
 def _slots(cls: type) -> dict[str, Any]:
@@ -261,7 +261,7 @@ def _read_object(reader: Reader, content: Any, live: Any, path: str, in_place: b
             _set(live, name, part)
         reader.announce(live)
     read_attributes(reader, content["attributes"], live, path)
-    _delete_gone(content, live)
+    reader.change(_delete_gone, content, live)
     return live
 
 
@@ -293,7 +293,7 @@ def _read_list(reader: Reader, content: Any, live: Any, path: str, in_place: boo
     reader.announce(result)
     items = _read_items(reader, content, live, path)
     if not reader.stays(result):
-        result[:] = items
+        reader.refill(result, items, list.extend)
     return result
 
 
@@ -324,9 +324,14 @@ def _read_set(reader: Reader, content: Any, live: Any, path: str, in_place: bool
     items = _read_items(reader, content, None, path)
     result = live if in_place and type(live) is set else set()
     if not reader.stays(result):
-        result.clear()
-        result.update(items)
+        reader.refill(result, items, set.update)
     return result
+
+
+def _set_items(container: dict[Any, Any], items: dict[Any, Any]) -> None:
+    base: Any = collections.OrderedDict if isinstance(container, collections.OrderedDict) else dict
+    for key, item in items.items():
+        base.__setitem__(container, key, item)
 
 
 def _write_deque(writer: Writer, value: Any, path: str) -> Any:
@@ -338,8 +343,7 @@ def _read_deque(reader: Reader, content: Any, live: Any, path: str, in_place: bo
     result = reader.announce(live if fits else collections.deque(maxlen=content[0]))
     items = _read_items(reader, content[1:], live, path)
     if not reader.stays(result):
-        result.clear()
-        result.extend(items)
+        reader.refill(result, items, collections.deque.extend)
     return result
 
 
@@ -368,8 +372,7 @@ def _read_dict(reader: Reader, content: Any, live: Any, path: str, in_place: boo
     result = reader.announce(live if in_place and type(live) is cls else cls())
     items = _read_pairs(reader, content[1:], live, path)
     if not reader.stays(result):
-        result.clear()
-        result.update(items)
+        reader.refill(result, items, _set_items)
     return result
 
 
@@ -379,27 +382,23 @@ def _write_container(writer: Writer, value: Any, path: str) -> Any:
 
 
 def _read_container(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
-    """By the methods of the container itself: those of the user's class may do more."""
     _check_class(content, live, path)
-    base: Any = next(cls for cls in (collections.OrderedDict, *CONTAINERS) if isinstance(live, cls))
     if not in_place:
         before, live = live, _empty_like(live)
         reader.announce(live)
     else:
         before = live
-    if base in (dict, collections.OrderedDict):
-        pairs = _read_pairs(reader, content["items"], before, path)
-        if not reader.stays(live):
-            base.clear(live)
-            for key, item in pairs.items():
-                base.__setitem__(live, key, item)
+    if isinstance(live, dict):
+        items: Any = _read_pairs(reader, content["items"], before, path)
+        fill: Any = _set_items
     else:
         items = _read_items(reader, content["items"], before, path)
-        if not reader.stays(live):
-            base.clear(live)
-            (base.update if base is set else base.extend)(live, items)
+        fill = next(cls for cls in (list, set, collections.deque) if isinstance(live, cls))
+        fill = set.update if fill is set else fill.extend
+    if not reader.stays(live):
+        reader.refill(live, items, fill)
     read_attributes(reader, content["attributes"], live, path)
-    _delete_gone(content, live)
+    reader.change(_delete_gone, content, live)
     return live
 
 
@@ -438,11 +437,11 @@ def _block(reader: Reader, layout: memory.Layout) -> np.ndarray:
 def _read_array(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> np.ndarray:
     values = memory.dense(content, reader.tensors)
     if in_place and isinstance(live, np.ndarray) and _fits(live, values, content):
-        _fill(live, values)
+        reader.change(_fill, live, values)
         return live
     if "block" in content:
         result = memory.view(_block(reader, content), content)
-        _fill(result, values)
+        reader.change(_fill, result, values)
     else:
         result = memory.laid_out(values, content)
     if content.get("locked"):
@@ -501,9 +500,13 @@ def _read_items_array(reader: Reader, content: Any, live: Any, path: str, in_pla
     there = live.ravel().tolist() if isinstance(live, np.ndarray) and live.dtype == result.dtype else None
     values = _read_items(reader, items, there, path)
     if not reader.stays(result):
-        for place, item in zip(np.ndindex(*shape), values, strict=True):
-            result[place] = item
+        reader.refill(result, values, _fill_items)
     return result
+
+
+def _fill_items(array: np.ndarray, items: list[Any]) -> None:
+    for place, item in zip(np.ndindex(*array.shape), items, strict=True):
+        array[place] = item
 
 
 def _write_tensor(writer: Writer, value: th.Tensor, path: str) -> Any:
@@ -517,8 +520,7 @@ def _read_tensor(reader: Reader, content: Any, live: Any, path: str, in_place: b
     saved = reader.tensors[content["data"]]
     fits = isinstance(live, th.Tensor) and live.shape == saved.shape and live.dtype == saved.dtype
     if fits and in_place and memory.strides(live) == content.get("strides", memory.strides(saved)):
-        with th.no_grad():
-            live.copy_(saved)
+        reader.change(_copy_tensor, live, saved)
         return live
     device = live.device if isinstance(live, th.Tensor) else reader.device
     if "block" in content:
@@ -528,8 +530,13 @@ def _read_tensor(reader: Reader, content: Any, live: Any, path: str, in_place: b
         result = th.empty_strided(saved.shape, steps, dtype=saved.dtype, device=device)
     else:
         result = th.empty_like(saved, device=device)
-    result.copy_(saved)
+    reader.change(_copy_tensor, result, saved)
     return result.requires_grad_() if content.get("grad") else result
+
+
+def _copy_tensor(target: th.Tensor, values: th.Tensor) -> None:
+    with th.no_grad():
+        target.copy_(values)
 
 
 def _write_bits(writer: Writer, value: Any, path: str) -> Any:
@@ -540,7 +547,8 @@ def _read_bits(reader: Reader, content: Any, live: Any, path: str, in_place: boo
     state = reader.read_data(content, path)
     if not in_place or type(live).__name__ != state["bit_generator"]:
         live = BIT_GENERATORS[state["bit_generator"]]()
-    live.state = state
+    BIT_GENERATORS[state["bit_generator"]]().state = state  # refuses what is no state
+    reader.change(setattr, live, "state", state)
     return live
 
 
@@ -561,26 +569,33 @@ def _read_random_state(reader: Reader, content: Any, live: Any, path: str, in_pl
     there = live._bit_generator if in_place and isinstance(live, np.random.RandomState) else None
     bits = reader.read(content[0], there, f"{path}.bit_generator")
     result = live if bits is there else np.random.RandomState(bits)
-    result.set_state(reader.read_data(content[1], path))
+    state = reader.read_data(content[1], path)
+    np.random.RandomState().set_state(state)  # refuses what is no state
+    reader.change(result.set_state, state)
     return result
 
 
 def _read_random(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> random.Random:
     live = live if in_place and isinstance(live, random.Random) else random.Random()
-    live.setstate(reader.read_data(content, path))
+    state = reader.read_data(content, path)
+    random.Random().setstate(state)  # refuses what is no state
+    reader.change(live.setstate, state)
     return live
 
 
 def _read_torch_generator(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> th.Generator:
     device = live.device if isinstance(live, th.Generator) else "cpu"
     live = live if in_place and isinstance(live, th.Generator) else th.Generator(device)
-    live.set_state(reader.read_data(content, path))
+    state = reader.read_data(content, path)
+    if live.device.type == "cpu":
+        th.Generator().set_state(state)  # refuses what is no state
+    reader.change(live.set_state, state)
     return live
 
 
 def _read_optimizer(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     _check_class(content, live, path)
-    live.load_state_dict(reader.read_data(content["state"], path))
+    reader.change(live.load_state_dict, reader.read_data(content["state"], path))
     return live
 
 
@@ -597,7 +612,7 @@ def _read_space(reader: Reader, content: Any, live: Any, path: str, in_place: bo
         raise ResumeError(
             f"{path} is a {class_name(live)} now, but was a space: create everything as the interrupted program did"
         )
-    live._np_random = reader.read(content[0], live._np_random, f"{path}.np_random")
+    reader.change(setattr, live, "_np_random", reader.read(content[0], live._np_random, f"{path}.np_random"))
     _read_items(reader, content[1:], _parts(live), path)
     return live
 
@@ -656,7 +671,7 @@ def _read_cell(reader: Reader, content: Any, live: Any, path: str, in_place: boo
         except LostError:  # it stays as the program has made it
             continue
         if _may_become(name, there, value, True, path):
-            live.cell_contents = value
+            reader.change(setattr, live, "cell_contents", value)
     return live
 
 
@@ -707,7 +722,7 @@ def _read_reference(reader: Reader, content: Any, live: Any, path: str, in_place
 
 def _read_bytearray(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     value = live if in_place and type(live) is bytearray else bytearray()
-    value[:] = base64.b64decode(content)
+    reader.change(bytearray.__setitem__, value, slice(None), base64.b64decode(content))
     return value
 
 

@@ -8,6 +8,7 @@ that views, closures and other references to it see the restored values; what wa
 
 import collections
 import contextlib
+import functools
 import hashlib
 import io
 import logging
@@ -17,7 +18,7 @@ import pickle
 import random
 import types
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,6 +94,8 @@ WITHOUT_STATE = (
 )
 # What decides where a program writes: it stays as the program has made it, whatever a file says.
 TARGETS = (pathlib.PurePath, io.IOBase, Logger, logging.Logger)
+MUTABLE = (collections.OrderedDict, dict, list, set, collections.deque)
+NOTHING: Mapping[int, tuple[Any, Any]] = types.MappingProxyType({})
 NOWHERE = ""  # the path of what was not there when training started
 CONTAINERS = (list, tuple, set, frozenset, dict, collections.deque)
 DEFINITIONS = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type)
@@ -276,8 +279,12 @@ class Reader:
         self.tensors, self.device, self.origins = tensors, device, origins
         self.kinds = {kind.name: kind for kind in kinds}
         self.blocks: dict[str, np.ndarray] = {}
+        self.changes: list[Callable[[], Any]] = []
+        """What is to be done to live objects once everything has been read and nothing was wrong with it."""
         self.anew: list[str] = []
         """Vectorized environments whose episodes will start over, each with the reason."""
+        self._planned: dict[int, tuple[Any, Any]] = {}
+        """By id of a container: the container, and what it is going to contain."""
         self._protected = set() if origins is None else set(origins.protected)
         self._names: tuple[str, ...] = ()
         """Of what is being read: of the attribute, and of keys in it."""
@@ -328,6 +335,38 @@ class Reader:
         finally:
             vars(self).update(outside)
 
+    def change(self, function: Callable[..., Any], *args: Any) -> None:
+        """
+        Change something when everything has been read; what was put together only to be saved, at once.
+
+        :param function: Function that changes it.
+        :param args: Its arguments.
+        """
+        if self._is_data:
+            function(*args)
+        else:
+            self.changes.append(functools.partial(function, *args))
+
+    def refill(self, container: Any, items: Any, fill: Callable[[Any, Any], Any]) -> None:
+        """
+        Change what a container contains. Not by its own methods, since those of the user's class may do more.
+
+        :param container: Container.
+        :param items: What it is to contain.
+        :param fill: Puts the items into the empty container.
+        """
+        base: Any = next((cls for cls in MUTABLE if isinstance(container, cls)), None)
+        if base is not None:
+            self.change(base.clear, container)
+        self.change(fill, container, items)
+        self._planned[id(container)] = container, items
+
+    def apply(self) -> None:
+        """Change the live objects."""
+        for change in self.changes:
+            change()
+        self.changes.clear()
+
     def stays(self, container: Any) -> bool:
         """
         :param container: The container that is being read in place.
@@ -338,7 +377,7 @@ class Reader:
     def _admit(self, value: Any, live: Any, path: str) -> Any:
         """:return: The value, or the live one if the value may say which file is written."""
         is_new = value is not live and not self.stays(value) and not self._is_discarded
-        if not is_new or not any(names_files(name, value) for name in self._names):
+        if not is_new or not any(names_files(name, value, planned=self._planned) for name in self._names):
             return value
         if isinstance(live, str | bytes) and isinstance(value, str | bytes):
             return live
@@ -398,21 +437,23 @@ class Reader:
         return value
 
 
-def names_files(name: str, value: Any, within: tuple[int, ...] = ()) -> bool:
+def names_files(name: str, value: Any, within: tuple[int, ...] = (), planned: Mapping[int, tuple[Any, Any]] = NOTHING) -> bool:
     """
     :param name: Name of an attribute.
     :param value: Its value.
     :param within: Identities of the containers around it.
+    :param planned: By id, containers that are going to contain something else, and what it is.
     :return: Whether it contains text that may say which file is written.
     """
     if isinstance(value, str | bytes):
         return leads_to_a_file(name, value if isinstance(value, str) else value.decode(errors="replace"))
     if not _is_container(value) or id(value) in within:
         return False
+    _, content = planned.get(id(value), (value, value))
+    within = (*within, id(value))
     return any(
-        names_files(name, item, (*within, id(value)))
-        or (isinstance(key, str) and names_files(key, item, (*within, id(value))))
-        for key, item in _items(value)
+        names_files(name, item, within, planned) or (isinstance(key, str) and names_files(key, item, within, planned))
+        for key, item in _items(content)
     )
 
 

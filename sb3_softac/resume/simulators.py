@@ -41,13 +41,17 @@ def _read_mujoco(reader: Reader, content: Any, live: Any, path: str, in_place: b
     if len(physics) != mujoco.mj_stateSize(live.model, SPEC):
         raise ResumeError(f"{path}: the MuJoCo model differs from the saved one")
     arrays = reader.read_data(content["arrays"], path)
-    _copy(options, live.model.opt)
-    _copy(arrays["model"], live.model)
-    mujoco.mj_setState(live.model, live.data, physics, SPEC)
-    mujoco.mj_forward(live.model, live.data)  # contacts and what else has no fixed size
-    _copy(arrays["data"], live.data)
+    reader.change(_set_physics, live, physics, options, arrays)
     read_attributes(reader, content["attributes"], live, path)
     return live
+
+
+def _set_physics(env: Any, physics: np.ndarray, options: dict[str, np.ndarray], arrays: Any) -> None:
+    _copy(options, env.model.opt)
+    _copy(arrays["model"], env.model)
+    mujoco.mj_setState(env.model, env.data, physics, SPEC)
+    mujoco.mj_forward(env.model, env.data)  # contacts and what else has no fixed size
+    _copy(arrays["data"], env.data)
 
 
 def _copy(arrays: dict[str, np.ndarray], holder: Any) -> None:
@@ -70,7 +74,7 @@ def _write_atari(writer: Writer, value: Any, path: str) -> Any:
 def _read_atari(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     import ale_py
 
-    live.restore_state(ale_py.ALEState(reader.read_data(content["state"], path)))
+    reader.change(live.restore_state, ale_py.ALEState(reader.read_data(content["state"], path)))
     read_attributes(reader, content["attributes"], live, path)
     return live
 

@@ -3,6 +3,7 @@ The complete state of training except the rows of the replay buffer: algorithm, 
 """
 
 import json
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -145,7 +146,8 @@ def _write_exploration(writer: Writer, model: BaseAlgorithm, callback: BaseCallb
 def _read_exploration(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
     exploration = _exploration(model)
     for name, (matrix, matrices) in reader.read_data(written, "exploration").items():
-        exploration[name].exploration_mat, exploration[name].exploration_matrices = matrix, matrices
+        reader.change(setattr, exploration[name], "exploration_mat", matrix)
+        reader.change(setattr, exploration[name], "exploration_matrices", matrices)
 
 
 def _write_attributes(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
@@ -161,7 +163,7 @@ def _write_attributes(writer: Writer, model: BaseAlgorithm, callback: BaseCallba
 def _read_attributes(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
     _read_own(reader, written, model, ELSEWHERE, "algorithm")
     if isinstance(model, SoftOffPolicyAlgorithm):
-        model.accept_arguments()  # all that follows from the arguments has been restored, too
+        reader.change(model.accept_arguments)  # all that follows from the arguments has been restored, too
 
 
 def _write_parameters(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
@@ -169,7 +171,14 @@ def _write_parameters(writer: Writer, model: BaseAlgorithm, callback: BaseCallba
 
 
 def _read_parameters(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
-    model.set_parameters(reader.read_data(written, "parameters"), exact_match=True)
+    parameters = reader.read_data(written, "parameters")
+    if parameters.keys() != model.get_parameters().keys():
+        raise ResumeError(f"The checkpoint has parameters of {', '.join(parameters)}, and not of the same objects as the model")
+    for name, part in model.get_parameters().items():
+        now = {key: value.shape for key, value in part.items() if isinstance(value, th.Tensor)}
+        if {key: getattr(parameters[name].get(key), "shape", None) for key in now} != now:
+            raise ResumeError(f"The parameters of {name} in the checkpoint do not fit the present networks")
+    reader.change(model.set_parameters, parameters, True)
 
 
 def _write_log(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
@@ -179,8 +188,8 @@ def _write_log(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> 
 def _read_log(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
     recorded = reader.read_data(written, "log")
     for name, part in _log(model).items():
-        part.clear()
-        part.update(recorded[name])
+        reader.change(part.clear)
+        reader.change(part.update, recorded[name])
 
 
 def _write_replay(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
@@ -199,11 +208,13 @@ def _write_environment(writer: Writer, model: BaseAlgorithm, callback: BaseCallb
 
 def _read_environment(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
     reader.read(written, model.env, "environment")
-    if starts_anew(written) or reader.anew:
-        _reset_environments(model)
+    reader.change(_reset_environments, reader, written, model)
 
 
-def _reset_environments(model: BaseAlgorithm) -> None:
+def _reset_environments(reader: Reader, written: Any, model: BaseAlgorithm) -> None:
+    """Begin new episodes if those of the checkpoint could not be saved or restored."""
+    if not (starts_anew(written) or reader.anew):
+        return
     assert model.env is not None
     model._last_obs = model.env.reset()  # type: ignore[assignment]
     model._last_episode_starts = np.ones(model.env.num_envs, dtype=bool)
@@ -225,7 +236,7 @@ def _write_generators(writer: Writer, model: BaseAlgorithm, callback: BaseCallba
 
 
 def _read_generators(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
-    set_generator_states(reader.read_data(written, "generators"))
+    reader.change(set_generator_states, reader.read_data(written, "generators"))
 
 
 # What a training consists of, in the order in which it is put back.
@@ -289,33 +300,45 @@ def note_start(model: BaseAlgorithm, callback: BaseCallback) -> Start:
     return start
 
 
-def restore(
+def read_snapshot(
     model: BaseAlgorithm,
     callback: BaseCallback,
     tree: dict[str, Any],
     tensors: dict[str, th.Tensor],
     start: Start | None = None,
-) -> list[str]:
+) -> Callable[[], list[str]]:
     """
+    Read a state. Nothing is changed by this, so that a checkpoint that is refused leaves everything as it was.
+
     :param model: Algorithm, created as the saved one was, in :meth:`learn`.
     :param callback: Its callbacks, created as the saved ones were.
     :param tree: State as JSON, of a :class:`Snapshot`.
     :param tensors: Tensors of the state.
     :param start: The program at the start of the training, if the state was captured with one.
-    :return: Vectorized environments whose episodes start over although their state was saved, each with the reason.
+    :return: Restores the state, and returns the vectorized environments whose episodes start over although their state was
+        saved, each with the reason.
     :raises ResumeError: if the environment or the callbacks differ.
     """
-    anew = []
+    readers = []
     for name, (_, read) in PARTS.items():
         device = model.device if name in WITH_THE_NETWORKS else "cpu"
         reader = Reader(tensors, KINDS, device, start.origins if start is not None and name in WITH_ORIGINS else None)
         try:
             read(reader, tree[name], model, callback)
             read_classes(reader, tree["classes"][name])
-        except RecursionError as error:
-            raise ResumeError(f"The part {name!r} of the checkpoint is nested too deeply") from error
-        anew += reader.anew
-    return anew
+        except ResumeError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ResumeError(f"The part {name!r} of the checkpoint is damaged or was changed ({reason:.200})") from error
+        readers.append(reader)
+
+    def restore() -> list[str]:
+        for reader in readers:
+            reader.apply()
+        return [reason for reader in readers for reason in reader.anew]
+
+    return restore
 
 
 def check_start(callback: BaseCallback, tree: dict[str, Any], start: Start) -> list[str]:

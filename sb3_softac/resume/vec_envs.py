@@ -1,6 +1,8 @@
 """The state of vectorized environments: that of each environment, and of the wrappers around all of them."""
 
 import zlib
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,29 +76,43 @@ def _read_vec_env(reader: Reader, content: Any, venv: Any, path: str, in_place: 
             f"{path} consisted of {', '.join(content['layers'])}, but consists of {', '.join(now)} now: create it as the "
             "interrupted program did"
         )
-    restored = content["environments"] is not None
-    if restored:
+    seed, (seeds, options) = int(content["seed"]), reader.read_data(content["reset"], path)
+    set_environments: Callable[[], Any] | None = None
+    if content["environments"] is not None:
         try:
-            _read_environments(reader, content["environments"], base, path)
+            set_environments = _read_environments(reader, content["environments"], base, path)
+        except Exception as error:
+            reader.anew.append(f"{path}: {error}")
+
+    def restore() -> None:
+        restored = set_environments is not None
+        try:
+            if set_environments is not None:
+                set_environments()
         except Exception as error:
             restored = False
             reader.anew.append(f"{path}: {error}")
-    base._seeds, base._options = reader.read_data(content["reset"], path)
+        base._seeds, base._options = seeds, options
+        if not restored:
+            venv.seed(seed)  # new episodes, and not those of the beginning of the training
+
+    reader.change(restore)
     for number, (wrapper, attributes) in enumerate(zip(wrappers, content["wrappers"], strict=True)):
         read_attributes(reader, attributes, wrapper, f"{path}.wrapper{number}")
-    if not restored:
-        venv.seed(content["seed"])  # new episodes, and not those of the beginning of the training
     return venv
 
 
-def _read_environments(reader: Reader, written: Any, base: Any, path: str) -> None:
+def _read_environments(reader: Reader, written: Any, base: Any, path: str) -> Callable[[], Any]:
+    """:return: Restores the environments."""
     if isinstance(base, DummyVecEnv):
-        read_environments(base.envs, f"{path}.environment", written, reader.tensors, reader.origins)
-        return
+        return read_environments(base.envs, f"{path}.environment", written, reader.tensors, reader.origins)
     states = reader.read_data(written, path)
     if not isinstance(base, SubprocVecEnv):
-        base.set_state(states)
-        return
+        return partial(base.set_state, states)
+    return partial(_set_states, base, states, path)
+
+
+def _set_states(base: SubprocVecEnv, states: list[Any], path: str) -> None:
     for number, state in enumerate(states):
         (problem,) = base.env_method("take_state", state, indices=number)
         if problem is not None:

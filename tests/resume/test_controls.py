@@ -21,11 +21,11 @@ def leave_out(part, monkeypatch):
             snapshot, "set_generator_states", lambda saved: real({**saved, part: generators.generator_states()[part]})
         )
     elif part == "inner environments":
-        monkeypatch.setattr(vec_envs, "_read_environments", lambda *args: None)
+        monkeypatch.setattr(vec_envs, "_read_environments", lambda *args: lambda: None)
     elif part == "wrappers":
         monkeypatch.setattr(vec_envs, "read_attributes", lambda *args: None)
     elif part == "attributes":
-        steps = lambda reader, written, model, _: setattr(model, "num_timesteps", written["num_timesteps"])  # noqa: E731
+        steps = lambda reader, written, model, _: reader.change(setattr, model, "num_timesteps", written["num_timesteps"])  # noqa: E731
         monkeypatch.setitem(snapshot.PARTS, part, (snapshot.PARTS[part][0], steps))
     else:
         monkeypatch.setitem(snapshot.PARTS, part, (snapshot.PARTS[part][0], lambda *args: None))

@@ -141,7 +141,7 @@ def test_atari(tmp_path):
         env.reset(seed=number)
     for _ in range(50):
         envs[0].step(envs[0].action_space.sample())
-    read_environments([envs[1]], "env", *write_environments([envs[0]], "env"))
+    read_environments([envs[1]], "env", *write_environments([envs[0]], "env"))()
     for _ in range(300):
         action = envs[0].action_space.sample()
         (first, *rest), (second, *others) = (env.step(action) for env in envs)

@@ -16,7 +16,7 @@ from stable_baselines3.her import HerReplayBuffer
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.algorithm.engine import StepResult
 from sb3_softac.resume import Resumable
-from sb3_softac.resume.snapshot import capture, restore
+from sb3_softac.resume.snapshot import capture, read_snapshot
 from tests.resume.harness import differences, interrupted, uninterrupted
 
 SMALL = dict(learning_starts=20, batch_size=16, buffer_size=1_000, seed=3, device="cpu")
@@ -237,6 +237,6 @@ def test_tensors_are_on_the_device_of_the_networks():
     model, _ = make()
     model._setup_learn(30)
     model.device = th.device("meta")
-    restore(model, None, snapshot.tree, snapshot.tensors)
+    read_snapshot(model, None, snapshot.tree, snapshot.tensors)()
     (values,), noise = model._step_log._logs, model.actor.action_dist
     assert {part.device.type for part in (values, noise.exploration_mat, noise.exploration_matrices)} == {"meta"}

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 import shutil
 import types
 from functools import partial
@@ -12,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnvWrapper
 
@@ -21,6 +22,7 @@ from sb3_softac.resume import ExactCheckpoint, ResumeError
 from sb3_softac.resume.checkpoint import digest, manifest_text, read_checkpoint
 from sb3_softac.resume.kinds import KINDS, read_attributes
 from sb3_softac.resume.plain import Reader
+from sb3_softac.resume.snapshot import capture
 from sb3_softac.resume.store import Store
 
 
@@ -265,8 +267,47 @@ def test_what_is_never_saved_is_named(name, checkpoint, tmp_path):
         model.learn(60, callback=[*callbacks, ExactCheckpoint(tmp_path / "checkpoints")])
 
 
+class Refused(BaseCallback):
+    """Ends a training where a checkpoint is refused."""
+
+    def _on_training_start(self):
+        raise ResumeError
+
+    def _on_step(self):
+        return True
+
+
+def state_of(model, callbacks):
+    snapshot = capture(model, CallbackList(callbacks))
+    return json.dumps(snapshot.tree) + str({name: part.tolist() for name, part in snapshot.tensors.items()})
+
+
+@pytest.mark.parametrize("part", ["attributes", "environment", "callbacks", "generators", "parameters"])
+def test_a_refused_checkpoint_changes_nothing(part, checkpoint, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "checkpoints")
+
+    def change(tree):
+        if part == "callbacks":
+            tree[part]["callback"]["attributes"]["callbacks"]["list"][-1] = {"evil": 1}
+        elif part == "parameters":
+            tree[part]["dict"].pop()
+        else:
+            tree[part] = {"evil": {"evil": 1}}
+
+    change_state(tmp_path / "checkpoints", change)
+    states = []
+    for last in ([ExactCheckpoint(tmp_path / "none"), Refused()], [ExactCheckpoint(tmp_path / "checkpoints")]):
+        model, callbacks = make(tmp_path / "own")
+        with pytest.raises(ResumeError):
+            model.learn(60, callback=[*callbacks, *last])
+        states.append(re.sub(r"\d{10}\.\d+", "time", state_of(model, callbacks)))
+    assert states[0] == states[1]
+
+
 def read(live, **written):
-    read_attributes(Reader({}, KINDS), written, live, "live")
+    reader = Reader({}, KINDS)
+    read_attributes(reader, written, live, "live")
+    reader.apply()
     return live
 
 

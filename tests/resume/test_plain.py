@@ -31,7 +31,10 @@ def there_and_back(value, live=None):
     writer = Writer(KINDS)
     written = json.loads(json.dumps(writer.write(value, "value"), allow_nan=False))
     assert writer.unknown == []
-    return Reader(writer.tensors, KINDS).read(written, live, "value")
+    reader = Reader(writer.tensors, KINDS)
+    value = reader.read(written, live, "value")
+    reader.apply()
+    return value
 
 
 @pytest.mark.parametrize(

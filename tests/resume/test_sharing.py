@@ -57,7 +57,7 @@ def restored(make, steps=5, resets=1):
         first.step([0.1 * step])
     written, tensors = write_environments([first], "env", origins)
     second, origins = started(make)
-    read_environments([second], "env", json.loads(json.dumps(written)), tensors, origins)
+    read_environments([second], "env", json.loads(json.dumps(written)), tensors, origins)()
     return first, second
 
 
