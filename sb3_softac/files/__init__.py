@@ -8,11 +8,7 @@ from typing import BinaryIO
 
 
 def sync(path: Path) -> None:
-    """
-    Wait until a file or folder is on disk.
-
-    :param path: Path.
-    """
+    """Wait until a file or folder is on disk."""
     if os.name == "nt" and path.is_dir():  # Windows opens no folders, and writes their entries by itself
         return
     handle = os.open(path, os.O_RDONLY)
@@ -23,11 +19,7 @@ def sync(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """
-    Create a folder and those above it, on disk.
-
-    :param path: Path.
-    """
+    """Create a folder and those above it, on disk."""
     if not path.is_dir():
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
@@ -36,10 +28,7 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """
-    :param path: Path of a file; links are followed, missing folders are created.
-    :return: A file to write, which replaces the one at the path when it is complete and on disk.
-    """
+    """A file to write, which replaces the one at the path when it is complete and on disk."""
     path = Path(os.path.realpath(path))
     make_folder(path.parent)
     writing = path.with_name(f".{path.name}.{os.getpid()}")

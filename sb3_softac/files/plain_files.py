@@ -17,21 +17,17 @@ NAMES_A_FILE = re.compile(
 
 
 def safe_load_is_on() -> bool:
-    """:return: Whether the environment variable asks for nothing to be unpickled or evaluated."""
+    """Whether the environment variable asks for nothing to be unpickled or evaluated."""
     return os.environ.get(SAFE_LOAD, "0") not in ("", "0")
 
 
 def leads_to_a_file(name: str, text: str) -> bool:
-    """
-    :param name: Name of an attribute or argument.
-    :param text: Its value.
-    :return: Whether the value may say which file or folder is written.
-    """
+    """Whether the value may say which file or folder is written."""
     return bool(PATH.search(text) or NAMES_A_FILE.search(name))
 
 
 def memory() -> int:
-    """:return: Bytes of memory of this machine; a large number where this is not known."""
+    """Bytes of memory of this machine; a large number where this is not known."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -39,13 +35,7 @@ def memory() -> int:
 
 
 def open_plain(path: str | Path, most: int | None = None, follow_links: bool = False) -> BinaryIO:
-    """
-    :param path: Path of a file.
-    :param most: The largest size in bytes; None for the memory of the machine.
-    :param follow_links: Whether the path may be a symbolic link.
-    :return: The file, opened for reading. Opening it never waits.
-    :raises OSError: if it is not a regular file, or larger.
-    """
+    """The file, opened for reading. Opening it never waits."""
     most = memory() if most is None else most
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     if not follow_links:
@@ -66,21 +56,9 @@ def open_plain(path: str | Path, most: int | None = None, follow_links: bool = F
 
 
 def read_plain(path: str | Path, most: int | None = None, follow_links: bool = False) -> bytes:
-    """
-    :param path: Path of a file.
-    :param most: The largest size in bytes; None for the memory of the machine.
-    :param follow_links: Whether the path may be a symbolic link.
-    :return: Its content.
-    :raises OSError: if it is not a regular file, or larger.
-    """
     with open_plain(path, most, follow_links) as file:
         return file.read()
 
 
 def read_plain_json(path: str | Path) -> str:
-    """
-    :param path: Path of a JSON file.
-    :return: Its text.
-    :raises OSError: if it is not a regular file, or too large to be parsed.
-    """
     return read_plain(path, memory() // JSON_COST).decode()

@@ -17,11 +17,7 @@ class NotTensors(ValueError):
 
 
 def stored_members(content: bytes) -> zipfile.ZipFile:
-    """
-    :param content: Content of a zip file.
-    :return: The file; its members are not compressed, and no larger together than the file.
-    :raises NotTensors: if this is not so.
-    """
+    """The file; its members are not compressed, and no larger together than the file."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
@@ -38,11 +34,7 @@ def stored_members(content: bytes) -> zipfile.ZipFile:
 
 
 def tensor_sizes(content: bytes) -> list[int]:
-    """
-    :param content: What ``torch.save`` has written.
-    :return: Number of elements of each tensor storage in it.
-    :raises NotTensors: if it contains anything but tensors, numbers, text and containers of these.
-    """
+    """Number of elements of each tensor storage in it."""
     archive = stored_members(content)
     pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -58,12 +50,7 @@ def tensor_sizes(content: bytes) -> list[int]:
 
 
 class _Sizes(pickle._Unpickler):  # type: ignore[name-defined,misc]
-    """
-    Reads the structure of a file of tensors with stand-ins for all objects, so that nothing is called.
-
-    :param archive: File.
-    :param folder: The folder in it.
-    """
+    """Reads the structure of a file of tensors with stand-ins for all objects, so that nothing is called."""
 
     def __init__(self, archive: zipfile.ZipFile, folder: str):
         super().__init__(io.BytesIO(archive.read(f"{folder}data.pkl")))
@@ -71,7 +58,7 @@ class _Sizes(pickle._Unpickler):  # type: ignore[name-defined,misc]
         self.sizes: dict[str, int] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """:return: A stand-in for what a file of tensors may name."""
+        """A stand-in for what a file of tensors may name."""
         if module == "torch" and name in ITEM_SIZES:
             return name
         known = {
@@ -85,7 +72,7 @@ class _Sizes(pickle._Unpickler):  # type: ignore[name-defined,misc]
         return known[module, name]
 
     def persistent_load(self, pid: Any) -> int:
-        """:return: Number of elements of a storage, which are in the file."""
+        """Number of elements of a storage, which are in the file."""
         _, storage, key, _, count = pid
         size = self.archive.getinfo(f"{self.folder}data/{key}").file_size
         if type(count) is not int or size != count * ITEM_SIZES[storage]:

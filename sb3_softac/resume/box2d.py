@@ -9,18 +9,12 @@ from sb3_softac.resume.plain import ResumeError
 
 
 def is_box2d(env: gym.Env) -> bool:
-    """
-    :param env: Environment.
-    :return: Whether it is one of Gymnasium's Box2D environments, or a subclass of one.
-    """
+    """Whether an environment is one of Gymnasium's Box2D environments, or of a subclass of one."""
     return any(cls.__module__.startswith("gymnasium.envs.box2d.") for cls in type(env.unwrapped).__mro__)
 
 
 def record_episodes(env: gym.Env) -> gym.Env:
-    """
-    :param env: Box2D environment, with its wrappers.
-    :return: The same environment, with an :class:`EpisodeRecorder` as the innermost wrapper.
-    """
+    """Make an :class:`EpisodeRecorder` the innermost wrapper of an environment."""
     if not isinstance(env, gym.Wrapper):
         return EpisodeRecorder(env)
     env.env = record_episodes(env.env)
@@ -32,8 +26,6 @@ class EpisodeRecorder(gym.Wrapper):
     Records the start of an episode and its actions.
 
     Each episode gets a new world: Box2D's results depend on what the world contained before.
-
-    :param env: Box2D environment without wrappers.
     """
 
     def __init__(self, env: gym.Env):
@@ -43,11 +35,6 @@ class EpisodeRecorder(gym.Wrapper):
         self._last: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """
-        :param seed: Seed; None to continue the random number sequence.
-        :param options: Options of the environment.
-        :return: Observation and info.
-        """
         env: Any = self.env
         self._start = {"generator": env.np_random.bit_generator.state, "seed": seed, "options": options}
         self._actions = []
@@ -57,26 +44,17 @@ class EpisodeRecorder(gym.Wrapper):
         return self._last, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """
-        :param action: Action.
-        :return: Observation, reward, whether the episode is terminated, whether it is truncated, and info.
-        """
         self._actions.append(np.array(action))
         result = self.env.step(action)
         self._last = result[0]
         return result
 
     def get_state(self) -> dict[str, Any]:
-        """:return: The start of the episode, its actions and its last observation."""
+        """The start of the episode, its actions and its last observation."""
         return {"start": self._start, "actions": self._actions, "last": self._last}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """
-        Replay the episode.
-
-        :param state: What :meth:`get_state` returned.
-        :raises ResumeError: if the replay leads to a different observation.
-        """
+        """Replay the episode."""
         start = state["start"]
         self._start, self._actions, self._last = start, [], None
         if not start:  # of an environment that has not been reset yet, as those of evaluations before the first one

@@ -261,7 +261,7 @@ class ExactCheckpoint(BaseCallback):
         )
 
     def _score(self) -> float | None:
-        """:return: Mean reward of the last evaluation, or else of the last episodes; None before the first one."""
+        """Mean reward of the last evaluation, or else of the last episodes; None before the first one."""
         for evaluation in evaluations(self._callbacks):
             if np.isfinite(evaluation.last_mean_reward):
                 return float(evaluation.last_mean_reward)
@@ -270,10 +270,7 @@ class ExactCheckpoint(BaseCallback):
 
 
 def evaluations(callback: Any) -> Iterator[EvalCallback]:
-    """
-    :param callback: Callback.
-    :return: The evaluation callbacks among this one and those that it calls.
-    """
+    """The evaluation callbacks among this one and those that it calls."""
     if isinstance(callback, EvalCallback):
         yield callback
     for inner in [*getattr(callback, "callbacks", []), getattr(callback, "callback", None)]:
@@ -288,7 +285,7 @@ def _on_disk(segments: list[Segment], present: list[Block]) -> dict[int, OnDisk]
 
 
 def _stamp(segment: Segment) -> tuple[int, int]:
-    """:return: Size and time of change of its file; zeros if there is none."""
+    """Size and time of change of its file; zeros if there is none."""
     try:
         status = os.lstat(segment.file)
     except OSError:

@@ -30,11 +30,7 @@ MANIFEST, STATE, TENSORS = "manifest.json", "state.json", "state.safetensors"
 
 
 def digest(path: Path) -> str:
-    """
-    :param path: File.
-    :return: SHA-256 of its content.
-    :raises OSError: if it is not a regular file, or larger than the memory.
-    """
+    """SHA-256 of the content of a file."""
     sha256 = hashlib.sha256()
     with open_plain(path) as file:
         for block in iter(lambda: file.read(2**20), b""):
@@ -52,7 +48,7 @@ class Segment(NamedTuple):
     sha256: str
 
     def read(self) -> dict[str, np.ndarray]:
-        """:return: Their contents by name."""
+        """Their contents by name."""
         return load_arrays(self.file)
 
 
@@ -72,11 +68,7 @@ class Checkpoint(NamedTuple):
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """
-    :param path: Folder of a checkpoint.
-    :return: The checkpoint. If only rows of the replay buffer are damaged, it is read without them.
-    :raises ResumeError: if another file is missing, changed, or of an unknown format.
-    """
+    """The checkpoint. If only rows of the replay buffer are damaged, it is read without them."""
     try:
         text = read_plain_json(path / MANIFEST)
         manifest = json.loads(text)
@@ -114,10 +106,7 @@ def _is_intact(path: Path, sha256: str) -> bool:
 
 
 def manifest_text(manifest: dict[str, Any]) -> str:
-    """
-    :param manifest: Manifest.
-    :return: Its text, including the SHA-256 of the rest of the text.
-    """
+    """The text of a manifest, including the SHA-256 of the rest of the text."""
     content = {name: part for name, part in manifest.items() if name != "sha256"}
     sha256 = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     return json.dumps(content | {"sha256": sha256}, indent=1)

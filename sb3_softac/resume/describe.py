@@ -23,12 +23,7 @@ NOT_DESCRIBED = "..."
 
 
 def describe(value: Any, path: str = "", seen: frozenset[int] = frozenset()) -> dict[str, str]:
-    """
-    :param value: Any value.
-    :param path: Its name.
-    :param seen: Ids of the objects that it is a part of.
-    :return: Texts by name: one for a simple value, one for each part of a composed one. Random generators have none.
-    """
+    """Texts by name: one for a simple value, one for each part of a composed one. Random generators have none."""
     if isinstance(value, np.random.Generator | np.random.RandomState | th.Generator):
         return {}
     if id(value) in seen or len(seen) > DEPTH or isinstance(value, MORE_THAN_SETTINGS):
@@ -47,7 +42,7 @@ def describe(value: Any, path: str = "", seen: frozenset[int] = frozenset()) -> 
 
 
 def _parts(value: Any) -> dict[str | None, Any] | None:
-    """:return: The parts of a value by name, and its own text; None if it has no parts."""
+    """The parts of a value by name, and its own text; None if it has no parts."""
     if isinstance(value, dict):
         return {str(key): part for key, part in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):

@@ -46,7 +46,7 @@ def _read_protocol(reader: Reader, content: Any, live: Any, path: str, in_place:
 
 
 def _generators(env: Any) -> dict[str, Any]:
-    """:return: The attributes that hold random generators in every environment; get_state() need not return them."""
+    """The attributes that hold random generators in every environment; get_state() need not return them."""
     attributes = vars(env.unwrapped)
     return {name: attributes[name] for name in ("_np_random", "action_space", "observation_space") if name in attributes}
 
@@ -87,14 +87,6 @@ class CannotCapture(Exception):
 def write_environments(
     envs: list[gym.Env], path: str, origins: Origins | None = None, recording: bool = False
 ) -> tuple[Any, dict[str, th.Tensor]]:
-    """
-    :param envs: Environments, with their wrappers.
-    :param path: Their name.
-    :param origins: The objects at the start of the training; None if they are not known.
-    :param recording: Whether to add the objects to ``origins``.
-    :return: Their state as JSON and tensors.
-    :raises CannotCapture: if a part of it cannot be saved.
-    """
     writer = Writer(ENVIRONMENT_KINDS, origins, recording)
     written = [writer.write(env, f"{path}{number}") for number, env in enumerate(envs)]
     classes = write_classes(writer)
@@ -110,17 +102,7 @@ def write_environments(
 def read_environments(
     envs: list[gym.Env], path: str, written: Any, tensors: dict[str, th.Tensor], origins: Origins | None = None
 ) -> Callable[[], None]:
-    """
-    Read the state of environments, without changing them.
-
-    :param envs: Environments, created as the saved ones were.
-    :param path: Their name.
-    :param written: Their state as JSON.
-    :param tensors: The tensors of the state.
-    :param origins: The objects of this program when training started; None if they are not known.
-    :return: Restores the state.
-    :raises ResumeError: if they are different environments.
-    """
+    """Read the state of environments, without changing them."""
     if origins is not None:
         check_needs(written["needs"], origins)
     reader = Reader(tensors, ENVIRONMENT_KINDS, origins=origins)
@@ -131,16 +113,7 @@ def read_environments(
 
 
 def try_once(envs: list[gym.Env], path: str, written: Any, tensors: dict[str, th.Tensor], origins: Origins) -> None:
-    """
-    Try that environments can be restored when they are saved for the first time.
-
-    :param envs: Environments, with their wrappers.
-    :param path: Their name.
-    :param written: Their state as JSON.
-    :param tensors: The tensors of the state.
-    :param origins: The objects at the start of the training.
-    :raises CannotCapture: if they cannot, also at each later time.
-    """
+    """Try that environments can be restored when they are saved for the first time."""
     if path not in origins.trials:
         origins.trials[path] = differs_when_restored(envs, lambda: read_environments(envs, path, written, tensors, origins)())
     if problem := origins.trials[path]:
@@ -193,12 +166,7 @@ class Resumable(gym.Wrapper):
         set_generator_states(state["generators"])
 
     def take_state(self, state: dict[str, Any]) -> str | None:
-        """
-        :meth:`set_state` for calls from another process, where an exception would only end this one.
-
-        :param state: What :meth:`get_state` returned.
-        :return: The reason why the state does not fit; None if it does.
-        """
+        """The reason why the state does not fit; None if it does."""
         try:
             self.set_state(state)
         except Exception as error:

@@ -8,7 +8,7 @@ import torch as th
 
 
 def generator_states() -> dict[str, Any]:
-    """:return: States of the generators of Python, NumPy and PyTorch, on the CPU and on all GPUs in use."""
+    """States of the generators of Python, NumPy and PyTorch, on the CPU and on all GPUs in use."""
     return {
         "python": random.getstate(),
         "numpy": np.random.get_state(legacy=False),
@@ -18,9 +18,6 @@ def generator_states() -> dict[str, Any]:
 
 
 def set_generator_states(states: dict[str, Any]) -> None:
-    """
-    :param states: What :func:`generator_states` returned.
-    """
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     th.set_rng_state(states["torch"])

@@ -45,24 +45,10 @@ DICTIONARIES = {cls.__name__: cls for cls in (dict, collections.OrderedDict, col
 
 
 def write_attributes(writer: Writer, attributes: dict[str, Any], path: str) -> dict[str, Any]:
-    """
-    :param writer: Writer.
-    :param attributes: Attributes by name.
-    :param path: Name of their object.
-    :return: The attributes as JSON by name.
-    """
     return {name: writer.write(part, f"{path}.{name}") for name, part in attributes.items()}
 
 
 def read_attributes(reader: Reader, written: dict[str, Any], live: Any, path: str, texts: bool = True) -> None:
-    """
-    :param reader: Reader.
-    :param written: What :func:`write_attributes` returned.
-    :param live: The object whose attributes are set.
-    :param path: Its name.
-    :param texts: Whether attributes may be text. Text that says which file is written is never read.
-    :raises ResumeError: if a method would be replaced, or text by something else.
-    """
     there = attributes_of(live)
     for name, part in written.items():
         if part == {"kept": None}:
@@ -82,10 +68,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _may_become(name: str, now: Any, value: Any, texts: bool, path: str) -> bool:
-    """
-    :return: Whether an attribute may get a value: not if it says which file is written.
-    :raises ResumeError: if it is text and would become something else, or the other way round.
-    """
+    """Whether an attribute may get a value: not if it says which file is written."""
     is_text = {_is_text(part) for part in (now, value) if part is not None}
     if names_files(name, now) or (not texts and True in is_text):
         return False
@@ -95,15 +78,7 @@ def _may_become(name: str, now: Any, value: Any, texts: bool, path: str) -> bool
 
 
 def note_texts(writer: Writer, value: Any, attributes: dict[str, Any], path: str, texts: bool = True) -> None:
-    """
-    Name the attributes that have become a text that is not restored.
-
-    :param writer: Writer.
-    :param value: Object.
-    :param attributes: Its attributes.
-    :param path: Its name.
-    :param texts: Whether attributes may be text.
-    """
+    """Name the attributes that have become a text that is not restored."""
     if writer.origins is None:
         return
     before = writer.origins.texts.get(id(value), {})
@@ -121,7 +96,7 @@ def note_texts(writer: Writer, value: Any, attributes: dict[str, Any], path: str
 
 
 def _class_data(cls: type) -> dict[str, Any]:
-    """:return: The attributes of a class that are neither methods nor other definitions."""
+    """The attributes of a class that are neither methods nor other definitions."""
     return {
         name: part
         for name, part in vars(cls).items()
@@ -131,9 +106,8 @@ def _class_data(cls: type) -> dict[str, Any]:
 
 def write_classes(writer: Writer) -> dict[str, dict[str, Any]]:
     """
-    :param writer: Writer, of objects.
-    :return: The attributes of their classes that have changed since training started, by name of the class; if the writer
-        records the start, none.
+    The attributes of their classes that have changed since training started, by name of the class; if the writer records the
+    start, none.
     """
     written: dict[str, dict[str, Any]] = {}
     done: set[type] = set()
@@ -155,11 +129,6 @@ def write_classes(writer: Writer) -> dict[str, dict[str, Any]]:
 
 
 def read_classes(reader: Reader, written: dict[str, dict[str, Any]]) -> None:
-    """
-    :param reader: Reader.
-    :param written: What :func:`write_classes` returned.
-    :raises ResumeError: if a class is not there.
-    """
     classes = {} if reader.origins is None else {f"{cls.__module__}.{cls.__qualname__}": cls for cls in reader.origins.classes}
     for name, attributes in written.items():
         if name not in classes:
@@ -187,10 +156,7 @@ def _slots(cls: type) -> dict[str, Any]:
 
 
 def attributes_of(value: Any) -> dict[str, Any]:
-    """
-    :param value: Object.
-    :return: Its attributes by name, those in ``__slots__`` included.
-    """
+    """The attributes of an object by name, those in ``__slots__`` included."""
     slots = {}
     for name, slot in _slots(type(value)).items():
         try:
@@ -418,7 +384,7 @@ def _empty_like(live: Any) -> Any:
 
 
 def _block(reader: Reader, layout: memory.Layout) -> np.ndarray:
-    """:return: The memory that several arrays share."""
+    """The memory that several arrays share."""
     place = layout["place"]
     if layout["block"] not in reader.blocks:
         if "of" not in place:

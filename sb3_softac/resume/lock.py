@@ -25,11 +25,7 @@ HELD: "weakref.WeakValueDictionary[str, FolderLock]" = weakref.WeakValueDictiona
 
 
 class FolderLock:
-    """
-    Makes sure that one training at a time writes into a folder. The operating system frees the lock when a process ends.
-
-    :param path: The folder; created when the lock is acquired.
-    """
+    """Makes sure that one training at a time writes into a folder. The operating system frees the lock when a process ends."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -40,10 +36,6 @@ class FolderLock:
         """
         Acquire the lock and check that the folder can be written. If another process holds it, wait for that process, for
         example a job that has been told to end; after a minute, give up.
-
-        :param callback: The callback that writes into the folder.
-        :raises OSError: if the folder cannot be written.
-        :raises ResumeError: if another training keeps writing into it.
         """
         key = os.path.realpath(self.path)
         earlier = HELD.get(key)
@@ -113,7 +105,7 @@ class FolderLock:
             return "another process"
 
     def _is_training(self) -> bool:
-        """:return: Whether some thread is in a ``learn`` with the callback that acquired this lock."""
+        """Whether some thread is in a ``learn`` with the callback that acquired this lock."""
         owner = self._owner and self._owner()
         return owner is not None and any(
             callback is owner

@@ -17,7 +17,7 @@ from stable_baselines3.common.logger import CSVOutputFormat, JSONOutputFormat, T
 
 
 def _files(model: BaseAlgorithm) -> Iterator[tuple[str, Any]]:
-    """:return: The files that the log is written to, by a name that is the same in a program that is started again."""
+    """The files that the log is written to, by a name that is the same in a program that is started again."""
     counts: dict[str, int] = {}
     for output in model.logger.output_formats:
         name = type(output).__name__
@@ -27,10 +27,7 @@ def _files(model: BaseAlgorithm) -> Iterator[tuple[str, Any]]:
 
 
 def write_logs(model: BaseAlgorithm) -> tuple[dict[str, Any], dict[str, th.Tensor]]:
-    """
-    :param model: Algorithm.
-    :return: The contents of its log's files, as JSON and tensors.
-    """
+    """The contents of its log's files, as JSON and tensors."""
     tensors, keys = {}, {}
     for name, output in _files(model):
         output.file.flush()
@@ -41,13 +38,7 @@ def write_logs(model: BaseAlgorithm) -> tuple[dict[str, Any], dict[str, th.Tenso
 
 
 def read_logs(model: BaseAlgorithm, tree: Any, tensors: dict[str, th.Tensor]) -> None:
-    """
-    Have the log go on where the checkpoint was saved.
-
-    :param model: Algorithm. SB3 has created its log's files anew, and erased those that were there.
-    :param tree: State as JSON.
-    :param tensors: Tensors of the state.
-    """
+    """Have the log go on where the checkpoint was saved."""
     written = tree.get("logs") if isinstance(tree, dict) else None
     if not isinstance(written, dict):  # damaged, which will be said
         return
@@ -65,7 +56,7 @@ def read_logs(model: BaseAlgorithm, tree: Any, tensors: dict[str, th.Tensor]) ->
 
 
 def _tensorboard_run(model: BaseAlgorithm) -> re.Match[str] | None:
-    """:return: Name and number of the folder that SB3 has made for this ``learn``; None if the user has set a logger."""
+    """Name and number of the folder that SB3 has made for this ``learn``; None if the user has set a logger."""
     if model._custom_logger or model.tensorboard_log is None or model.logger.dir is None:
         return None
     return re.fullmatch(r"(.*)_(\d+)", os.path.basename(model.logger.dir))
@@ -117,19 +108,12 @@ def _frame_of_learn(model: BaseAlgorithm) -> FrameType | None:
 
 
 def iteration_of(model: BaseAlgorithm) -> int | None:
-    """
-    :param model: Algorithm, in ``learn``.
-    :return: The number of rollouts until now, which PPO and A2C count in a variable of ``learn``; None for others.
-    """
+    """The number of rollouts until now, which PPO and A2C count in a variable of ``learn``; None for others."""
     frame = _frame_of_learn(model)
     return None if frame is None else frame.f_locals["iteration"]
 
 
 def set_iteration(model: BaseAlgorithm, iteration: int | None) -> None:
-    """
-    :param model: Algorithm, in ``learn``.
-    :param iteration: Result of :func:`iteration_of`.
-    """
     frame = _frame_of_learn(model)
     if frame is None or iteration is None:
         return

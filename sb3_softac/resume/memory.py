@@ -13,11 +13,7 @@ Layout = dict[str, Any]
 
 
 class Memory:
-    """
-    Collects the arrays and tensors of a state.
-
-    :param origins: The objects at the start of the training, with a method ``path_of``; None if they are not known.
-    """
+    """Collects the arrays and tensors of a state."""
 
     def __init__(self, origins: Any = None):
         self.origins = origins
@@ -25,11 +21,6 @@ class Memory:
         self._entries: list[tuple[int, int, Any, Layout, str]] = []
 
     def add(self, value: Any, path: str) -> Layout:
-        """
-        :param value: Array or tensor.
-        :param path: Its name.
-        :return: It as JSON.
-        """
         if isinstance(value, th.Tensor):
             layout = self._add_tensor(value.detach(), path)
             on_cpu = value.device.type == "cpu"
@@ -68,8 +59,6 @@ class Memory:
         """
         Have arrays that overlap in memory refer to one block of it. Where all of them have been there since the training
         started, they overlap in a program that is started again, too.
-
-        :return: Arrays that cannot be restored, each with the reason.
         """
         problems: list[str] = []
         block: list[tuple[int, int, Any, Layout, str]] = []
@@ -105,7 +94,7 @@ class Memory:
 
 
 def strides(value: Any) -> list[int]:
-    """:return: The strides of an array or tensor in bytes."""
+    """The strides of an array or tensor in bytes."""
     if isinstance(value, th.Tensor):
         return [stride * value.element_size() for stride in value.stride()]
     return list(value.strides)
@@ -116,12 +105,12 @@ def _size(value: Any) -> int:
 
 
 def first_byte(value: Any) -> int:
-    """:return: The address of the first element of an array or tensor."""
+    """The address of the first element of an array or tensor."""
     return value.data_ptr() if isinstance(value, th.Tensor) else value.ctypes.data
 
 
 def bounds(value: Any) -> tuple[int, int]:
-    """:return: The addresses of the first byte of an array or tensor and of the byte after its last."""
+    """The addresses of the first byte of an array or tensor and of the byte after its last."""
     steps = [(size - 1) * stride for size, stride in zip(value.shape, strides(value), strict=True)]
     width = value.element_size() if isinstance(value, th.Tensor) else value.itemsize
     start = first_byte(value)
@@ -129,10 +118,7 @@ def bounds(value: Any) -> tuple[int, int]:
 
 
 def surroundings(value: Any) -> np.ndarray | None:
-    """
-    :param value: Array or tensor.
-    :return: The bytes of the memory that it is a part of; None if they are not accessible.
-    """
+    """The bytes of the memory that it is a part of; None if they are not accessible."""
     if isinstance(value, th.Tensor):
         storage = value.untyped_storage()
         return th.empty(0, dtype=th.uint8).set_(storage).numpy() if storage.device.type == "cpu" else None
@@ -144,22 +130,14 @@ def surroundings(value: Any) -> np.ndarray | None:
 
 
 def dense(layout: Layout, tensors: dict[str, th.Tensor]) -> np.ndarray:
-    """
-    :param layout: An array as JSON.
-    :param tensors: Tensors by name.
-    :return: Its values; not to be changed.
-    """
+    """The values of a saved array; not to be changed."""
     values = tensors[layout["data"]].numpy()
     dtype = dtype_from_json(layout["dtype"]) if "dtype" in layout else values.dtype
     return values if dtype in NATIVE else np.frombuffer(values.tobytes(), dtype).reshape(layout["shape"])
 
 
 def laid_out(values: np.ndarray, layout: Layout) -> np.ndarray:
-    """
-    :param values: Values.
-    :param layout: An array as JSON.
-    :return: A new array of these values with the strides of the saved one.
-    """
+    """A new array of these values with the strides of the saved one."""
     if "strides" not in layout:
         return values.copy()
     low, high = _span(values.shape, layout["strides"], values.itemsize)
@@ -175,32 +153,17 @@ def _span(shape: tuple[int, ...], steps: list[int], width: int) -> tuple[int, in
 
 
 def aligned(size: int, offset: int) -> np.ndarray:
-    """
-    :param size: Number of bytes.
-    :param offset: Distance of their address from a multiple of :data:`ALIGNMENT`.
-    :return: New memory.
-    """
     memory = np.zeros(size + 2 * ALIGNMENT, np.uint8)
     start = (offset - memory.ctypes.data) % ALIGNMENT
     return memory[start : start + size]
 
 
 def view(block: np.ndarray, layout: Layout) -> np.ndarray:
-    """
-    :param block: Bytes.
-    :param layout: An array as JSON, of a block of memory.
-    :return: The array in the block.
-    """
     offset = layout["offset"] + layout["first"]
     return np.ndarray(layout["shape"], dtype_from_json(layout["dtype"]), block, offset, layout["strides"])
 
 
 def view_as_tensor(block: np.ndarray, layout: Layout) -> th.Tensor:
-    """
-    :param block: Bytes.
-    :param layout: A tensor as JSON, of a block of memory.
-    :return: The tensor in the block.
-    """
     dtype = getattr(th, layout["dtype"].removeprefix("torch."))
     width = th.empty(0, dtype=dtype).element_size()
     start = layout["offset"] + layout["first"]
@@ -209,12 +172,12 @@ def view_as_tensor(block: np.ndarray, layout: Layout) -> th.Tensor:
 
 
 def dtype_to_json(dtype: np.dtype) -> Any:
-    """:return: A dtype as JSON."""
+    """A dtype as JSON."""
     return np.lib.format.dtype_to_descr(dtype)
 
 
 def dtype_from_json(content: Any) -> np.dtype:
-    """:return: The dtype of :func:`dtype_to_json`."""
+    """The dtype of :func:`dtype_to_json`."""
     return np.lib.format.descr_to_dtype(_tuples(content))
 
 

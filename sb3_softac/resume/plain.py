@@ -32,7 +32,8 @@ from sb3_softac.resume.memory import Memory
 
 class Origins:
     """
-    The objects of a program when training starts, by path. A program that is started again finds its own under the same paths.
+    The objects of a program when training starts, by path. A program that is started again finds its own under the same
+    paths.
     """
 
     def __init__(self) -> None:
@@ -54,10 +55,6 @@ class Origins:
         """Ids of the containers with text that may say which file is written."""
 
     def add(self, value: Any, path: str) -> None:
-        """
-        :param value: Object.
-        :param path: Its path.
-        """
         if names_files(path.rpartition(".")[2], value):
             self.protected |= ids_of_containers(value)
         if self.objects.setdefault(path, value) is value:
@@ -66,17 +63,11 @@ class Origins:
             self._others.append(value)
 
     def path_of(self, value: Any) -> str | None:
-        """
-        :param value: Any object.
-        :return: Where it was when training started; None if it was not there.
-        """
+        """Where a value was when training started; None if it was not there."""
         return self.paths.get(id(value))
 
     def names(self, path: str) -> tuple[str, ...]:
-        """
-        :param path: Path of an object.
-        :return: The names that say what it is for: of an attribute, and of keys in it.
-        """
+        """The names that say what it is for: of an attribute, and of keys in it."""
         names: list[str] = []
         while path:
             path, _, name = path.rpartition(".")
@@ -136,13 +127,7 @@ class Kind(NamedTuple):
 
 
 class Writer:
-    """
-    Turns values into JSON and tensors.
-
-    :param kinds: Known kinds of values; the first one that applies is used.
-    :param origins: The objects at the start of the training; None if they are not known.
-    :param recording: Whether to add what is written to ``origins``, instead of comparing it with them.
-    """
+    """Turns values into JSON and tensors."""
 
     def __init__(self, kinds: tuple[Kind, ...], origins: Origins | None = None, recording: bool = False):
         self.kinds, self.origins, self.recording = kinds, origins, recording
@@ -165,11 +150,7 @@ class Writer:
         return self.memory.tensors
 
     def write(self, value: Any, path: str) -> Any:
-        """
-        :param value: Any value.
-        :param path: Its name, which is part of the names of its tensors.
-        :return: The value as JSON.
-        """
+        """A value as JSON; its path is part of the names of its tensors."""
         if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
             return value
         if self.recording and self.origins is not None:
@@ -205,12 +186,12 @@ class Writer:
         return node
 
     def _lose(self, what: str) -> dict[str, Any]:
-        """:return: What stands for a value that cannot be saved."""
+        """What stands for a value that cannot be saved."""
         self.unknown.append(what)
         return {"lost": None}
 
     def _keep(self, value: Any, path: str) -> dict[str, Any]:
-        """:return: Where a function or class was when training started; None if it was here."""
+        """Where a function or class was when training started; None if it was here."""
         if self.origins is None or self.recording or not isinstance(value, DEFINITIONS):
             return {"kept": None}
         if isinstance(value, types.FunctionType):
@@ -233,15 +214,9 @@ class Writer:
         return {"kept": None if origin == path else origin}
 
     def note_classes(self, value: Any) -> None:
-        """
-        :param value: An object: its classes, except those of libraries, may have attributes that change.
-        """
         self.classes.update((cls, None) for cls in type(value).__mro__ if module_of(cls).split(".")[0] not in LIBRARIES)
 
     def leave(self, value: Any) -> None:
-        """
-        :param value: An object that is restored otherwise.
-        """
         self._seen[id(value)] = None, value
 
     @contextlib.contextmanager
@@ -260,15 +235,6 @@ class Writer:
 
 
 class Reader:
-    """
-    Restores values.
-
-    :param tensors: Tensors by name.
-    :param kinds: Known kinds of values.
-    :param device: Where tensors belong that have no present value.
-    :param origins: The objects of this program when training started; None if they are not known.
-    """
-
     def __init__(
         self,
         tensors: dict[str, th.Tensor],
@@ -298,13 +264,8 @@ class Reader:
 
     def read(self, written: Any, live: Any, path: str) -> Any:
         """
-        :param written: The result of :meth:`Writer.write`.
-        :param live: The present value; None if there is none.
-        :param path: Its name, for errors.
-        :return: The value. Objects that have not been replaced during the training are ``live`` itself, changed. Text that may
-            say which file is written is never read: what the program has in its place stays.
-        :raises ResumeError: if the present object is of a different kind.
-        :raises LostError: if the program has nothing in the place of what was saved.
+        The value. Objects that have not been replaced during the training are ``live`` itself, changed. Text that may say
+        which file is written is never read: what the program has in its place stays.
         """
         return live if isinstance(live, TARGETS) else self._admit(self._value(written, live, path), live, path)
 
@@ -336,25 +297,14 @@ class Reader:
             vars(self).update(outside)
 
     def change(self, function: Callable[..., Any], *args: Any) -> None:
-        """
-        Change something when everything has been read; what was put together only to be saved, at once.
-
-        :param function: Function that changes it.
-        :param args: Its arguments.
-        """
+        """Change something when everything has been read; what was put together only to be saved, at once."""
         if self._is_data:
             function(*args)
         else:
             self.changes.append(functools.partial(function, *args))
 
     def refill(self, container: Any, items: Any, fill: Callable[[Any, Any], Any]) -> None:
-        """
-        Change what a container contains. Not by its own methods, since those of the user's class may do more.
-
-        :param container: Container.
-        :param items: What it is to contain.
-        :param fill: Puts the items into the empty container.
-        """
+        """Change what a container contains. Not by its own methods, since those of the user's class may do more."""
         base: Any = next((cls for cls in MUTABLE if isinstance(container, cls)), None)
         if base is not None:
             self.change(base.clear, container)
@@ -368,14 +318,11 @@ class Reader:
         self.changes.clear()
 
     def stays(self, container: Any) -> bool:
-        """
-        :param container: The container that is being read in place.
-        :return: Whether it stays as the program has made it, because it says which files are written.
-        """
+        """Whether a container stays as the program has made it, because it says which files are written."""
         return id(container) in self._protected
 
     def _admit(self, value: Any, live: Any, path: str) -> Any:
-        """:return: The value, or the live one if the value may say which file is written."""
+        """The value, or the live one if the value may say which file is written."""
         is_new = value is not live and not self.stays(value) and not self._is_discarded
         if not is_new or not any(names_files(name, value, planned=self._planned) for name in self._names):
             return value
@@ -419,32 +366,22 @@ class Reader:
         return self._values[number]
 
     def _as_created(self, name: str, origin: str | None, live: Any, path: str) -> Any:
-        """:return: A value that was not saved, as this program has created it."""
+        """A value that was not saved, as this program has created it."""
         if name == "lost" and live is None:
             raise LostError(f"{path} could not be saved")
         return live if self.origins is None or origin is None else self.origins.objects.get(origin, live)
 
     def _is_of(self, kind: Kind, live: Any) -> bool:
-        """:return: Whether a value like this one would be written as this kind."""
+        """Whether a value like this one would be written as this kind."""
         return next((other for other in self.kinds.values() if other.applies(live)), None) is kind
 
     def announce(self, value: Any) -> Any:
-        """
-        :param value: The value that is being read, before its parts are: they may refer to it.
-        :return: The same value.
-        """
         self._values[self._number] = value
         return value
 
 
 def names_files(name: str, value: Any, within: tuple[int, ...] = (), planned: Mapping[int, tuple[Any, Any]] = NOTHING) -> bool:
-    """
-    :param name: Name of an attribute.
-    :param value: Its value.
-    :param within: Identities of the containers around it.
-    :param planned: By id, containers that are going to contain something else, and what it is.
-    :return: Whether it contains text that may say which file is written.
-    """
+    """Whether an attribute with this name and value contains text that may say which file is written."""
     if isinstance(value, str | bytes):
         return leads_to_a_file(name, value if isinstance(value, str) else value.decode(errors="replace"))
     if not _is_container(value) or id(value) in within:
@@ -458,10 +395,7 @@ def names_files(name: str, value: Any, within: tuple[int, ...] = (), planned: Ma
 
 
 def ids_of_containers(value: Any) -> set[int]:
-    """
-    :param value: Any value.
-    :return: The identities of the containers that it consists of.
-    """
+    """The identities of a container and of those within it."""
     found: set[int] = set()
     waiting = [value]
     while waiting:
@@ -477,18 +411,13 @@ def _is_container(value: Any) -> bool:
 
 
 def _items(container: Any) -> Iterable[tuple[Any, Any]]:
-    """:return: The items, each with its key in a dictionary or None."""
+    """The items, each with its key in a dictionary or None."""
     if isinstance(container, dict):
         return dict.items(container)
     return ((None, item) for item in (container.ravel().tolist() if isinstance(container, np.ndarray) else container))
 
 
 def check_needs(needs: dict[str, str], origins: Origins) -> None:
-    """
-    :param needs: The classes of objects that a state is restored into, by path.
-    :param origins: The objects of this program when training started.
-    :raises ResumeError: if one of them is not there.
-    """
     for path, name in needs.items():
         live = origins.objects.get(path)
         if class_name(live) != name and not (name == "function" and isinstance(live, types.FunctionType)):
@@ -496,7 +425,7 @@ def check_needs(needs: dict[str, str], origins: Origins) -> None:
 
 
 def _digest(value: Any) -> str | None:
-    """:return: That of the content; None if it is not known."""
+    """That of the content; None if it is not known."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -506,20 +435,14 @@ def _digest(value: Any) -> str | None:
 
 
 def without_state(value: Any) -> bool:
-    """
-    :param value: Any value.
-    :return: Whether its type is known to keep no state between steps.
-    """
+    """Whether the type of a value is known to keep no state between steps."""
     if isinstance(value, io.IOBase):
         return value.closed or not value.readable()  # the position in a file that is read is a state
     return isinstance(value, WITHOUT_STATE) or module_of(type(value)).startswith(DISPLAYS)
 
 
 def class_name(value: Any) -> str:
-    """
-    :param value: Any value.
-    :return: The qualified name of its class; of a function, its own.
-    """
+    """The qualified name of its class; of a function, its own."""
     if isinstance(value, types.FunctionType):
         return f"function {value.__qualname__}({', '.join(value.__code__.co_freevars)})"
     return type(value).__qualname__
@@ -534,5 +457,5 @@ def _saved_class(kind: str, content: Any) -> str:
 
 
 def module_of(cls: type) -> str:
-    """:return: Name of the module that a class is from; an empty text for SWIG's types, which name none."""
+    """Name of the module that a class is from; an empty text for SWIG's types, which name none."""
     return getattr(cls, "__module__", "")

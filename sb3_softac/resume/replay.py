@@ -24,18 +24,12 @@ N_BLOCKS, SMALLEST = 256, 256
 
 
 def is_segmented(buffer: ReplayBuffer | None) -> TypeGuard[ReplayBuffer]:
-    """
-    :param buffer: Replay buffer.
-    :return: Whether it is saved block by block.
-    """
+    """Whether a replay buffer is saved block by block."""
     return type(buffer) in SEGMENTED and not getattr(buffer, "copy_info_dict", False)
 
 
 def other_attributes(buffer: ReplayBuffer) -> dict[str, Any]:
-    """
-    :param buffer: Replay buffer.
-    :return: The saved attributes other than its rows.
-    """
+    """The saved attributes of a replay buffer other than its rows."""
     rows = {*COLUMNS, *POSITION, "observations", "next_observations", "stores", "extras"} if is_segmented(buffer) else set()
     if isinstance(buffer, HerReplayBuffer) and not buffer.copy_info_dict:
         rows.add("infos")  # not in use
@@ -52,10 +46,6 @@ class Block(NamedTuple):
 
 
 def blocks(buffer: ReplayBuffer) -> list[Block]:
-    """
-    :param buffer: Replay buffer.
-    :return: Its rows in use.
-    """
     length = max(-(-buffer.buffer_size // N_BLOCKS), -(-SMALLEST // buffer.n_envs))
     ends = [min(first + length, buffer.size()) for first in range(0, buffer.size(), length)]
     starts = range(0, buffer.size(), length)
@@ -76,7 +66,7 @@ def _mark(buffer: ReplayBuffer, first: int, end: int) -> tuple[int, ...]:
 
 
 def _arrays(buffer: ReplayBuffer) -> dict[str, tuple[dict[str, Any], str]]:
-    """:return: By name: where each array is that a user can change, as a dictionary and a key."""
+    """By name: where each array is that a user can change, as a dictionary and a key."""
     arrays = {name: (vars(buffer), name) for name in COLUMNS}
     if isinstance(buffer, SoftReplayBuffer):
         return arrays | {f"extras.{name}": (buffer.extras, name) for name in buffer.extras}
@@ -93,7 +83,7 @@ def _is_observation(name: str) -> bool:
 
 
 def _observations(buffer: ReplayBuffer, rows: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """:return: By key: observations and next observations ``[n_rows, n_envs, ...]``."""
+    """By key: observations and next observations ``[n_rows, n_envs, ...]``."""
     if buffer.optimize_memory_usage:
         return {"": (buffer.observations[rows], buffer.observations[(rows + 1) % buffer.buffer_size])}
     first, second = (
@@ -103,11 +93,7 @@ def _observations(buffer: ReplayBuffer, rows: np.ndarray) -> dict[str, tuple[np.
 
 
 def read_rows(buffer: ReplayBuffer, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """
-    :param buffer: Replay buffer.
-    :param rows: Consecutive rows.
-    :return: Their contents by name. Next observations are included where they differ from the observations of the next row.
-    """
+    """The contents of rows by name. Next observations are included where they differ from the observations of the next row."""
     contents = {
         name: np.asarray(holder[key])[rows] for name, (holder, key) in _arrays(buffer).items() if not _is_observation(name)
     }
@@ -155,10 +141,7 @@ def _write_rows(buffer: ReplayBuffer, rows: np.ndarray, contents: dict[str, np.n
 
 
 def position(buffer: ReplayBuffer) -> dict[str, Any]:
-    """
-    :param buffer: Replay buffer.
-    :return: How its rows are to be read, as JSON.
-    """
+    """The position of a replay buffer, as JSON."""
     return {name: int(getattr(buffer, name)) for name in POSITION if hasattr(buffer, name)} | {"full": bool(buffer.full)}
 
 
@@ -166,11 +149,6 @@ def restore_rows(buffer: ReplayBuffer, there: dict[str, Any], segments: list[Seg
     """
     Write back the rows of a checkpoint. If some are missing, the others move together, and n-step targets end at the gaps.
     Only the rows of ``HerReplayBuffer``, which refers to them by their numbers, stay in place: see :func:`forget_episodes`.
-
-    :param buffer: Replay buffer; its contents are discarded.
-    :param there: What :func:`position` returned.
-    :param segments: Its blocks on disk.
-    :raises ResumeError: if they do not fit the buffer.
     """
     size = buffer.buffer_size
     n_missing = len(missing_rows(there, size, segments))
@@ -204,13 +182,7 @@ def restore_rows(buffer: ReplayBuffer, there: dict[str, Any], segments: list[Seg
 
 
 def missing_rows(there: dict[str, Any], size: int, segments: list[Segment]) -> np.ndarray:
-    """
-    :param there: What :func:`position` returned.
-    :param size: Number of rows of the buffer.
-    :param segments: Its blocks on disk.
-    :return: The rows in use that are in none of them.
-    :raises ResumeError: if they are not those of such a buffer.
-    """
+    """The rows in use that are in none of the segments."""
     in_use = size if there["full"] else there["pos"]
     covered = np.zeros(in_use, int)
     for segment in segments:
@@ -221,7 +193,7 @@ def missing_rows(there: dict[str, Any], size: int, segments: list[Segment]) -> n
 
 
 def _by_age(segments: list[Segment], oldest: int) -> Iterator[tuple[Segment, int, int]]:
-    """:return: Parts of blocks, each with its first row and the row after its last one, from the oldest row on."""
+    """Parts of blocks, each with its first row and the row after its last one, from the oldest row on."""
     spans = [(segment, segment.first, segment.first + segment.rows) for segment in sorted(segments, key=lambda s: s.first)]
     yield from [(segment, max(first, oldest), end) for segment, first, end in spans if end > oldest]
     yield from [(segment, first, min(end, oldest)) for segment, first, end in spans if first < oldest]
@@ -239,10 +211,6 @@ def _end_targets(buffer: ReplayBuffer, row: int) -> None:
 
 
 def forget_episodes(buffer: HerReplayBuffer, rows: np.ndarray) -> None:
-    """
-    :param buffer: Replay buffer.
-    :param rows: Rows that are missing. Episodes that they belong to will not be sampled.
-    """
     size = buffer.buffer_size
     for row, env in itertools.product(rows.tolist(), range(buffer.n_envs)):
         episode = (buffer.ep_start[row, env] + np.arange(buffer.ep_length[row, env])) % size
@@ -253,9 +221,6 @@ def forget_episodes(buffer: HerReplayBuffer, rows: np.ndarray) -> None:
 
 
 def end_all_episodes(buffer: ReplayBuffer | None) -> None:
-    """
-    :param buffer: Replay buffer; the next transitions do not follow from its newest ones.
-    """
     if isinstance(buffer, HerReplayBuffer):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it says what is meant here

@@ -54,11 +54,7 @@ class Start:
 
 
 def structure(model: BaseAlgorithm, callback: BaseCallback) -> dict[str, str]:
-    """
-    :param model: Algorithm.
-    :param callback: Its callbacks.
-    :return: What a checkpoint fits only if it is the same, as texts by name.
-    """
+    """What a checkpoint fits only if it is the same, as texts by name."""
     assert model.env is not None
     kwargs = {name: part for name, part in model.policy_kwargs.items() if name != "optimizer_kwargs"}
     parts: dict[str, Any] = {
@@ -113,10 +109,7 @@ def _callbacks(callback: Any) -> str:
 
 
 def arguments(model: BaseAlgorithm) -> dict[str, str]:
-    """
-    :param model: Algorithm.
-    :return: The arguments of its constructor, as texts by name.
-    """
+    """The arguments of the algorithm's constructor, as texts by name."""
     texts = describe(model.policy_kwargs.get("optimizer_kwargs"), "optimizer_kwargs")
     for name in sorted(argument_names(type(model)) - OTHERS):
         for attribute in (name, f"_{name}"):
@@ -131,7 +124,7 @@ def arguments(model: BaseAlgorithm) -> dict[str, str]:
 
 
 def argument_names(cls: type) -> set[str]:
-    """:return: The names of the arguments of a class and of those that it is derived from."""
+    """The names of the arguments of a class and of those that it is derived from."""
     constructors = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base) and base is not object]
     return {name for constructor in constructors for name in _parameters(constructor)}
 
@@ -144,11 +137,6 @@ def _parameters(function: Any) -> list[str]:
 
 
 def different_structure(saved: dict[str, str], now: dict[str, str]) -> list[str]:
-    """
-    :param saved: Result of :func:`structure` in the checkpoint.
-    :param now: The same of this program.
-    :return: The differences, readable.
-    """
     if saved.get("algorithm") != now["algorithm"]:  # all the rest follows
         saved, now = {"algorithm": saved.get("algorithm", "none")}, {"algorithm": now["algorithm"]}
     differences = [
@@ -160,7 +148,7 @@ def different_structure(saved: dict[str, str], now: dict[str, str]) -> list[str]
 
 
 def _shown(text: str | None, other: str | None) -> str:
-    """:return: A text; of a long one, the first line that differs from the other."""
+    """A text; of a long one, the first line that differs from the other."""
     if text is None:
         return "not given"
     lines, others = text.splitlines(), set((other or "").splitlines())
@@ -168,12 +156,7 @@ def _shown(text: str | None, other: str | None) -> str:
 
 
 def leaves(node: Any, tensors: dict[str, th.Tensor], name: str = "") -> dict[str, str]:
-    """
-    :param node: A saved state as JSON.
-    :param tensors: Its tensors.
-    :param name: Its name.
-    :return: Its simple values as texts, by name, random generators excepted.
-    """
+    """The simple values in an encoded value as texts, by name, random generators excepted."""
     if isinstance(node, dict) and len(keys := [key for key in node if key not in ("at", "n")]) == 1 and keys[0] in NODES:
         return _leaves_of(keys[0], node[keys[0]], tensors, name)
     if isinstance(node, dict):
@@ -213,11 +196,6 @@ def _leaves_of(kind: str, content: Any, tensors: dict[str, th.Tensor], name: str
 
 
 def environment_leaves(tree: dict[str, Any], tensors: dict[str, th.Tensor]) -> dict[str, str]:
-    """
-    :param tree: The environments of a training as JSON.
-    :param tensors: Their tensors.
-    :return: The simple values in them.
-    """
     content = tree["vec_env"]
     texts = leaves(content["wrappers"], tensors, "wrappers")
     environments = content["environments"]
@@ -233,11 +211,7 @@ def environment_leaves(tree: dict[str, Any], tensors: dict[str, th.Tensor]) -> d
 
 
 def differences(saved: dict[str, str], now: dict[str, str]) -> list[str]:
-    """
-    :param saved: Texts by name, in the checkpoint.
-    :param now: The same of this program.
-    :return: The differences, readable, each one once.
-    """
+    """The differences between two descriptions, readable, each one once."""
     found: dict[tuple[str, str | None, str | None], None] = {}
     for name in {**saved, **now}:
         if saved.get(name) != now.get(name):

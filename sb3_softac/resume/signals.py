@@ -21,12 +21,7 @@ class SignalWatch:
         self._model: BaseAlgorithm | None = None
 
     def start(self, model: BaseAlgorithm) -> None:
-        """
-        Start watching, if in the main thread; other threads receive no signals.
-
-        :param model: Algorithm that is being trained. Signals that arrive after ``learn`` has ended, for example with an
-            error, are left to other handlers.
-        """
+        """Start watching, if in the main thread; other threads receive no signals."""
         self.caught, self._model = None, model
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._catch) for number in SIGNALS}

@@ -14,7 +14,7 @@ SPEC = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 def _arrays(holder: Any) -> dict[str, np.ndarray]:
-    """:return: The floating-point arrays of a MuJoCo structure; writing to them changes the structure."""
+    """The floating-point arrays of a MuJoCo structure; writing to them changes the structure."""
     values = {name: getattr(holder, name) for name in dir(holder) if not name.startswith("_")}
     return {name: value for name, value in values.items() if isinstance(value, np.ndarray) and value.dtype.kind == "f"}
 

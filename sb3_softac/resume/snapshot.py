@@ -48,7 +48,7 @@ class Snapshot(NamedTuple):
 
 
 def _own(holder: Any, left_out: set[str]) -> dict[str, Any]:
-    """:return: Attributes by name. Strings are settings and are not restored: paths may differ where training is resumed."""
+    """Attributes by name. Strings are settings and are not restored: paths may differ where training is resumed."""
     return {name: part for name, part in vars(holder).items() if name not in left_out and not isinstance(part, str)}
 
 
@@ -99,7 +99,7 @@ def _read_callback(reader: Reader, content: Any, live: Any, path: str, in_place:
 
 
 def _callback_differences(written: Any, live: Any, start: Start) -> list[str]:
-    """:return: The settings of callbacks that differ from the checkpoint, readable."""
+    """The settings of callbacks that differ from the checkpoint, readable."""
     content = written["callback"]
     now = start.origins.attributes.get(id(live), {})
     found = []
@@ -128,13 +128,13 @@ KINDS = (
 
 
 def _exploration(model: BaseAlgorithm) -> dict[str, StateDependentNoiseDistribution]:
-    """:return: The noise of gSDE by the name of the network that has it."""
+    """The noise of gSDE by the name of the network that has it."""
     parts = {name: getattr(module, "action_dist", None) for name, module in model.policy.named_modules()}
     return {name: part for name, part in parts.items() if isinstance(part, StateDependentNoiseDistribution)}
 
 
 def _log(model: BaseAlgorithm) -> dict[str, dict[str, Any]]:
-    """:return: The values recorded since the log was last written."""
+    """The values recorded since the log was last written."""
     return {name: getattr(model.logger, name) for name in ("name_to_value", "name_to_count", "name_to_excluded")}
 
 
@@ -173,7 +173,9 @@ def _write_parameters(writer: Writer, model: BaseAlgorithm, callback: BaseCallba
 def _read_parameters(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
     parameters = reader.read_data(written, "parameters")
     if parameters.keys() != model.get_parameters().keys():
-        raise ResumeError(f"The checkpoint has parameters of {', '.join(parameters)}, and not of the same objects as the model")
+        raise ResumeError(
+            f"The checkpoint has parameters of {', '.join(parameters)}, and not of the same objects as the model"
+        )
     for name, part in model.get_parameters().items():
         now = {key: value.shape for key, value in part.items() if isinstance(value, th.Tensor)}
         if {key: getattr(parameters[name].get(key), "shape", None) for key in now} != now:
@@ -259,12 +261,6 @@ WITH_ORIGINS = ("attributes", "environment", "callbacks")
 
 
 def capture(model: BaseAlgorithm, callback: BaseCallback, start: Start | None = None) -> Snapshot:
-    """
-    :param model: Algorithm, between two rollouts.
-    :param callback: Its callback, or list of callbacks.
-    :param start: The program at the start of the training; None if it is not known.
-    :return: Its state.
-    """
     snapshot = Snapshot({"algorithm": type(model).__name__, "needs": {}, "classes": {}}, {}, [], [])
     for name, (write, _) in PARTS.items():
         writer = Writer(KINDS, start.origins if start is not None and name in WITH_ORIGINS else None)
@@ -285,11 +281,7 @@ def capture(model: BaseAlgorithm, callback: BaseCallback, start: Start | None = 
 
 
 def note_start(model: BaseAlgorithm, callback: BaseCallback) -> Start:
-    """
-    :param model: Algorithm, at the start of :meth:`learn`.
-    :param callback: Its callbacks.
-    :return: What the training starts with.
-    """
+    """Record what the training starts with."""
     start = Start(model, callback)
     for name in WITH_ORIGINS:
         writer = Writer(KINDS, start.origins, recording=True)
@@ -307,18 +299,7 @@ def read_snapshot(
     tensors: dict[str, th.Tensor],
     start: Start | None = None,
 ) -> Callable[[], list[str]]:
-    """
-    Read a state. Nothing is changed by this, so that a checkpoint that is refused leaves everything as it was.
-
-    :param model: Algorithm, created as the saved one was, in :meth:`learn`.
-    :param callback: Its callbacks, created as the saved ones were.
-    :param tree: State as JSON, of a :class:`Snapshot`.
-    :param tensors: Tensors of the state.
-    :param start: The program at the start of the training, if the state was captured with one.
-    :return: Restores the state, and returns the vectorized environments whose episodes start over although their state was
-        saved, each with the reason.
-    :raises ResumeError: if the environment or the callbacks differ.
-    """
+    """Read a state. Nothing is changed by this, so that a checkpoint that is refused leaves everything as it was."""
     readers = []
     for name, (_, read) in PARTS.items():
         device = model.device if name in WITH_THE_NETWORKS else "cpu"
@@ -342,15 +323,7 @@ def read_snapshot(
 
 
 def check_start(callback: BaseCallback, tree: dict[str, Any], start: Start) -> list[str]:
-    """
-    Compare a program with the one that saved a checkpoint, before anything is changed.
-
-    :param callback: Its callbacks.
-    :param tree: State as JSON, of a :class:`Snapshot`.
-    :param start: The program at the start of the training.
-    :return: Settings that differ and may, readable.
-    :raises ResumeError: if the state does not fit.
-    """
+    """Compare a program with the one that saved a checkpoint, before anything is changed."""
     missing = {"algorithm", "in_learn", "logs", "iteration", "needs", "classes", "settings", *PARTS}
     missing -= tree.keys() if isinstance(tree, dict) else set()
     if missing:

@@ -37,13 +37,7 @@ NAME = re.compile(r"checkpoint-(\d{12})")
 
 
 class Store:
-    """
-    A folder of checkpoints.
-
-    :param path: The folder; created when the first checkpoint is saved.
-    :param keep: Number of newest checkpoints to keep; the one with the largest score is kept too.
-    :raises ValueError: if ``keep`` is less than 1.
-    """
+    """A folder of checkpoints."""
 
     def __init__(self, path: str | Path, keep: int = 1):
         if keep < 1:
@@ -51,15 +45,11 @@ class Store:
         self.path, self.keep = Path(path), keep
 
     def checkpoints(self) -> list[Path]:
-        """:return: The folders of all checkpoints, the oldest first."""
+        """The folders of all checkpoints, the oldest first."""
         return sorted(path for path in self.path.glob("checkpoint-*") if NAME.fullmatch(path.name))
 
     def newest(self, among: Container[str] | None = None) -> Checkpoint | None:
-        """
-        :param among: Names of checkpoints; None for all.
-        :return: The newest checkpoint that can be read; None if there are no checkpoints. Warns about damaged ones.
-        :raises ResumeError: if there are checkpoints, and all are damaged.
-        """
+        """The newest checkpoint that can be read; None if there are no checkpoints. Warns about damaged ones."""
         problems: list[str] = []
         for path in reversed(self.checkpoints()):
             if among is not None and path.name not in among:
@@ -88,19 +78,7 @@ class Store:
         replay: dict[str, Any] | None = None,
         score: float | None = None,
     ) -> list[Segment]:
-        """
-        Save a checkpoint, then remove those that are not to be kept.
-
-        :param step: Environment steps until now.
-        :param tree: State as JSON.
-        :param tensors: Tensors of the state.
-        :param segments: Rows of the replay buffer that are already on disk.
-        :param rows: Rows that are not on disk yet, in blocks: number of the first row in the buffer, and the contents by name.
-        :param replay: How the rows are to be read, as JSON.
-        :param score: How good the policy is, larger is better; None if not known.
-        :return: All segments, as they are in the new checkpoint.
-        :raises OSError: if it cannot be written. Earlier checkpoints stay intact.
-        """
+        """Save a checkpoint, then remove those that are not to be kept."""
         final, writing = self.path / f"checkpoint-{step:012d}", self.path / f"writing-{step:012d}"
         self.path.mkdir(parents=True, exist_ok=True)
         for path in [*self.path.glob("writing-*"), *self.path.glob("removing-*")]:  # of a process that was killed

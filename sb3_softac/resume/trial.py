@@ -29,11 +29,7 @@ PATIENCE = 20.0
 
 
 def differs_when_restored(envs: list[gym.Env], restore: Callable[[], None]) -> str | None:
-    """
-    :param envs: Environments.
-    :param restore: Restores their present state.
-    :return: What differs when it has been restored; None if nothing does, or if it cannot be tried.
-    """
+    """What differs when it has been restored; None if nothing does, or if it cannot be tried."""
     if not hasattr(os, "fork") or sys.platform != "linux" or "jax" in sys.modules:
         return None
     reading, writing = os.pipe()
@@ -104,7 +100,7 @@ def _try(envs: list[gym.Env], restore: Callable[[], None]) -> str:
 
 
 def _play(envs: list[gym.Env], spaces: list[Any], lengths: list[int] | None) -> list[list[dict[str, Any]]]:
-    """:return: What each environment returned, in as many steps as given, or as there is time for."""
+    """What each environment returned, in as many steps as given, or as there is time for."""
     played = []
     for number, (env, space) in enumerate(zip(envs, spaces, strict=True)):
         space.seed(0)

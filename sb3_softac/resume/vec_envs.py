@@ -14,7 +14,7 @@ from sb3_softac.resume.plain import Kind, Reader, ResumeError, Writer, class_nam
 
 
 def _layers(venv: VecEnv) -> list[VecEnv]:
-    """:return: The wrappers, the outermost first, and the wrapped environment."""
+    """The wrappers, the outermost first, and the wrapped environment."""
     return [venv, *_layers(venv.venv)] if isinstance(venv, VecEnvWrapper) else [venv]
 
 
@@ -44,7 +44,7 @@ def _write_wrapper(writer: Writer, wrapper: VecEnv, path: str) -> Any:
 
 
 def _write_environments(writer: Writer, base: VecEnv, path: str) -> Any:
-    """:return: The states of all environments as JSON."""
+    """The states of all environments as JSON."""
     if isinstance(base, DummyVecEnv):
         written, tensors = write_environments(base.envs, f"{path}.environment", writer.origins, writer.recording)
         if writer.origins is not None and not writer.recording:
@@ -103,7 +103,7 @@ def _read_vec_env(reader: Reader, content: Any, venv: Any, path: str, in_place: 
 
 
 def _read_environments(reader: Reader, written: Any, base: Any, path: str) -> Callable[[], Any]:
-    """:return: Restores the environments."""
+    """Restores the environments."""
     if isinstance(base, DummyVecEnv):
         return read_environments(base.envs, f"{path}.environment", written, reader.tensors, reader.origins)
     states = reader.read_data(written, path)
@@ -120,10 +120,7 @@ def _set_states(base: SubprocVecEnv, states: list[Any], path: str) -> None:
 
 
 def starts_anew(written: dict[str, Any]) -> bool:
-    """
-    :param written: A vectorized environment as JSON.
-    :return: Whether its episodes could not be saved.
-    """
+    """Whether the episodes of a vectorized environment could not be saved."""
     return written["vec_env"]["environments"] is None
 
 
