@@ -130,7 +130,7 @@ def replace_work(monkeypatch, code):
 
 
 KILL = "import os; print('training', flush=True); os.kill(os.getpid(), {})"
-ENDS = {  # code of a process: what is said, and whether the run has failed
+ENDS = {  # code of a process: reason and exit code
     "import sys; print('what'); print('why'); sys.exit(3)": ("ended without a result or an error; its last output: why", 3),
     "import os; os._exit(4)": ("ended without a result or an error; no output", 4),
     "pass": ("ended without a result or an error; no output", 0),

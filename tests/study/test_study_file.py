@@ -232,16 +232,16 @@ Off | &a [*a] | &a {x: *a} | {? [1, 2] : 3} | "\\ud800" | "\\0" | *nothing | {a:
 """
 
 
-def places(value, at=()):
+def paths_in(value, at=()):
     """The paths to all values in a file."""
     yield at
     if isinstance(value, dict | list):
         for key, part in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from places(part, (*at, key))
+            yield from paths_in(part, (*at, key))
 
 
 CONTENT = yaml.load(FULL, study_file.ZooLoader)
-PLACES = [at for at in places(CONTENT) if at]
+PATHS = [at for at in paths_in(CONTENT) if at]
 
 
 def changed(at, value):
@@ -278,7 +278,7 @@ def parsed(tmp_path, monkeypatch):
 
 def test_any_value(parsed):
     path, set_content = parsed
-    for at in PLACES:
+    for at in PATHS:
         for value in ODD:
             set_content(changed(at, value))
             assert_study_or_error(path, at)
@@ -286,7 +286,7 @@ def test_any_value(parsed):
 
 def test_any_key(parsed):
     path, set_content = parsed
-    for at in [at for at in PLACES if isinstance(at[-1], str)]:
+    for at in [at for at in PATHS if isinstance(at[-1], str)]:
         for key in [value for value in ODD if value.__hash__]:
             content = copy.deepcopy(CONTENT)
             table = content
@@ -300,7 +300,7 @@ def test_any_key(parsed):
 def test_any_value_is_checked_before_a_run_starts(parsed):
     """A study that reads well can start, or an error names the place."""
     path, set_content = parsed
-    for at in PLACES:
+    for at in PATHS:
         for value in ("x", {"a": 1}):
             set_content(changed(at, value))
             study = assert_study_or_error(path, at)

@@ -1,4 +1,4 @@
-"""Environments and hyperparameter files of the user: found, imported once, and what is wrong with them said with its place."""
+"""Environments and hyperparameter files of the user: found, imported once, and their errors located."""
 
 import subprocess
 import sys
