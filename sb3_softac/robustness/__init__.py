@@ -5,10 +5,10 @@ Perturbations: Gymnasium wrappers that make an environment another one than the 
 training: ``env_wrapper: {sb3_softac.robustness.ActionNoise: {strength: 0.1}}``.
 """
 
+from sb3_softac.robustness.noise import ActionNoise, DelayedActions, DroppedActions, ObservationNoise
 from sb3_softac.robustness.parameters import PARAMETERS, Parameter
 from sb3_softac.robustness.perturbation import Perturbation
 from sb3_softac.robustness.plane import MovedGoals, Obstacle
-from sb3_softac.robustness.signals import ActionNoise, DelayedActions, DroppedActions, ObservationNoise
 from sb3_softac.robustness.simulator import BodyMass, Friction, Gravity, JointDamping, Push
 
 PERTURBATIONS: dict[str, type[Perturbation]] = {

@@ -26,7 +26,7 @@ class Parameter(Scaled):
     :param strength: Factor, above 0.
     :param name: Name of the attribute.
     :raises ValueError: if the environment has no such number, the factor is not positive, or it changes nothing: for example
-        because the attribute is computed from others, set anew in each episode, or read only when the environment is created.
+        because the attribute is computed from others, set again in each episode, or read only when the environment is created.
     """
 
     lowest = 1e-3  # parameters stand in denominators

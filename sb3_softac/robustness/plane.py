@@ -18,7 +18,7 @@ def _plane_of(perturbation: Perturbation) -> MultiGoal:
 
 class MovedGoals(Perturbation):
     """
-    Moves each goal in a random direction, drawn anew for each episode. The agent does not observe it.
+    Moves each goal in a random direction, drawn for each episode. The agent does not observe it.
 
     :param env: MultiGoal.
     :param strength: Distance, in units of the plane (which reaches from -7 to 7; goals have a radius of 1).

@@ -8,8 +8,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from sb3_softac.robustness.effect import CannotTry, why_no_effect
 from sb3_softac.robustness.perturbation import Perturbation
-from sb3_softac.robustness.trial import CannotTry, why_no_effect
 
 REGISTRY = "_scaled_numbers"
 """Attribute of an environment without wrappers: by name, the unperturbed number and the factor of each wrapper."""

@@ -1,4 +1,4 @@
-"""Perturbations of the signals between agent and environment: noise, losses and delays. They need no simulator."""
+"""Noise, losses and delays between agent and environment. They need no simulator."""
 
 import copy
 from collections import deque
