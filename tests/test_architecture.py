@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 house = SimpleNamespace(**runpy.run_path(str(ROOT / "tools" / "house.py")))
 PACKAGE = ROOT / "sb3_softac"
-ALGORITHMS = {"softac_v1", "discretesac", "sql"}
+ALGORITHMS = {"softac_v1", "discretesac", "sql", "discretesql"}
 # What each room may import from the package; the files outside of the rooms and zoo may import anything but the rooms that may
 # be removed and zoo.
 GROUND = {"checks", "files"}
@@ -38,7 +38,8 @@ MAY_IMPORT = {
     **{algorithm: {"algorithm", "replay", "entropy", "nets", "equations"} for algorithm in ALGORITHMS},
 }
 MAY_IMPORT["sql"].add("envs")  # draws pictures of MultiGoal
-MAY_IMPORT["discretesac"].add("discrete")
+for discrete in ("discretesac", "discretesql"):
+    MAY_IMPORT[discrete].add("discrete")
 # Each may be deleted: nothing but the folder itself imports it
 ENGINES = {path.parent.name for path in PACKAGE.glob("engines/*/__init__.py")}
 
@@ -101,18 +102,18 @@ sys.meta_path = [finder for finder in sys.meta_path if not getattr(finder, "__mo
 
 import gymnasium as gym
 import sb3_softac
-from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac import SQL, DiscreteSAC, DiscreteSQL, SoftAC_v1
 
 assert sb3_softac.__file__.startswith({folder!r}), sb3_softac.__file__
 
 
 def make(algorithm, **kwargs):
-    env = gym.make("CartPole-v1" if algorithm is DiscreteSAC else "Pendulum-v1")
+    env = gym.make("CartPole-v1" if algorithm in (DiscreteSAC, DiscreteSQL) else "Pendulum-v1")
     settings = dict(learning_starts=3, batch_size=2, buffer_size=20, policy_kwargs=dict(net_arch=[2]), device="cpu")
     return algorithm("MlpPolicy", env, **settings, **kwargs)
 
 
-for algorithm in (SoftAC_v1, DiscreteSAC, SQL):
+for algorithm in (SoftAC_v1, DiscreteSAC, SQL, DiscreteSQL):
     assert make(algorithm).learn(6)._n_updates == 3
     try:
         make(algorithm, cuda_graphs=True)

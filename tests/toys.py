@@ -11,11 +11,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac import SQL, DiscreteSAC, DiscreteSQL, SoftAC_v1
 from sb3_softac.algorithm.engine import PyTorchEngine
 from sb3_softac.discrete.discrete_algorithm import DiscreteOffPolicyAlgorithm
 
-ALGORITHMS = [SoftAC_v1, SQL, DiscreteSAC]
+ALGORITHMS = [SoftAC_v1, SQL, DiscreteSAC, DiscreteSQL]
 algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
 VECTOR, BOX = spaces.Box(-2, 2, (3,), np.float32), spaces.Box(-1.0, 3.0, (2,))

@@ -152,7 +152,7 @@ def _optimizer(value: Any) -> Any:
 
 
 def net_arch(*networks: str, required: int = 2) -> Argument:
-    """:return: Sizes of hidden layers: one list, or one for each network."""
+    """:return: Sizes of hidden layers: one list, or one for each of several networks."""
     names = ", ".join(map(repr, networks))
 
     def layers(value: Any) -> list[int]:
@@ -161,14 +161,14 @@ def net_arch(*networks: str, required: int = 2) -> Argument:
         return [integer(1).read(units) for units in value]
 
     def read_net_arch(value: Any) -> Any:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, Mapping) or not networks:
             return layers(value)
         if not set(networks[:required]) <= value.keys() <= set(networks):
             raise ValueError
         return {name: layers(sizes) for name, sizes in value.items()}
 
-    expected = f"a list of integers, at least 1 each, the sizes of the hidden layers, or a dictionary of such lists ({names})"
-    return optional(Argument(expected, read_net_arch))
+    expected = "a list of integers, at least 1 each, the sizes of the hidden layers"
+    return optional(Argument(f"{expected}, or a dictionary of such lists ({names})" if networks else expected, read_net_arch))
 
 
 POLICY_ARGUMENTS: dict[str, Argument] = {
@@ -411,7 +411,7 @@ def check_bounded_box(action_space: spaces.Space) -> None:
     if not isinstance(action_space, spaces.Box):
         raise AssertionError(
             f"SoftAC_v1 and SQL need continuous actions (a Box), got {action_space}: for Discrete, MultiDiscrete and "
-            "MultiBinary actions use DiscreteSAC, or SB3's DQN or PPO"
+            "MultiBinary actions use DiscreteSAC or DiscreteSQL, or SB3's DQN or PPO"
         )
     if not np.issubdtype(action_space.dtype, np.floating):
         raise AssertionError(

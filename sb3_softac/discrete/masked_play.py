@@ -26,7 +26,7 @@ ADVICE = (
 
 class MasksForPredict(VecEnvWrapper):
     """
-    Makes ``model.predict(obs)`` of a DiscreteSAC use the masks of the environment that returned ``obs``.
+    Makes ``model.predict(obs)`` of a model with discrete actions use the masks of the environment that returned ``obs``.
 
     It must be the outermost wrapper that changes observations: the environment is identified by the observation object that it
     returned last. RL Zoo's ``enjoy`` and ``record_video`` use it automatically.

@@ -71,3 +71,17 @@ class StackedDiscreteCritic(BaseCritic):
         :return: Utilities of all options in units of reward ``[n_critics, batch, n]``.
         """
         return self.q_values(self.features(obs))
+
+
+def smallest_by_state(q: th.Tensor, values: th.Tensor) -> th.Tensor:
+    """
+    The minimum of several critics with several branches.
+
+    Critics that agree on the Q-values may differ in their utilities, by constants that cancel between the branches, so the
+    utilities of one critic belong together.
+
+    :param q: Utilities of all options by each critic ``[n_critics, batch, n]``.
+    :param values: State values by each critic ``[n_critics, batch]``.
+    :return: In each state the utilities of the critic with the smallest value ``[batch, n]``.
+    """
+    return q[values.argmin(dim=0), th.arange(q.shape[1], device=q.device)]

@@ -25,6 +25,7 @@ from sb3_softac.algorithm.arguments import EXTENT, merged
 from sb3_softac.algorithm.policies import NetworkOfPolicy
 from sb3_softac.checks import Argument, keyword_table, number, one_of
 from sb3_softac.discrete.discrete_algorithm import DiscreteOffPolicyAlgorithm
+from sb3_softac.discrete.networks import smallest_by_state
 from sb3_softac.discretesac.policies import CnnPolicy, DiscreteSACPolicy, MlpPolicy, MultiInputPolicy
 from sb3_softac.entropy.temperature import Bounds
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target
@@ -237,9 +238,7 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
             return q.mean(dim=0)
         if len(self.branches.sizes) == 1:
             return q.amin(dim=0)
-        # Critics that agree on the Q-values may differ in their utilities, by constants that cancel between the branches
-        pessimist = soft_state_value(q, log_pi.expand_as(q), 0.0).argmin(dim=0)
-        return q[pessimist, th.arange(len(pessimist), device=q.device)]
+        return smallest_by_state(q, soft_state_value(q, log_pi.expand_as(q), 0.0))
 
     def _critic_loss(self, q: th.Tensor, q_target: th.Tensor, batch: Batch) -> th.Tensor:
         actions = batch.actions.long()

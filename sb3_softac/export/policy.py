@@ -148,7 +148,7 @@ class ExportedPolicy(nn.Module):
 
         :param observation: Observation of the environment, or a batch of them.
         :param args: Further arguments of the policy's ``predict``.
-        :param kwargs: Further keyword arguments, among them ``deterministic``, and ``action_masks`` for DiscreteSAC.
+        :param kwargs: Further keyword arguments, among them ``deterministic``, and ``action_masks`` for discrete actions.
         :return: Actions of the action space, and the state.
         :raises ValueError: if an action is not finite.
         """

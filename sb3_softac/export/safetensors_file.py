@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+import sb3_softac
 from sb3_softac.algorithm.model_files import ROOM, networks_that_fit, replacing
 from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
 from sb3_softac.algorithm.plain_json import NotPlain, declared_size, from_plain, spaces_in, to_plain
@@ -21,7 +21,9 @@ from sb3_softac.export.policy import ExportedPolicy, Normalization, exported_pol
 from sb3_softac.files.plain_files import open_plain
 
 FORMAT = 1
-ALGORITHMS: dict[str, type[SoftOffPolicyAlgorithm]] = {kind.__name__: kind for kind in (SoftAC_v1, DiscreteSAC, SQL)}
+ALGORITHMS: dict[str, type[SoftOffPolicyAlgorithm]] = {
+    name: getattr(sb3_softac, name) for name in sb3_softac.__all__ if not name.startswith("_")
+}
 PACKAGES = ("sb3_softac", "stable_baselines3", "torch", "gymnasium")
 NO_DIGEST = b"0" * 64
 """Stands for the digest of a file where the digest is computed."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import sb3_softac
 
 # The Zoo looks for a model's algorithm under the lower-cased class name, so id and class name must agree.
-ALGORITHMS = {"softac_v1": "SoftAC_v1", "sql": "SQL", "discretesac": "DiscreteSAC"}
+ALGORITHMS = {"softac_v1": "SoftAC_v1", "sql": "SQL", "discretesac": "DiscreteSAC", "discretesql": "DiscreteSQL"}
 
 
 def hyperparameter_file(algo: str) -> Path:

@@ -34,6 +34,15 @@ SPACES: dict[str, dict[str, Any]] = {
         "critic_ent_coef_scale": [0.0, 0.5, 1.0],
         "q_aggregation": ["min", "mean"],
     },
+    "discretesql": {
+        **COMMON,
+        "learning_rate": (1e-5, 4e-3, "log"),
+        "batch_size_pow": (5, 9),
+        "train_freq": (1, 16),
+        "ent_coef": (1e-3, 1.0, "log"),
+        "learn_ent_coef": [False, True],
+        "entropy_ratio": (0.05, 0.98),
+    },
 }
 
 

@@ -18,6 +18,7 @@ from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import spectral_norm
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac.algorithm.policies import acting_network
 from sb3_softac.replay.batch import make_batch
 from tests.toys import (
     ALGORITHMS,
@@ -37,6 +38,8 @@ from tests.toys import (
     state_of,
     train,
 )
+
+with_actor = pytest.mark.parametrize("algorithm", [each for each in ALGORITHMS if "actor" in each.trains.values()])
 
 # --- Trained, saved, loaded and trained again
 
@@ -105,7 +108,7 @@ def test_an_encoder_that_all_networks_share_is_trained(algorithm):
     assert len(optimized) == len(set(optimized)) and set(network.parameters()) <= set(optimized)
 
 
-@algorithms
+@with_actor
 def test_what_was_frozen_stays_so_and_the_rest_learns(algorithm):
     network = nn.Sequential(nn.Linear(2, 4).requires_grad_(False), nn.Linear(4, 4))
     model, frozen, learning = model_with(algorithm, network), flat(network[0]), flat(network[1])
@@ -143,7 +146,7 @@ def test_modes_reach_every_module_of_what_is_trained_and_no_target(algorithm):
             assert {module.training for module in network.modules()} == {mode and name not in model.targets.values()}, name
 
 
-@algorithms
+@with_actor
 def test_replaced_optimizers_step(algorithm):
     """That of the policy, alone with its networks, and that of the temperature."""
     model = make_model(algorithm, learning_rate=0.1, ent_coef="auto").learn(15)
@@ -160,7 +163,7 @@ def test_replaced_optimizers_step(algorithm):
 @algorithms
 def test_an_optimizer_of_one_network_is_refused(algorithm):
     model = make_model(algorithm)
-    for network in (model.actor, model.critic):
+    for network in (getattr(model, name) for name in model.trains.values()):
         with pytest.raises(AttributeError, match=r"policy\.optimizer"):
             network.optimizer = th.optim.SGD(network.parameters(), lr=0.1)
 
@@ -181,14 +184,15 @@ def test_the_optimizer_made_again(algorithm):
 def test_replaced_networks_act_and_learn(algorithm):
     """In the policy or in the model: it is the same attribute."""
     model, other = make_model(algorithm), make_model(algorithm, seed=1)
-    for owner, name in ((model.policy, "actor"), (model, "critic")):
+    names = {*model.trains.values()}
+    for owner, name in ((model.policy, min(names)), (model, "critic")):
         replacement = getattr(other.policy, name)
         setattr(owner, name, replacement)
         assert getattr(model, name) is getattr(model.policy, name) is replacement
     model.policy.optimizer = model.policy.make_optimizer(model.lr_schedule)
-    actor, critic = flat(model.actor), flat(model.critic)
+    before = [flat(getattr(model, name)) for name in names]
     model.learn(30)
-    assert not th.equal(flat(model.actor), actor) and not th.equal(flat(model.critic), critic)
+    assert not any(th.equal(flat(getattr(model, name)), old) for name, old in zip(names, before, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -242,7 +246,9 @@ PICTURE = spaces.Box(0, 255, (1, 8, 8), np.uint8)
 @algorithms
 def test_lazy_layers(algorithm, policy, space, shared, tmp_path):
     """They are trained, followed by the targets from the start, saved and loaded."""
-    kwargs = dict(net_arch=[8], features_extractor_class=Lazy, share_features_extractor=shared)
+    kwargs = dict(net_arch=[8], features_extractor_class=Lazy)
+    if "actor" in algorithm.trains.values():
+        kwargs["share_features_extractor"] = shared
     model = make_trained(algorithm, policy=policy, obs=space, policy_kwargs=kwargs)
     fresh = algorithm(policy, model.get_env(), policy_kwargs=kwargs, device="cpu").policy
     for name, target in algorithm.targets.items():
@@ -250,8 +256,9 @@ def test_lazy_layers(algorithm, policy, space, shared, tmp_path):
     before = parameters_of(model)
     train(model, 3)
     trained = [name for name, _ in model.policy.named_parameters() if "target" not in name and "features" in name]
-    assert len(trained) >= 4 and all(not th.equal(before[name], model.policy.state_dict()[name]) for name in trained)
-    assert (model.actor.features_extractor is model.critic.features_extractor) == shared
+    assert len(trained) >= 2 and all(not th.equal(before[name], model.policy.state_dict()[name]) for name in trained)
+    if "actor" in algorithm.trains.values():
+        assert (model.actor.features_extractor is model.critic.features_extractor) == shared
     loaded = algorithm.load(saved(model, tmp_path), device="cpu")
     obs = model.observation_space.sample()
     np.testing.assert_array_equal(*(each.predict(obs, deterministic=True)[0] for each in (model, loaded)))
@@ -434,7 +441,7 @@ def test_predictions_that_are_not_finite(algorithm):
             with pytest.raises(ValueError, match=r"not finite.*VecCheckNan"):
                 model.predict(obs, deterministic=deterministic)
     with th.no_grad():
-        for parameter in model.actor.parameters():
+        for parameter in acting_network(model.policy).parameters():
             parameter.fill_(th.nan)
     with pytest.raises(ValueError, match="not finite"):
         model.predict(np.zeros(2, np.float32))
@@ -485,7 +492,7 @@ def test_boxes_that_no_squashed_policy_can_act_in(algorithm, space, cause):
 @algorithms
 def test_gradients_do_not_pile_up_outside_of_a_replaced_optimizer(algorithm):
     model = make_trained(algorithm, ent_coef=0.5)
-    model.policy.optimizer = th.optim.SGD(model.actor.parameters(), lr=0.0)
+    model.policy.optimizer = th.optim.SGD([nn.Parameter(th.zeros(1))], lr=0.0)
     gradients = []
     for _ in range(2):
         np.random.seed(0)
