@@ -20,7 +20,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac import SQL, DiscreteSAC, DiscreteSQL, SoftAC_v1
 from sb3_softac.export import export_onnx, export_program, export_safetensors, exported_policy, load_policy
 from sb3_softac.export.policy import Normalization
 from sb3_softac.export.programs import _input_names
@@ -62,6 +62,7 @@ MAKERS = {
     "softac_v1": functools.partial(make, SoftAC_v1, VECTOR, LIMITS),
     "sql": functools.partial(make, SQL, VECTOR, LIMITS),
     "discretesac": functools.partial(make, DiscreteSAC, VECTOR, COUNTED),
+    "discretesql": functools.partial(make, DiscreteSQL, VECTOR, SEVERAL, env=Masked),
     "masked": functools.partial(make, DiscreteSAC, VECTOR, SEVERAL, env=Masked),
     "normalized": functools.partial(make, SoftAC_v1, VECTOR, MATRIX, wrap=VecNormalize),
     "normalized dictionary": functools.partial(make, SQL, DICT, LIMITS, "MultiInputPolicy", wrap=normalize_place),

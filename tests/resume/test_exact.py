@@ -13,7 +13,7 @@ from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckA
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack, VecNormalize
 from stable_baselines3.her import HerReplayBuffer
 
-from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac import SQL, DiscreteSAC, DiscreteSQL, SoftAC_v1
 from sb3_softac.algorithm.engine import StepResult
 from sb3_softac.resume import Resumable
 from sb3_softac.resume.snapshot import capture, read_snapshot
@@ -21,7 +21,7 @@ from tests.resume.harness import differences, interrupted, uninterrupted
 
 SMALL = dict(learning_starts=20, batch_size=16, buffer_size=1_000, seed=3, device="cpu")
 CONTINUOUS = [SoftAC_v1, SQL, SAC, TD3, DDPG]
-DISCRETE = [DiscreteSAC, DQN]
+DISCRETE = [DiscreteSAC, DiscreteSQL, DQN]
 
 
 def maker(algorithm, env=None, n_envs=1, policy="MlpPolicy", wrap=None, callbacks=lambda: [], net=None, venv=None, **kwargs):

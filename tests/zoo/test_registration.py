@@ -19,7 +19,7 @@ exp_manager = __import__("rl_zoo3.exp_manager", fromlist=["ExperimentManager"])
 hyperparams_opt = __import__("rl_zoo3.hyperparams_opt", fromlist=["HYPERPARAMS_SAMPLER"])
 
 ALGOS = sorted(algorithms.ALGORITHMS)
-ENVS = {"softac_v1": "Pendulum-v1", "discretesac": "CartPole-v1", "sql": "Pendulum-v1"}
+ENVS = {"softac_v1": "Pendulum-v1", "discretesac": "CartPole-v1", "discretesql": "CartPole-v1", "sql": "Pendulum-v1"}
 ZOO_KEYS = {"n_timesteps", "policy", "n_envs", "normalize", "env_wrapper", "frame_stack", "callback"}
 
 

@@ -5,12 +5,11 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac import SQL
 from sb3_softac.engines.cuda_graphs import GraphEngine
 from tests.engines.cuda_graphs.capturers import DEVICE, CountingCapturer
-from tests.toys import OBSERVATIONS, POLICIES, RandomEnv
-
-ALGORITHMS = [SoftAC_v1, SQL, DiscreteSAC]
+from tests.toys import ALGORITHMS as ALGORITHMS
+from tests.toys import OBSERVATIONS, POLICIES, RandomEnv, is_discrete
 
 
 class Masked(RandomEnv):
@@ -20,8 +19,7 @@ class Masked(RandomEnv):
 
 def make_model(algorithm, graphs, kind="vector", action_space=None, n_envs=1, env_class=RandomEnv, **kwargs):
     if action_space is None:
-        discrete = issubclass(algorithm, DiscreteSAC)
-        action_space = spaces.Discrete(3) if discrete else spaces.Box(-1.0, 3.0, (2,))
+        action_space = spaces.Discrete(3) if is_discrete(algorithm) else spaces.Box(-1.0, 3.0, (2,))
     env = make_vec_env(lambda: env_class(OBSERVATIONS[kind], action_space), n_envs, seed=0)
     policy_kwargs = dict(net_arch=[4], **(dict(features_extractor_kwargs=dict(features_dim=4)) if kind == "image" else {}))
     settings = dict(

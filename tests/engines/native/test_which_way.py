@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac import SQL, DiscreteSAC, DiscreteSQL, SoftAC_v1
 from sb3_softac.engines.native import library, native_engine
 from sb3_softac.engines.native.native_engine import SWITCH
 from sb3_softac.engines.native.unsupported import Unsupported
@@ -108,6 +108,7 @@ ARGUMENTS = {
     "LeakyReLU": (DiscreteSAC, net(activation_fn=nn.LeakyReLU), "other than ReLU and Tanh"),
     "own ReLU": (SoftAC_v1, net(activation_fn=OwnReLU), "other than ReLU and Tanh"),
     "SQL": (SQL, dict(kernel_particles=4, value_particles=4), "SQL is not supported"),
+    "DiscreteSQL": (DiscreteSQL, dict(), "DiscreteSQL is not supported"),
 }
 
 
