@@ -165,8 +165,8 @@ class DiscreteSQL(DiscreteOffPolicyAlgorithm):
             v_next = soft_state_value(q_next, policy.log_softmax(q_next, next_masks), alpha)  # Eq. 3
             q_target = soft_bellman_target(batch.rewards, batch.dones, v_next, batch.discounts)  # Eq. 2
             entropy = policy_entropy(policy.log_softmax(policy.smallest_q(q, masks), masks))
-            largest = self.branches.max_entropy if masks is None else self.branches.max_entropies(masks)
-            max_entropy = th.as_tensor(largest, device=self.device).expand_as(entropy)
+            everything = th.full_like(entropy, self.branches.max_entropy)
+            max_entropy = everything if masks is None else self.branches.max_entropies(masks)
 
         actions = batch.actions.long()
         q_taken = self.branches.select(q, actions.expand(len(q), *actions.shape))

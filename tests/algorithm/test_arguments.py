@@ -20,11 +20,10 @@ from torch import nn
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.algorithm.arguments import BUFFER_ARGUMENTS, LEARN_ARGUMENTS
-from tests.toys import RandomEnv
+from sb3_softac.algorithm.policies import acting_network
+from tests.toys import ALGORITHMS, RandomEnv, algorithms, is_discrete
 
-ALGORITHMS = [SoftAC_v1, SQL, DiscreteSAC]
 OBSERVATIONS = spaces.Box(-1.0, 1.0, (2,))
-algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
 ANYTHING = {
     "text": "a",
@@ -155,7 +154,7 @@ def nothing_is_built(monkeypatch):
 
 
 def make(algorithm, **kwargs):
-    env = RandomEnv(OBSERVATIONS, spaces.Discrete(3) if algorithm is DiscreteSAC else spaces.Box(-1.0, 1.0, (2,)))
+    env = RandomEnv(OBSERVATIONS, spaces.Discrete(3) if is_discrete(algorithm) else spaces.Box(-1.0, 1.0, (2,)))
     return algorithm(**{"policy": "MlpPolicy", "env": env, "device": "cpu", **kwargs})
 
 
@@ -176,7 +175,7 @@ def parameters(cls):
 
 @pytest.mark.parametrize(("algorithm", "name"), [(a, name) for a in ALGORITHMS for name in parameters(a)])
 def test_arguments_of_the_constructors(algorithm, name, nothing_is_built):
-    right = {**RIGHT, **(OF_DISCRETE if algorithm is DiscreteSAC else OF_CONTINUOUS)}[name]
+    right = {**RIGHT, **(OF_DISCRETE if is_discrete(algorithm) else OF_CONTINUOUS)}[name]
     for what, value in ANYTHING.items():
         if what not in right:
             assert_refused(
@@ -381,7 +380,7 @@ def test_odd_types_of_right_values(algorithm, given, kept, nothing_is_built):
 
 @algorithms
 def test_a_policy_class_that_cannot_read_dictionaries(algorithm, nothing_is_built):
-    actions = spaces.Discrete(3) if algorithm is DiscreteSAC else spaces.Box(-1.0, 1.0, (2,))
+    actions = spaces.Discrete(3) if is_discrete(algorithm) else spaces.Box(-1.0, 1.0, (2,))
     env = RandomEnv(spaces.Dict({"a": OBSERVATIONS}), actions)
     with pytest.raises(ValueError, match=r"FlattenExtractor cannot read Dict observations, .*: use 'MultiInputPolicy'"):
         make(algorithm, policy=algorithm.policy_aliases["MlpPolicy"], env=env)
@@ -428,7 +427,7 @@ def test_a_user_s_constructor_may_read_further_arguments_itself(algorithm):
 
     own = dict(features_extractor_class=ReadsTheRest, features_extractor_kwargs=dict(width=3))
     model = make(algorithm, policy=OwnPolicy, policy_kwargs=dict(net_arch=[4], label="a", **own), buffer_size=10)
-    assert model.policy.label == "a" and model.policy.actor.features_extractor.width == 3
+    assert model.policy.label == "a" and acting_network(model.policy).features_extractor.width == 3
     with pytest.raises(TypeError, match="unexpected keyword argument 'labl'"):
         make(algorithm, policy=OwnPolicy, policy_kwargs=dict(labl="a"), buffer_size=10)
 

@@ -110,7 +110,7 @@ def cases(model, name):
     n = 100 if name == "pictures" else N
     observations, masks = draw(model.observation_space, n, rng), None
     arguments = {}
-    if name == "masked":
+    if getattr(model, "masked", False):
         masks = rng.random((n, 9)) < 0.5
         masks[:, [0, 2, 6]] |= ~np.stack([part.any(axis=1) for part in np.split(masks, [2, 6], axis=1)], axis=1)
         arguments["action_masks"] = masks
@@ -276,7 +276,7 @@ def test_no_action_for_observations_that_are_not_finite(name):
     observations = draw(model.observation_space, 4, np.random.default_rng(0))
     if name != "pictures":
         observations[1, 0], observations[2, 0] = np.nan, np.inf
-    masks = th.ones(4, 9, dtype=th.bool) if name == "masked" else None
+    masks = th.ones(4, 9, dtype=th.bool) if getattr(model, "masked", False) else None
     actions = exported(as_tensors(observations), masks).numpy()
     refused = np.array([False] * 4 if name == "pictures" else [False, True, name != "normalized", False])
     for row in range(4):

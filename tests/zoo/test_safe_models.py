@@ -30,7 +30,7 @@ class Spaces(gym.Env):
     def __init__(self, algo, policy):
         pictures = spaces.Box(0, 255, (36, 36, 1), np.uint8)
         self.observation_space = pictures if policy == "CnnPolicy" else spaces.Box(-1, 1, (3,))
-        self.action_space = spaces.Discrete(3) if algo == "discretesac" else spaces.Box(-1, 1, (2,))
+        self.action_space = spaces.Discrete(3) if algo.startswith("discrete") else spaces.Box(-1, 1, (2,))
 
     def reset(self, seed=None, options=None):
         return self.observation_space.sample(), {}
@@ -39,7 +39,7 @@ class Spaces(gym.Env):
 @pytest.mark.parametrize("name", ENTRIES)
 def test_safe_load(name, tmp_path):
     algo, entry = ENTRIES[name]
-    task = "CartPole-v1" if algo == "discretesac" else "Pendulum-v1"
+    task = "CartPole-v1" if algo.startswith("discrete") else "Pendulum-v1"
     manager = ExperimentManager(argparse.Namespace(), algo, task, str(tmp_path), n_timesteps=10, verbose=0)
     hyperparams = {key: value for key, value in entry.items() if key != "env_wrapper"} | {"buffer_size": 100}
     hyperparams, *_ = manager._preprocess_hyperparams(hyperparams)
