@@ -14,18 +14,19 @@ from pathlib import Path
 
 import numpy as np
 
-from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac import SQL, DiscreteSAC, DiscreteSQL, SoftAC_v1
 
 STEPS = 300
 SMALL = dict(learning_starts=50, batch_size=32, buffer_size=1_000, policy_kwargs=dict(net_arch=[32]), device="cpu", seed=0)
 TRAIN = ("-n", str(STEPS))
-ZOO = {"softac_v1": "Walker2d-v4", "discretesac": "CartPole-v1", "sql": "Pendulum-v1"}
+ZOO = {"softac_v1": "Walker2d-v4", "discretesac": "CartPole-v1", "discretesql": "CartPole-v1", "sql": "Pendulum-v1"}
 NAMED = "stable_baselines3 sb3_contrib rl_zoo3 gymnasium mujoco torch numpy scipy pandas optuna safetensors".split()
 
 
 def learn_and_load(folder: Path) -> None:
     """Train each algorithm, and see whether the model that was saved and loaded acts as the one that was trained."""
-    for algorithm, env_id in ((SoftAC_v1, "Pendulum-v1"), (DiscreteSAC, "CartPole-v1"), (SQL, "Pendulum-v1")):
+    tasks = {SoftAC_v1: "Pendulum-v1", DiscreteSAC: "CartPole-v1", DiscreteSQL: "CartPole-v1", SQL: "Pendulum-v1"}
+    for algorithm, env_id in tasks.items():
         model = algorithm("MlpPolicy", env_id, **SMALL).learn(STEPS)
         model.save(folder / "model")
         observation = model.get_env().reset()

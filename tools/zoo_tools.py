@@ -24,6 +24,7 @@ from fake_hub import FakeHub
 TASKS = {
     "softac_v1": "Walker2d-v4",
     "discretesac": "CartPole-v1",
+    "discretesql": "CartPole-v1",
     "sql": "Pendulum-v1",
     "sac": "Walker2d-v4",
     "dqn": "CartPole-v1",
@@ -177,7 +178,7 @@ def use(tool: Tool, algo: str, folder: Path, hub: str) -> str:
 def main() -> None:
     """Print the table, and exit with 1 if a tool fails."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("algos", nargs="*", default=["softac_v1", "discretesac", "sql"], help="by default ours")
+    parser.add_argument("algos", nargs="*", default=["softac_v1", "discretesac", "discretesql", "sql"], help="by default ours")
     parser.add_argument("--folder", type=Path, help="where to keep what the tools write and print; by default nowhere")
     args = parser.parse_args()
     hub = FakeHub()
