@@ -204,12 +204,12 @@ class ExactCheckpoint(BaseCallback):
         return read_snapshot(self.model, self._callbacks, checkpoint.tree, checkpoint.tensors, self._start)
 
     def _restore(self, checkpoint: Checkpoint, restore: Callable[[], list[str]]) -> None:
-        anew = restore()
+        restarted = restore()
         if isinstance(self._buffer, HerReplayBuffer) and len(self._missing):
             forget_episodes(self._buffer, self._missing)
         set_iteration(self.model, checkpoint.tree["iteration"])
         self.model._num_timesteps_at_start = self.model.num_timesteps  # for the steps per second in the log
-        self._warn("The state of these environments cannot be restored, so their episodes start over", anew)
+        self._warn("The state of these environments cannot be restored, so their episodes start over", restarted)
 
     def _warn(self, message: str, reasons: list[str]) -> None:
         """Warn once, and name the reasons."""
@@ -224,7 +224,7 @@ class ExactCheckpoint(BaseCallback):
         snapshot = capture(self.model, self._callbacks, self._start)
         self._warn(
             "The state of these environments cannot be saved, so their episodes start over when training is resumed",
-            snapshot.anew,
+            snapshot.restarted,
         )
         self._warn(
             "These attributes cannot be saved, and are as this program creates them when training is resumed (name those of a "

@@ -20,9 +20,9 @@ import torch as th
 from stable_baselines3.common.monitor import ResultsWriter
 
 from sb3_softac.resume.box2d import is_box2d, record_episodes
+from sb3_softac.resume.codecs import CODECS, read_attributes, read_classes, write_attributes, write_classes
 from sb3_softac.resume.generators import generator_states, set_generator_states
-from sb3_softac.resume.kinds import KINDS, read_attributes, read_classes, write_attributes, write_classes
-from sb3_softac.resume.plain import Kind, Origins, Reader, Writer, check_needs
+from sb3_softac.resume.plain import Codec, Origins, Reader, Writer, check_needs
 from sb3_softac.resume.simulators import SIMULATORS
 from sb3_softac.resume.trial import differs_when_restored
 
@@ -66,15 +66,15 @@ def _write_episodes(file: Any, content: str) -> None:
     file.flush()
 
 
-EPISODES = Kind(
+EPISODES = Codec(
     "episodes",
     lambda v: isinstance(v, ResultsWriter),
     lambda w, v, p: Path(v.file_handler.name).read_text(),
     _read_episodes,
     shared=True,
 )
-PROTOCOL = Kind("protocol", _has_protocol, _write_protocol, _read_protocol, shared=True)
-ENVIRONMENT_KINDS = (PROTOCOL, EPISODES, *SIMULATORS, *KINDS)
+PROTOCOL = Codec("protocol", _has_protocol, _write_protocol, _read_protocol, shared=True)
+ENVIRONMENT_CODECS = (PROTOCOL, EPISODES, *SIMULATORS, *CODECS)
 
 
 WRAP = "Wrap each environment in sb3_softac.resume.Resumable (make_vec_env(..., wrapper_class=Resumable))"
@@ -87,7 +87,7 @@ class CannotCapture(Exception):
 def write_environments(
     envs: list[gym.Env], path: str, origins: Origins | None = None, recording: bool = False
 ) -> tuple[Any, dict[str, th.Tensor]]:
-    writer = Writer(ENVIRONMENT_KINDS, origins, recording)
+    writer = Writer(ENVIRONMENT_CODECS, origins, recording)
     written = [writer.write(env, f"{path}{number}") for number, env in enumerate(envs)]
     classes = write_classes(writer)
     writer.finish()
@@ -105,7 +105,7 @@ def read_environments(
     """Read the state of environments, without changing them."""
     if origins is not None:
         check_needs(written["needs"], origins)
-    reader = Reader(tensors, ENVIRONMENT_KINDS, origins=origins)
+    reader = Reader(tensors, ENVIRONMENT_CODECS, origins=origins)
     for number, (env, state) in enumerate(zip(envs, written["environments"], strict=True)):
         reader.read(state, env, f"{path}{number}")
     read_classes(reader, written["classes"])

@@ -111,8 +111,8 @@ REMEDY = (
 )
 
 
-class Kind(NamedTuple):
-    """One kind of value: how to recognise, write and restore it."""
+class Codec(NamedTuple):
+    """How to recognise, write and restore it."""
 
     name: str
     applies: Callable[[Any], bool]
@@ -121,7 +121,7 @@ class Kind(NamedTuple):
     read: Callable[["Reader", Any, Any, str, bool], Any]
     """Of reader, JSON, the object that is there now (None for none), path, and whether to change it in place: the value."""
     plain: bool = False
-    """Whether the value can be created anew from its JSON alone."""
+    """Whether the value can be created from its JSON alone."""
     shared: bool = False
     """Whether it is always restored in place."""
 
@@ -129,12 +129,12 @@ class Kind(NamedTuple):
 class Writer:
     """Turns values into JSON and tensors."""
 
-    def __init__(self, kinds: tuple[Kind, ...], origins: Origins | None = None, recording: bool = False):
-        self.kinds, self.origins, self.recording = kinds, origins, recording
+    def __init__(self, codecs: tuple[Codec, ...], origins: Origins | None = None, recording: bool = False):
+        self.codecs, self.origins, self.recording = codecs, origins, recording
         self.memory = Memory(origins if not recording else None)
         self.unknown: list[str] = []
         """Paths of values that are neither plain data nor known to have no state."""
-        self.anew: list[str] = []
+        self.restarted: list[str] = []
         """Vectorized environments whose episodes will start over, each with the reason."""
         self.needs: dict[str, str] = {}
         """The classes of objects that must exist when the state is restored, by path."""
@@ -163,18 +163,18 @@ class Writer:
                 node["n"] = self._count
                 self._count += 1
             return {"same": node["n"]}
-        kind = next((kind for kind in self.kinds if kind.applies(value)), None)
-        if kind is None:
+        codec = next((codec for codec in self.codecs if codec.applies(value)), None)
+        if codec is None:
             return self._keep(value, path) if without_state(value) else self._keep_unchanged(value, path)
-        return self._write_node(kind, value, path)
+        return self._write_node(codec, value, path)
 
-    def _write_node(self, kind: Kind, value: Any, path: str) -> dict[str, Any]:
+    def _write_node(self, codec: Codec, value: Any, path: str) -> dict[str, Any]:
         node: dict[str, Any] = {}
-        if self._detached and not kind.plain:
+        if self._detached and not codec.plain:
             return self._lose(f"{path} ({module_of(type(value))}.{type(value).__qualname__})")
         if self.origins is not None and not self.recording:
             origin, name = self.origins.path_of(value), class_name(value)
-            if not kind.plain:
+            if not codec.plain:
                 template = self.origins.objects.get(origin or path)
                 if template is None or class_name(template) != name:
                     return self._lose(f"{path} ({name}, created while the training runs)")
@@ -182,7 +182,7 @@ class Writer:
             if origin is not None:
                 node["at"] = None if origin == path else origin
         self._seen[id(value)] = node, value
-        node[kind.name] = kind.write(self, value, path)
+        node[codec.name] = codec.write(self, value, path)
         return node
 
     def _lose(self, what: str) -> dict[str, Any]:
@@ -238,16 +238,16 @@ class Reader:
     def __init__(
         self,
         tensors: dict[str, th.Tensor],
-        kinds: tuple[Kind, ...],
+        codecs: tuple[Codec, ...],
         device: th.device | str = "cpu",
         origins: Origins | None = None,
     ):
         self.tensors, self.device, self.origins = tensors, device, origins
-        self.kinds = {kind.name: kind for kind in kinds}
+        self.codecs = {codec.name: codec for codec in codecs}
         self.blocks: dict[str, np.ndarray] = {}
         self.changes: list[Callable[[], Any]] = []
         """What is to be done to live objects once everything has been read and nothing was wrong with it."""
-        self.anew: list[str] = []
+        self.restarted: list[str] = []
         """Vectorized environments whose episodes will start over, each with the reason."""
         self._planned: dict[int, tuple[Any, Any]] = {}
         """By id of a container: the container, and what it is going to contain."""
@@ -341,13 +341,13 @@ class Reader:
             return self._as_created(name, content, live, path)
         if name == "same":
             return self._values.get(content, live)  # there is none if the program's own settings are used instead
-        if name not in self.kinds:
+        if name not in self.codecs:
             raise ResumeError(f"{path} is damaged: {name[:99]!r} is not a kind of value")
         origin = written["at"] if "at" in written and not self._is_data else NOWHERE
-        return self._read_kind(self.kinds[name], content, live, path, origin, written.get("n"))
+        return self._read_node(self.codecs[name], content, live, path, origin, written.get("n"))
 
-    def _read_kind(self, kind: Kind, content: Any, live: Any, path: str, origin: str | None, number: int | None) -> Any:
-        names, in_place = self._names, kind.shared
+    def _read_node(self, codec: Codec, content: Any, live: Any, path: str, origin: str | None, number: int | None) -> Any:
+        names, in_place = self._names, codec.shared
         if self.origins is None:
             in_place |= id(live) not in self._used
         elif origin != NOWHERE:
@@ -355,14 +355,14 @@ class Reader:
             names += self.origins.names(origin) if names and origin else ()
             # Nothing changes within a container that stays, except the objects in it
             in_place |= not self._is_discarded or self.stays(live) or not _is_container(live)
-        if not kind.plain and not self._is_of(kind, live):
-            raise ResumeError(f"{path} is {_called(live)} now, but {_saved_class(kind.name, content)} was saved. {REMEDY}")
+        if not codec.plain and not self._is_of(codec, live):
+            raise ResumeError(f"{path} is {_called(live)} now, but {_saved_class(codec.name, content)} was saved. {REMEDY}")
         if live is not None:
             self._used.add(id(live))
         self._number = number
         self._values[number] = live
         with self._reading(names=names, is_discarded=self._is_discarded or (in_place and self.stays(live))):
-            self._values[number] = kind.read(self, content, live, path, in_place)
+            self._values[number] = codec.read(self, content, live, path, in_place)
         return self._values[number]
 
     def _as_created(self, name: str, origin: str | None, live: Any, path: str) -> Any:
@@ -371,9 +371,9 @@ class Reader:
             raise LostError(f"{path} could not be saved")
         return live if self.origins is None or origin is None else self.origins.objects.get(origin, live)
 
-    def _is_of(self, kind: Kind, live: Any) -> bool:
+    def _is_of(self, codec: Codec, live: Any) -> bool:
         """Whether a value like this one would be written as this kind."""
-        return next((other for other in self.kinds.values() if other.applies(live)), None) is kind
+        return next((other for other in self.codecs.values() if other.applies(live)), None) is codec
 
     def announce(self, value: Any) -> Any:
         self._values[self._number] = value

@@ -17,8 +17,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.save_util import recursive_getattr
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
+from sb3_softac.resume.codecs import CODECS
 from sb3_softac.resume.describe import SHORT, describe
-from sb3_softac.resume.kinds import KINDS
 from sb3_softac.resume.plain import Origins, names_files
 
 # Arguments that concern the program and not what is trained, or that are part of the structure
@@ -27,7 +27,7 @@ OTHERS = {
     *("_init_setup_model", "cuda_graphs", "buffer_size", "replay_buffer_class", "optimize_memory_usage", "use_sde"),
     *("rollout_buffer_class", "supported_action_spaces", "support_multi_env", "sde_support"),
 }
-NODES = {kind.name for kind in KINDS} | {"vec_env", "protocol", "mujoco", "atari", "episodes", "callback", "algorithm"}
+NODES = {codec.name for codec in CODECS} | {"vec_env", "protocol", "mujoco", "atari", "episodes", "callback", "algorithm"}
 NOT_SETTINGS = {
     "bits",
     "generator",

@@ -7,8 +7,8 @@ import mujoco
 import numpy as np
 from gymnasium.envs.mujoco import MujocoEnv
 
-from sb3_softac.resume.kinds import note_texts, read_attributes, write_attributes
-from sb3_softac.resume.plain import Kind, Reader, ResumeError, Writer
+from sb3_softac.resume.codecs import note_texts, read_attributes, write_attributes
+from sb3_softac.resume.plain import Codec, Reader, ResumeError, Writer
 
 SPEC = mujoco.mjtState.mjSTATE_INTEGRATION
 
@@ -80,6 +80,6 @@ def _read_atari(reader: Reader, content: Any, live: Any, path: str, in_place: bo
 
 
 SIMULATORS = (
-    Kind("mujoco", lambda v: isinstance(v, MujocoEnv), _write_mujoco, _read_mujoco, shared=True),
-    Kind("atari", _is_atari, _write_atari, _read_atari, shared=True),
+    Codec("mujoco", lambda v: isinstance(v, MujocoEnv), _write_mujoco, _read_mujoco, shared=True),
+    Codec("atari", _is_atari, _write_atari, _read_atari, shared=True),
 )

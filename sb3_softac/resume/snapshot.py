@@ -14,14 +14,14 @@ from stable_baselines3.common.distributions import StateDependentNoiseDistributi
 from stable_baselines3.common.save_util import recursive_getattr
 
 from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
+from sb3_softac.resume.codecs import note_texts, read_attributes, read_classes, write_attributes, write_classes
 from sb3_softac.resume.describe import NOT_DESCRIBED, describe
-from sb3_softac.resume.environments import ENVIRONMENT_KINDS
+from sb3_softac.resume.environments import ENVIRONMENT_CODECS
 from sb3_softac.resume.generators import generator_states, set_generator_states
-from sb3_softac.resume.kinds import note_texts, read_attributes, read_classes, write_attributes, write_classes
-from sb3_softac.resume.plain import Kind, Reader, ResumeError, Writer, check_needs
+from sb3_softac.resume.plain import Codec, Reader, ResumeError, Writer, check_needs
 from sb3_softac.resume.replay import end_all_episodes, other_attributes
 from sb3_softac.resume.settings import Start, argument_names, differences, different_structure, environment_leaves
-from sb3_softac.resume.vec_envs import VEC_ENV, starts_anew
+from sb3_softac.resume.vec_envs import VEC_ENV, is_restarted
 
 # Attributes of an algorithm that are saved otherwise, or belong to the call of learn() and not to what is trained.
 ELSEWHERE = {
@@ -41,7 +41,7 @@ class Snapshot(NamedTuple):
     tree: dict[str, Any]
     """Everything except tensors, as JSON."""
     tensors: dict[str, th.Tensor]
-    anew: list[str]
+    restarted: list[str]
     """Vectorized environments whose state could not be captured, each with the reason."""
     lost: list[str]
     """Attributes of the algorithm and of callbacks that could not be captured."""
@@ -117,13 +117,13 @@ def _callback_differences(written: Any, live: Any, start: Start) -> list[str]:
     return found
 
 
-KINDS = (
-    Kind(
+CODECS = (
+    Codec(
         "algorithm", lambda v: isinstance(v, BaseAlgorithm), lambda w, v, p: None, lambda r, c, live, p, i: live, shared=True
     ),
-    Kind("callback", lambda v: isinstance(v, BaseCallback), _write_callback, _read_callback, shared=True),
+    Codec("callback", lambda v: isinstance(v, BaseCallback), _write_callback, _read_callback, shared=True),
     VEC_ENV,
-    *ENVIRONMENT_KINDS,
+    *ENVIRONMENT_CODECS,
 )
 
 
@@ -215,7 +215,7 @@ def _read_environment(reader: Reader, written: Any, model: BaseAlgorithm, callba
 
 def _reset_environments(reader: Reader, written: Any, model: BaseAlgorithm) -> None:
     """Begin new episodes if those of the checkpoint could not be saved or restored."""
-    if not (starts_anew(written) or reader.anew):
+    if not (is_restarted(written) or reader.restarted):
         return
     assert model.env is not None
     model._last_obs = model.env.reset()  # type: ignore[assignment]
@@ -263,13 +263,13 @@ WITH_ORIGINS = ("attributes", "environment", "callbacks")
 def capture(model: BaseAlgorithm, callback: BaseCallback, start: Start | None = None) -> Snapshot:
     snapshot = Snapshot({"algorithm": type(model).__name__, "needs": {}, "classes": {}}, {}, [], [])
     for name, (write, _) in PARTS.items():
-        writer = Writer(KINDS, start.origins if start is not None and name in WITH_ORIGINS else None)
+        writer = Writer(CODECS, start.origins if start is not None and name in WITH_ORIGINS else None)
         snapshot.tree[name] = write(writer, model, callback)
         snapshot.tree["classes"][name] = write_classes(writer)
         writer.finish()
         snapshot.tree["needs"][name] = writer.needs
         snapshot.tensors.update(writer.tensors)
-        snapshot.anew.extend(writer.anew)
+        snapshot.restarted.extend(writer.restarted)
         if name in ("attributes", "callbacks"):
             snapshot.lost.extend(writer.unknown)
     if start is not None:
@@ -284,7 +284,7 @@ def note_start(model: BaseAlgorithm, callback: BaseCallback) -> Start:
     """Record what the training starts with."""
     start = Start(model, callback)
     for name in WITH_ORIGINS:
-        writer = Writer(KINDS, start.origins, recording=True)
+        writer = Writer(CODECS, start.origins, recording=True)
         written = PARTS[name][0](writer, model, callback)
         write_classes(writer)
         if name == "environment":
@@ -303,7 +303,7 @@ def read_snapshot(
     readers = []
     for name, (_, read) in PARTS.items():
         device = model.device if name in WITH_THE_NETWORKS else "cpu"
-        reader = Reader(tensors, KINDS, device, start.origins if start is not None and name in WITH_ORIGINS else None)
+        reader = Reader(tensors, CODECS, device, start.origins if start is not None and name in WITH_ORIGINS else None)
         try:
             read(reader, tree[name], model, callback)
             read_classes(reader, tree["classes"][name])
@@ -317,7 +317,7 @@ def read_snapshot(
     def restore() -> list[str]:
         for reader in readers:
             reader.apply()
-        return [reason for reader in readers for reason in reader.anew]
+        return [reason for reader in readers for reason in reader.restarted]
 
     return restore
 

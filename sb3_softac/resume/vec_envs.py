@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 
+from sb3_softac.resume.codecs import note_texts, read_attributes, write_attributes
 from sb3_softac.resume.environments import WRAP, CannotCapture, Resumable, read_environments, try_once, write_environments
-from sb3_softac.resume.kinds import note_texts, read_attributes, write_attributes
-from sb3_softac.resume.plain import Kind, Reader, ResumeError, Writer, class_name
+from sb3_softac.resume.plain import Codec, Reader, ResumeError, Writer, class_name
 
 
 def _layers(venv: VecEnv) -> list[VecEnv]:
@@ -23,7 +23,7 @@ def _write_vec_env(writer: Writer, venv: Any, path: str) -> Any:
     try:
         environments = _write_environments(writer, base, path)
     except CannotCapture as error:
-        writer.anew.append(f"{path}: {error}")
+        writer.restarted.append(f"{path}: {error}")
         environments = None
     with writer.detached():
         reset = writer.write([base._seeds, base._options], f"{path}.reset")  # what waits for the next reset()
@@ -82,7 +82,7 @@ def _read_vec_env(reader: Reader, content: Any, venv: Any, path: str, in_place: 
         try:
             set_environments = _read_environments(reader, content["environments"], base, path)
         except Exception as error:
-            reader.anew.append(f"{path}: {error}")
+            reader.restarted.append(f"{path}: {error}")
 
     def restore() -> None:
         restored = set_environments is not None
@@ -91,7 +91,7 @@ def _read_vec_env(reader: Reader, content: Any, venv: Any, path: str, in_place: 
                 set_environments()
         except Exception as error:
             restored = False
-            reader.anew.append(f"{path}: {error}")
+            reader.restarted.append(f"{path}: {error}")
         base._seeds, base._options = seeds, options
         if not restored:
             venv.seed(seed)  # new episodes, and not those of the beginning of the training
@@ -119,9 +119,9 @@ def _set_states(base: SubprocVecEnv, states: list[Any], path: str) -> None:
             raise ResumeError(f"{path}.environment{number}: {problem}")
 
 
-def starts_anew(written: dict[str, Any]) -> bool:
+def is_restarted(written: dict[str, Any]) -> bool:
     """Whether the episodes of a vectorized environment could not be saved."""
     return written["vec_env"]["environments"] is None
 
 
-VEC_ENV = Kind("vec_env", lambda v: isinstance(v, VecEnv), _write_vec_env, _read_vec_env, shared=True)
+VEC_ENV = Codec("vec_env", lambda v: isinstance(v, VecEnv), _write_vec_env, _read_vec_env, shared=True)

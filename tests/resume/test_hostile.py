@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import VecEnvWrapper
 from sb3_softac import SoftAC_v1
 from sb3_softac.resume import ExactCheckpoint, ResumeError
 from sb3_softac.resume.checkpoint import digest, manifest_text, read_checkpoint
-from sb3_softac.resume.kinds import KINDS, read_attributes
+from sb3_softac.resume.codecs import CODECS, read_attributes
 from sb3_softac.resume.plain import Reader
 from sb3_softac.resume.snapshot import capture
 from sb3_softac.resume.store import Store
@@ -305,7 +305,7 @@ def test_a_refused_checkpoint_changes_nothing(part, checkpoint, tmp_path):
 
 
 def read(live, **written):
-    reader = Reader({}, KINDS)
+    reader = Reader({}, CODECS)
     read_attributes(reader, written, live, "live")
     reader.apply()
     return live

@@ -10,7 +10,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 
-from sb3_softac.resume.kinds import KINDS
+from sb3_softac.resume.codecs import CODECS
 from sb3_softac.resume.plain import Reader, ResumeError, Writer
 from tests.resume.harness import same
 
@@ -28,10 +28,10 @@ class Thing:
 
 
 def there_and_back(value, live=None):
-    writer = Writer(KINDS)
+    writer = Writer(CODECS)
     written = json.loads(json.dumps(writer.write(value, "value"), allow_nan=False))
     assert writer.unknown == []
-    reader = Reader(writer.tensors, KINDS)
+    reader = Reader(writer.tensors, CODECS)
     value = reader.read(written, live, "value")
     reader.apply()
     return value
@@ -146,12 +146,12 @@ def test_objects_are_not_made():
 
 @pytest.mark.parametrize("value", [iter([]), memoryview(b""), type("Words", (str,), {})("x"), zip(), (i for i in ())])
 def test_what_is_no_data_is_named(value):
-    writer = Writer(KINDS)
+    writer = Writer(CODECS)
     writer.write(Thing(part=[value]), "value")
     assert len(writer.unknown) == 1 and writer.unknown[0].startswith("value.part.0 (")
 
 
 @pytest.mark.parametrize("value", [len, same, Thing, np, th.float32])
 def test_what_carries_no_state_is_not_named(value):
-    writer = Writer(KINDS)
+    writer = Writer(CODECS)
     assert writer.write(value, "value") == {"kept": None} and writer.unknown == []

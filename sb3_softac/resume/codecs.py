@@ -1,4 +1,4 @@
-"""The kinds of values that plain data consists of."""
+"""The codecs of the values that plain data consists of."""
 
 import base64
 import collections
@@ -25,7 +25,7 @@ from sb3_softac.resume.plain import (
     LIBRARIES,
     LIBRARIES_IN_C,
     REMEDY,
-    Kind,
+    Codec,
     LostError,
     Reader,
     ResumeError,
@@ -692,9 +692,9 @@ def _read_bytearray(reader: Reader, content: Any, live: Any, path: str, in_place
     return value
 
 
-def _atom(name: str, cls: type, write: Any, read: Any) -> Kind:
+def _atom(name: str, cls: type, write: Any, read: Any) -> Codec:
     """A value that cannot be changed, from a text or a list."""
-    return Kind(name, lambda v: type(v) is cls, lambda w, v, p: write(v), lambda r, c, live, p, i: read(c), plain=True)
+    return Codec(name, lambda v: type(v) is cls, lambda w, v, p: write(v), lambda r, c, live, p, i: read(c), plain=True)
 
 
 ATOMS = (
@@ -708,7 +708,7 @@ ATOMS = (
     _atom("decimal", decimal.Decimal, str, decimal.Decimal),
     _atom("datetime", datetime.datetime, lambda v: v.isoformat(), datetime.datetime.fromisoformat),
     _atom("timedelta", datetime.timedelta, lambda v: [v.days, v.seconds, v.microseconds], lambda c: datetime.timedelta(*c)),
-    Kind(
+    Codec(
         "number",
         lambda v: isinstance(v, np.generic) and v.dtype.kind in "biufcmMS",
         lambda w, v, p: [memory.dtype_to_json(v.dtype), base64.b64encode(v.tobytes()).decode()],
@@ -717,93 +717,95 @@ ATOMS = (
     ),
 )
 
-KINDS = (
+CODECS = (
     *ATOMS,
-    Kind(
+    Codec(
         "enum",
         lambda v: isinstance(v, enum.Enum),
         lambda w, v, p: v.value if isinstance(v, enum.Flag) else v.name,
         lambda r, c, live, p, i: type(live)(c) if isinstance(live, enum.Flag) else type(live)[c],
     ),
-    Kind("list", lambda v: type(v) is list, _write_items, _read_list, plain=True),
-    Kind("tuple", lambda v: type(v) is tuple, _write_items, _read_tuple, plain=True),
-    Kind("subtuple", lambda v: isinstance(v, tuple) and not getattr(v, "__dict__", None), _write_subtuple, _read_subtuple),
-    Kind("set", lambda v: type(v) is set, _write_set, _read_set, plain=True),
-    Kind(
+    Codec("list", lambda v: type(v) is list, _write_items, _read_list, plain=True),
+    Codec("tuple", lambda v: type(v) is tuple, _write_items, _read_tuple, plain=True),
+    Codec("subtuple", lambda v: isinstance(v, tuple) and not getattr(v, "__dict__", None), _write_subtuple, _read_subtuple),
+    Codec("set", lambda v: type(v) is set, _write_set, _read_set, plain=True),
+    Codec(
         "frozenset",
         lambda v: type(v) is frozenset,
         _write_set,
         lambda r, c, live, p, i: frozenset(_read_items(r, c, None, p)),
         plain=True,
     ),
-    Kind("deque", lambda v: type(v) is collections.deque, _write_deque, _read_deque, plain=True),
-    Kind("dict", lambda v: type(v) in DICTIONARIES.values(), _write_dict, _read_dict, plain=True),
-    Kind("container", lambda v: isinstance(v, CONTAINERS), _write_container, _read_container),
-    Kind(
+    Codec("deque", lambda v: type(v) is collections.deque, _write_deque, _read_deque, plain=True),
+    Codec("dict", lambda v: type(v) in DICTIONARIES.values(), _write_dict, _read_dict, plain=True),
+    Codec("container", lambda v: isinstance(v, CONTAINERS), _write_container, _read_container),
+    Codec(
         "bytearray", lambda v: type(v) is bytearray, lambda w, v, p: base64.b64encode(v).decode(), _read_bytearray, plain=True
     ),
-    Kind(
+    Codec(
         "array",
         lambda v: type(v) is np.ndarray and not v.dtype.hasobject and v.dtype.kind not in "UO",
         lambda w, v, p: w.memory.add(v, p),
         _read_array,
         plain=True,
     ),
-    Kind("items", lambda v: type(v) is np.ndarray and v.dtype.kind in "OU", _write_items_array, _read_items_array, plain=True),
-    Kind(
+    Codec(
+        "items", lambda v: type(v) is np.ndarray and v.dtype.kind in "OU", _write_items_array, _read_items_array, plain=True
+    ),
+    Codec(
         "subarray",
         lambda v: isinstance(v, np.ndarray) and not isinstance(v, np.memmap) and v.dtype.kind in "biufcmMS",
         _write_subarray,
         _read_subarray,
     ),
-    Kind("tensor", lambda v: isinstance(v, th.Tensor) and v.layout is th.strided, _write_tensor, _read_tensor, plain=True),
-    Kind("bits", lambda v: type(v).__name__ in BIT_GENERATORS and hasattr(v, "state"), _write_bits, _read_bits, plain=True),
-    Kind(
+    Codec("tensor", lambda v: isinstance(v, th.Tensor) and v.layout is th.strided, _write_tensor, _read_tensor, plain=True),
+    Codec("bits", lambda v: type(v).__name__ in BIT_GENERATORS and hasattr(v, "state"), _write_bits, _read_bits, plain=True),
+    Codec(
         "generator",
         lambda v: isinstance(v, np.random.Generator) and type(v.bit_generator).__name__ in BIT_GENERATORS,
         lambda w, v, p: w.write(v.bit_generator, f"{p}.bit_generator"),
         _read_generator,
         plain=True,
     ),
-    Kind(
+    Codec(
         "random_state",
         lambda v: isinstance(v, np.random.RandomState) and v.get_state(legacy=False)["bit_generator"] == "MT19937",  # type: ignore[call-overload]
         _write_random_state,
         _read_random_state,
         plain=True,
     ),
-    Kind(
+    Codec(
         "random",
         lambda v: isinstance(v, random.Random) and not isinstance(v, random.SystemRandom),
         lambda w, v, p: w.write(v.getstate(), p),
         _read_random,
         plain=True,
     ),
-    Kind(
+    Codec(
         "torch_generator",
         lambda v: isinstance(v, th.Generator),
         lambda w, v, p: w.write(v.get_state(), p),
         _read_torch_generator,
         plain=True,
     ),
-    Kind("space", lambda v: isinstance(v, spaces.Space), _write_space, _read_space, shared=True),
-    Kind(
+    Codec("space", lambda v: isinstance(v, spaces.Space), _write_space, _read_space, shared=True),
+    Codec(
         "optimizer",
         lambda v: isinstance(v, th.optim.Optimizer),
         lambda w, v, p: {"class": class_name(v), "state": w.write(v.state_dict(), p)},
         _read_optimizer,
         shared=True,
     ),
-    Kind("function", _is_stateful_function, _write_function, _read_function, shared=True),
-    Kind("cell", lambda v: isinstance(v, types.CellType), _write_cell, _read_cell, shared=True),
-    Kind("method", lambda v: isinstance(v, types.MethodType), _write_method, _read_method),
-    Kind("partial", lambda v: isinstance(v, functools.partial), _write_partial, _read_partial),
-    Kind(
+    Codec("function", _is_stateful_function, _write_function, _read_function, shared=True),
+    Codec("cell", lambda v: isinstance(v, types.CellType), _write_cell, _read_cell, shared=True),
+    Codec("method", lambda v: isinstance(v, types.MethodType), _write_method, _read_method),
+    Codec("partial", lambda v: isinstance(v, functools.partial), _write_partial, _read_partial),
+    Codec(
         "reference",
         lambda v: type(v) is weakref.ref and v() is not None,
         lambda w, v, p: w.write(v(), f"{p}.target"),
         _read_reference,
         plain=True,
     ),
-    Kind("object", _is_object, _write_object, _read_object),
+    Codec("object", _is_object, _write_object, _read_object),
 )
