@@ -11,6 +11,7 @@ import io
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterable
+from functools import partial
 from io import BufferedIOBase
 from operator import is_
 from pathlib import Path
@@ -474,7 +475,16 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     ) -> tuple[np.ndarray, np.ndarray]:
         # SB3 ties the uniform actions to the first update; the papers do not.
         random_steps = learning_starts if self.random_steps is None else self.random_steps
-        return super()._sample_action(random_steps, action_noise, n_envs)
+        noise = None if action_noise is None else partial(self._finite_noise, action_noise)
+        return super()._sample_action(random_steps, noise, n_envs)  # type: ignore[arg-type]
+
+    def _finite_noise(self, action_noise: ActionNoise) -> np.ndarray:
+        if not np.isfinite(noise := action_noise()).all():
+            raise ValueError(
+                f"action_noise returned {np.asarray(noise).tolist()} at step {self.num_timesteps + 1}, which is not finite. "
+                "Training stopped before the action was taken"
+            )
+        return noise
 
     def collect_rollouts(
         self,

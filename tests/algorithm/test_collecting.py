@@ -130,6 +130,6 @@ def test_an_extractor_may_accept_them(algorithm):
 def test_actions():
     noise = NormalActionNoise(np.zeros(1), np.full(1, np.nan))
     model = make(SoftAC_v1, {}, action_noise=noise)
-    with pytest.raises(ValueError, match=r"actions \[\[nan\]\] at step 1 are not finite.*action_noise"):
+    with pytest.raises(ValueError, match=r"action_noise returned \[nan\] at step 1, which is not finite"):
         model.learn(5)
     assert model.replay_buffer.size() == 0
