@@ -42,7 +42,7 @@ nitpick_ignore_regex = [
     # parts of the inside that arguments are made of
     (
         "py:class",
-        r"sb3_softac\.(engines\.cuda_graphs\.engine\.Engine|export\.policy\.Normalization|(checks\.Argument|replay\.observation_store\.ObservationStore))",
+        r"sb3_softac\.(engines\.cuda_graphs\.capture\.Capturer|export\.policy\.Normalization|(checks\.Argument|replay\.observation_store\.ObservationStore))",
     ),
 ]
 

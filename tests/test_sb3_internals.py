@@ -20,7 +20,7 @@ import sb3_softac
 from tests.toys import BOX, VECTOR, RandomEnv
 
 # Methods that we override, by the class that has them: their arguments, and where the override is
-OFF_POLICY = "algorithm/off_policy.py, discrete/off_policy.py"
+OFF_POLICY = "algorithm/off_policy.py, discrete/discrete_algorithm.py"
 OVERRIDDEN = {
     "OffPolicyAlgorithm._sample_action": ("learning_starts action_noise n_envs", OFF_POLICY),
     "OffPolicyAlgorithm._store_transition": ("replay_buffer buffer_action new_obs reward dones infos", OFF_POLICY),

@@ -31,7 +31,7 @@ class Engine(ABC):
     """
     A way to do the gradient steps of a model.
 
-    A subclass that is listed in :data:`ENGINES` is asked before each round of gradient steps of every model.
+    A subclass that is listed in ``ENGINES`` is asked before each round of gradient steps of every model.
 
     :param model: Model.
     """

@@ -124,7 +124,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     """
     Base of the maximum-entropy algorithms.
 
-    A subclass defines the losses of one gradient step in :meth:`_update`, the network that each of them trains in ``trains``,
+    A subclass defines the losses of one gradient step in ``_update``, the network that each of them trains in ``trains``,
     and the networks that have targets in ``targets``. Networks are looked up in the policy at each step, so that they, their
     parameters and the optimizer may be replaced at any time.
 

@@ -124,7 +124,7 @@ class SoftReplayBuffer(ReplayBuffer):
         :param reward: Rewards ``[n_envs]``.
         :param done: Whether the episodes ended ``[n_envs]``.
         :param infos: Infos; ``TimeLimit.truncated`` distinguishes a time limit from a termination, and the values of the
-            extra columns are in a dictionary, ``info["sb3_softac.extras"]``, see :func:`with_extras`.
+            extra columns are in ``info["sb3_softac.extras"]``, see :func:`~sb3_softac.replay.buffer.with_extras`.
         :raises ValueError: if a shape is not that of the space, if keys or extra columns are missing or unknown, or if ``pos``
             was set.
         """
