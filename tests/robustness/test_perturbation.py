@@ -87,7 +87,7 @@ def test_an_interrupted_episode_goes_on(env, name, options, strength):
         first.step(first.action_space.sample())
     written, tensors = write_environments([first], "env")
     second.strength = PERTURBATIONS[name].neutral  # it comes back from the file
-    read_environments([second], "env", written, tensors)
+    read_environments([second], "env", written, tensors)()
     assert second.strength == strength
     for _ in range(40):
         action = first.action_space.sample()

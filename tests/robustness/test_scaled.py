@@ -168,6 +168,6 @@ def test_a_stack_goes_on_after_an_interruption():
     first, second = make(), make()
     first.strength = 2.0
     first.reset(seed=0)
-    read_environments([second], "env", *write_environments([first], "env"))
+    read_environments([second], "env", *write_environments([first], "env"))()
     second.env.env.strength = first.env.env.strength = 3.0
     assert same(numbers(second).values(), numbers(first).values())

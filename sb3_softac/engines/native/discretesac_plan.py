@@ -26,7 +26,7 @@ class DiscretePlan(Plan):
     policies = (DiscreteSACPolicy,)
     networks: ClassVar = {"actor": CategoricalActor, "critic": StackedDiscreteCritic, "critic_target": StackedDiscreteCritic}
     functions: ClassVar = {
-        discretesac: equations_in(discretesac),
+        discretesac: (*equations_in(discretesac), "smallest_by_state"),
         branches: ("MASKED_LOGIT",),
         Branches: ("log_softmax", "select", "max_entropies"),
         CategoricalActor: ("log_probs", "features", "extract_features"),

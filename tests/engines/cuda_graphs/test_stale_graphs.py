@@ -97,7 +97,7 @@ CHANGES = {
     "slope of an activation": lambda model: setattr(model.critic.q_networks, "activation", nn.LeakyReLU(0.5)),
     "optimizer state": lambda model: model.policy.optimizer.load_state_dict(model.policy.optimizer.state_dict()),
     "replaced optimizer": replace_optimizer,
-    "frozen": lambda model: model.actor.requires_grad_(False),
+    "frozen": lambda model: next(model.critic.parameters()).requires_grad_(False),
     "replaced network": replace_network,
     "replaced activation": lambda model: setattr(model.critic.q_networks, "activation", nn.Tanh()),
     "target_entropy": lambda model: setattr(model, "target_entropy", 0.1),
