@@ -122,7 +122,11 @@ for algorithm in (SoftAC_v1, DiscreteSAC, SQL, DiscreteSQL):
 """
 
 
-@pytest.mark.parametrize("left", [set(), *({name} for name in sorted(ENGINES))], ids=lambda left: " ".join(left) or "none")
+@pytest.mark.parametrize(
+    "left",
+    [set(), *(pytest.param({name}, marks=pytest.mark.slow) for name in sorted(ENGINES))],
+    ids=lambda left: " ".join(left) or "none",
+)
 def test_engines_can_be_deleted(left, tmp_path):
     shutil.copytree(PACKAGE, tmp_path / "sb3_softac", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ENGINES - left:

@@ -117,9 +117,8 @@ def test_libraries_are_in_the_wheel(built):
         assert not any(name.endswith((".so", ".o")) for name in archive.getnames())
 
 
-@pytest.mark.parametrize(
-    "kind", ["wheel", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sdist", "editable", "strict editable"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wheel", "sdist", "editable", "strict editable"])
 def test_install_use_uninstall(kind, built, source, make_environment, tmp_path):
     wheel, sdist = built
     python, site = make_environment()
@@ -168,6 +167,7 @@ def test_silent_without_the_zoo(built, make_environment, tmp_path):
     assert "No module named 'rl_zoo3'" in missing and "sb3_softac" not in missing
 
 
+@pytest.mark.slow
 def test_a_broken_package_leaves_the_zoo_alive(built, make_environment, tmp_path):
     python, site = make_environment()
     install(python, [built[0]], tmp_path)

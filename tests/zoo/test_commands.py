@@ -35,7 +35,10 @@ def test_train_writes_what_the_zoo_promises(trained):
 
 @pytest.mark.parametrize(
     "which",
-    [["--load-best"], ["--load-checkpoint", 100], ["--load-last-checkpoint"]],
+    [
+        ["--load-best"],
+        *(pytest.param(which, marks=pytest.mark.slow) for which in (["--load-checkpoint", 100], ["--load-last-checkpoint"])),
+    ],
 )
 def test_enjoy(which, trained):
     arguments = ("-f", "logs", "--exp-id", 1, "--no-render", "-n", 210)
@@ -93,6 +96,7 @@ def test_without_the_start_up_file(tmp_path):
     run_as_typed(tmp_path, "sb3_softac.zoo", "enjoy", *PENDULUM, "-f", "logs", "--no-render", "-n", 10, **off)
 
 
+@pytest.mark.slow
 def test_benchmark_without_a_clone_of_the_zoo(trained):
     arguments = ("--log-dir", "logs", "--no-hub", "-n", 410)
     run(trained, "sb3_softac.zoo", "benchmark", *arguments)

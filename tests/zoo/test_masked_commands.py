@@ -32,7 +32,7 @@ def test_the_best_model_is_chosen_by_evaluations(folder):
     assert (run_folder / "best_model.zip").exists() and (run_folder / "evaluations.npz").exists()
 
 
-@pytest.mark.parametrize("n_envs", [1, 2])
+@pytest.mark.parametrize("n_envs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_enjoy(n_envs, folder):
     arguments = ("-f", "logs", "--no-render", "-n", 60, "--exp-id", 1, "--n-envs", n_envs, "--stochastic")
     check(run(folder, "rl_zoo3.enjoy", *GAME, *PACKAGE, *arguments))
@@ -43,6 +43,7 @@ def test_record_video(folder):
     assert list(folder.rglob("*.mp4"))
 
 
+@pytest.mark.slow
 def test_subprocesses(folder):
     check(train(folder, *PACKAGE, *QUICK, "n_envs:2", "--vec-env", "subproc", task=GAME, steps=150))
 

@@ -57,6 +57,7 @@ def source(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_compiler_that_fails(source):
     command = (sys.executable, "setup.py", "-q", "build_ext", "--inplace")
     call(*command, cwd=source, CC="/bin/false", PYTHONPATH="")
