@@ -136,7 +136,7 @@ def test_engines_can_be_deleted(left, tmp_path):
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     reason = "cuda_graphs=True needs sb3_softac.engines.cuda_graphs, which is not installed"
-    assert result.stdout.splitlines() == [] if "cuda_graphs" in left else [reason] * len(ALGORITHMS)
+    assert result.stdout.splitlines() == ([] if "cuda_graphs" in left else [reason] * len(ALGORITHMS))
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "equations").glob("*.py")), ids=lambda path: path.stem)

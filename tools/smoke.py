@@ -1,5 +1,5 @@
 """
-A short look at an installation: the three algorithms learn, are saved and loaded, and RL Zoo trains and plays them.
+A short look at an installation: the algorithms learn, are saved and loaded, and RL Zoo trains and plays them.
 
 Run it by the Python of the environment in question, from any folder: ``python tools/smoke.py``. It takes about a minute.
 ``make oldest`` runs it with the oldest versions that setup.cfg allows.

@@ -527,9 +527,8 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
             )
             self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
             self._episode_num += int(np.sum(step["dones"]))
-        if (
-            distributed.is_distributed()
-        ):  # a callback that stops one process stops all, after the same number of gradient steps
+        if distributed.is_distributed():
+            # A callback that stops one process stops all, after the same number of gradient steps
             rollout = rollout._replace(continue_training=distributed.all_agree(rollout.continue_training, self.device))
         return rollout
 
@@ -545,11 +544,9 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
             try:
                 self.policy.obs_to_tensor(each)
             except ValueError:
-                lost = (
-                    ""
-                    if normalization is None
-                    else ", and load the statistics of VecNormalize from before, since they already contain it"
-                )
+                lost = ""
+                if normalization is not None:
+                    lost = ". VecNormalize's statistics already contain it: load earlier ones"
                 raise ValueError(
                     f"The observation of {when} is not finite: {'; '.join(faults)}. Training stopped before it was stored. "
                     "Look for a division by zero or an overflow in the environment (SB3's VecCheckNan finds it), or give the "

@@ -32,6 +32,7 @@ from sb3_softac.discrete.masks import (
     unread_masks_of_infos,
 )
 from sb3_softac.entropy.target_entropy import RatioTarget, discrete_target
+from sb3_softac.replay.batch import Batch
 
 # Steps at the start of learn() in whose infos masks are looked for
 N_INFOS = 10
@@ -78,6 +79,24 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
 
     def _make_entropy_target(self) -> RatioTarget:
         return discrete_target(self._target_entropy, self.branches.max_entropy, self.device)
+
+    def _max_entropies(self, entropy: th.Tensor, masks: th.Tensor | None) -> th.Tensor:
+        """:return: Largest possible entropy in each state ``[batch]``, in nats."""
+        return th.full_like(entropy, self.branches.max_entropy) if masks is None else self.branches.max_entropies(masks)
+
+    def _entropy_logs(self, entropy: th.Tensor, max_entropy: th.Tensor) -> dict[str, th.Tensor]:
+        """:return: What is logged of the policy's entropies in the states of a batch ``[batch]``."""
+        return {
+            "entropy": entropy.mean(),
+            # The clamp is for batches in which no state has a choice: 0 in place of 0 / 0
+            "entropy_ratio": entropy.mean() / max_entropy.mean().clamp(min=1e-8),
+            "target_entropy_ratio": self.entropy_target.ratio,
+        }
+
+    def _q_taken(self, q: th.Tensor, batch: Batch) -> th.Tensor:
+        """:return: Q-values of the actions taken ``[n_critics, batch]``, of the utilities of all options."""
+        actions = batch.actions.long()
+        return self.branches.select(q, actions.expand(len(q), *actions.shape))
 
     def _setup_learn(
         self,

@@ -185,7 +185,7 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
         own_features = features.detach() if self.policy.share_features_extractor else self.actor.features(batch.obs)
         log_pi = self.actor.log_probs(own_features, masks)
         entropy = policy_entropy(log_pi)  # Eq. 10
-        max_entropy = self._max_entropies(log_pi, masks)
+        max_entropy = self._max_entropies(entropy, masks)
         with th.no_grad():
             log_pi_next = self.actor.log_probs(self.actor.features(batch.next_obs), next_masks)
             q_next = self._aggregate(self.critic_target(batch.next_obs), log_pi_next)
@@ -199,15 +199,7 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
             **self.temperature.losses(-entropy, self.entropy_target.ratio * max_entropy),  # Eq. 11
         }
         self._minimize(losses)
-        diagnostics = {
-            "ent_coef": alpha,
-            "entropy": entropy.mean(),
-            # The clamp is for batches in which no state has a choice: 0 in place of 0 / 0
-            "entropy_ratio": entropy.mean() / max_entropy.mean().clamp(min=1e-8),
-            "target_entropy_ratio": self.entropy_target.ratio,
-            "q_mean": q_target.mean(),
-        }
-        return {**losses, **diagnostics}
+        return {**losses, "ent_coef": alpha, **self._entropy_logs(entropy, max_entropy), "q_mean": q_target.mean()}
 
     def _buffer_columns(self) -> dict[str, tuple[tuple[int, ...], type]]:
         own = {"old_entropy": ((), np.float32)} if "entropy_penalty" in self.stable_kwargs else {}
@@ -228,10 +220,6 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
                 "contain them: start with an empty replay buffer, or leave the penalty out"
             )
 
-    def _max_entropies(self, log_pi: th.Tensor, masks: th.Tensor | None) -> th.Tensor:
-        """:return: Largest possible entropy in each state ``[batch]``, in nats."""
-        return th.full_like(log_pi[:, 0], self.branches.max_entropy) if masks is None else self.branches.max_entropies(masks)
-
     def _aggregate(self, q: th.Tensor, log_pi: th.Tensor) -> th.Tensor:
         """:return: One Q-value per action ``[batch, n]`` from those of the critics ``[n_critics, batch, n]``."""
         if self.q_aggregation == "mean":
@@ -241,13 +229,11 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
         return smallest_by_state(q, soft_state_value(q, log_pi.expand_as(q), 0.0))
 
     def _critic_loss(self, q: th.Tensor, q_target: th.Tensor, batch: Batch) -> th.Tensor:
-        actions = batch.actions.long()
-        actions = actions.expand(len(q), *actions.shape)
-        q_taken = self.branches.select(q, actions)
+        q_taken = self._q_taken(q, batch)
         if "q_clip" not in self.stable_kwargs:
             return q_loss(q_taken, q_target)
         with th.no_grad():
-            q_old = self.branches.select(self.critic_target(batch.obs), actions)
+            q_old = self._q_taken(self.critic_target(batch.obs), batch)
         # Relative, because Q-values are as large as rewards and discount make them; the paper's rewards are clipped to 1
         clip_range = self.stable_kwargs["q_clip"] * q_target.square().mean().sqrt()
         return clipped_q_loss(q_taken, q_old, q_target, clip_range)

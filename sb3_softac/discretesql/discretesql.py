@@ -165,23 +165,12 @@ class DiscreteSQL(DiscreteOffPolicyAlgorithm):
             v_next = soft_state_value(q_next, policy.log_softmax(q_next, next_masks), alpha)  # Eq. 3
             q_target = soft_bellman_target(batch.rewards, batch.dones, v_next, batch.discounts)  # Eq. 2
             entropy = policy_entropy(policy.log_softmax(policy.smallest_q(q, masks), masks))
-            everything = th.full_like(entropy, self.branches.max_entropy)
-            max_entropy = everything if masks is None else self.branches.max_entropies(masks)
+            max_entropy = self._max_entropies(entropy, masks)
 
-        actions = batch.actions.long()
-        q_taken = self.branches.select(q, actions.expand(len(q), *actions.shape))
         losses = {
-            "critic_loss": q_loss(q_taken, q_target),  # Eq. 7 of 1801.01290v2
+            "critic_loss": q_loss(self._q_taken(q, batch), q_target),  # Eq. 7 of 1801.01290v2
             **self.temperature.losses(-entropy, self.entropy_target.ratio * max_entropy),  # Eq. 18 of 1812.05905v2
         }
         self._minimize(losses)
         policy.alpha.copy_(self.temperature.alpha)
-        diagnostics = {
-            "ent_coef": alpha,
-            "entropy": entropy.mean(),
-            # The clamp is for batches in which no state has a choice: 0 in place of 0 / 0
-            "entropy_ratio": entropy.mean() / max_entropy.mean().clamp(min=1e-8),
-            "target_entropy_ratio": self.entropy_target.ratio,
-            "q_mean": q_target.mean(),
-        }
-        return {**losses, **diagnostics}
+        return {**losses, "ent_coef": alpha, **self._entropy_logs(entropy, max_entropy), "q_mean": q_target.mean()}

@@ -32,7 +32,7 @@ class DiscretePlan(Plan):
         CategoricalActor: ("log_probs", "features", "extract_features"),
         StackedDiscreteCritic: (*FORWARD, "features", "q_values", "extract_features"),
     }
-    methods = (*METHODS, "_max_entropies", "_aggregate", "_critic_loss", "_entropy_penalty")
+    methods = (*METHODS, "_max_entropies", "_entropy_logs", "_aggregate", "_critic_loss", "_q_taken", "_entropy_penalty")
     function = "discretesac"
     losses = ("actor_loss", "critic_loss")
     logs = ("actor_loss", "critic_loss", "entropy", "max_entropy", "q_mean")
