@@ -3,12 +3,13 @@ Build steps that setuptools has no declaration for: files that must lie beside t
 
 The start-up files are read only at the top of site-packages, also in an editable install. The hyperparameters live at the top
 of the repository, where RL Zoo's users look for them, and inside the package once it is built. The C libraries (setup.py) are
-loaded by ctypes, so their names depend on no version of Python.
+loaded by ctypes: their names depend on no version of Python, and one wheel for each platform serves all versions.
 """
 
 from pathlib import Path
 
 from setuptools import Extension
+from setuptools.command.bdist_wheel import bdist_wheel as _bdist_wheel
 from setuptools.command.build_ext import build_ext as _build_ext
 from setuptools.command.build_py import build_py as _build_py
 
@@ -39,3 +40,8 @@ class build_ext(_build_ext):
 
     def get_export_symbols(self, ext: Extension) -> list[str]:
         return ext.export_symbols
+
+
+class bdist_wheel(_bdist_wheel):
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]

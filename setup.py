@@ -1,10 +1,13 @@
 """
-The C library of sb3_softac/engines/native, one build per kind of processor. Everything else about the package is in setup.cfg.
+The C library of sb3_softac/engines/native, one build per kind of processor, and what the package index shows. Everything else
+about the package is in setup.cfg.
 
 The builds are optional: without a C compiler the package is installed all the same, and its gradient steps run in PyTorch.
 """
 
+import os
 import platform
+import re
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -37,4 +40,23 @@ def extensions() -> list[Extension]:
     ]
 
 
-setup(ext_modules=extensions())
+def for_the_index(text: str, home: str, tag: str) -> str:
+    """:return: A page for a place without the repository's folders: links and pictures have their full addresses."""
+    text = re.sub(r"(!\[[^]]*\]\()(?!https:)", rf"\g<1>{home}/raw/{tag}/", text)
+    text = re.sub(r"((?<!!)\[[^]]*\]\()(?!https:|#)", rf"\g<1>{home}/blob/{tag}/", text)
+    return text.replace("<address of this repository>", home)
+
+
+README = Path("README.md").read_text(encoding="utf-8")
+METADATA = {"long_description": README, "long_description_content_type": "text/markdown"}
+if "GITHUB_REPOSITORY" in os.environ:  # in the workflow of releases, which knows the address
+    home = f"https://github.com/{os.environ['GITHUB_REPOSITORY']}"
+    tag = f"v{Path('sb3_softac/version.txt').read_text().strip()}"
+    METADATA["long_description"] = for_the_index(README, home, tag)
+    METADATA["project_urls"] = {
+        "Source": home,
+        "Documentation": f"{home}/blob/{tag}/docs/index.md",
+        "Changelog": f"{home}/blob/{tag}/docs/misc/changelog.md",
+        "Issues": f"{home}/issues",
+    }
+setup(ext_modules=extensions(), **METADATA)

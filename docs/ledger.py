@@ -68,6 +68,10 @@ class Returns:
         """:return: Returns ``[seeds]`` at the step at which the report compares algorithms, in order."""
         return np.sort([run.final("deterministic") for run in at_equal_steps(self.groups)[name]])
 
+    def last_step(self) -> int:
+        """:return: The steps that all algorithms have trained for."""
+        return min(result.run.n_timesteps for result in self.results if result.run.env == self.env)
+
     def final(self, name: str) -> float:
         """:return: Interquartile mean of :meth:`last`."""
         return float(interquartile_mean(self.last(name)))

@@ -112,9 +112,19 @@ def test_libraries_are_in_the_wheel(built):
         names = set(archive.namelist())
     assert {f"sb3_softac/engines/native/_step_{name}.so" for name in builds()} <= names
     assert not any(name.endswith((".c", ".h", ".o")) for name in names)
-    assert not wheel.name.endswith("-any.whl")
+    assert "-py3-none-" in wheel.name and not wheel.name.endswith("-any.whl")
     with tarfile.open(sdist) as archive:
         assert not any(name.endswith((".so", ".o")) for name in archive.getnames())
+
+
+def test_page_on_the_index_has_full_addresses(source, tmp_path):
+    home = "https://github.com/someone/sb3_softac"
+    command = (sys.executable, "setup.py", "-q", "dist_info", "--output-dir", tmp_path)
+    call(*command, cwd=source, GITHUB_REPOSITORY="someone/sb3_softac")
+    page = next(tmp_path.glob("*.dist-info/METADATA")).read_text()
+    assert f"Project-URL: Source, {home}\n" in page and f"git clone {home} " in page
+    assert re.findall(r"\]\((?!https:|#).*", page) == []
+    assert f"]({home}/raw/v" in page and f"]({home}/blob/v" in page
 
 
 @pytest.mark.slow
