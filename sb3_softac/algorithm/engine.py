@@ -1,4 +1,4 @@
-"""Engines: ways to do a gradient step. The specification is :class:`PyTorchEngine`; others give the same numbers sooner."""
+"""Engines: ways to do a gradient step. The specification is :class:`PyTorchEngine`; others compute the same numbers faster."""
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +16,7 @@ class StepResult(NamedTuple):
     """What gradient steps report."""
 
     names: list[str]
-    """Names of what is logged."""
+    """Names of the logged values."""
     logs: th.Tensor
     """Its values ``[n_steps, n_names]``."""
     losses: list[str]
@@ -24,7 +24,7 @@ class StepResult(NamedTuple):
     gradient_norms: th.Tensor
     """The largest norm of a gradient of each of them ``[n_steps, n_losses]``; NaN or infinite stopped the step."""
     finite: bool = True
-    """False if a step was withheld because something was not finite; True also where only the device knows."""
+    """False if a step was skipped because something was not finite; True also where only the device knows."""
 
 
 class Engine(ABC):

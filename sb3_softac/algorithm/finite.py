@@ -28,8 +28,8 @@ def step_if(optimizer: th.optim.Optimizer, finite: th.Tensor) -> None:
 def largest_norms(tensors: dict[str, list[th.Tensor]]) -> dict[str, th.Tensor]:
     """
     :param tensors: Tensors by name, at least one each.
-    :return: The largest of their norms by name, not finite if an element is not. So is the square of what is larger than 1e19,
-        and with it the moments of Adam.
+    :return: The largest of their norms by name, not finite if an element is not, or if one exceeds 1e19: its square, and with
+        it Adam's second moment, overflows.
     """
     if not tensors:
         return {}

@@ -22,14 +22,14 @@ from sb3_softac.files.tensor_files import NotTensors, stored_members, tensor_siz
 
 PLAIN = "plain.json"
 OTHERS = {"data", PLAIN, "_stable_baselines3_version", "system_info.txt"}
-# What SB3 would make an environment of, or take for one of its own objects.
+# Attributes from which SB3 would build an environment, or which it would use as its own objects.
 NEVER = {"env", "policy", "replay_buffer", "_vec_normalize_env", "_logger", "_custom_logger", "device"}
 # A file of n numbers may declare spaces of ROOM * n + SLACK elements, and networks of as many numbers.
 ROOM, SLACK, SLACK_TENSORS = 16, 2**20, 1_000
 
 
 def add_plain_part(content: io.BytesIO, attributes: dict[str, Any], policies: dict[str, type[BasePolicy]]) -> bytes:
-    """:return: A model's file as SB3 writes it, and what of it is pickled once more as JSON."""
+    """:return: A model's file as SB3 writes it, with a JSON copy of what SB3 pickles."""
     with zipfile.ZipFile(content, "a") as archive:
         plain = {}
         for name in _pickled(json.loads(archive.read("data"))):
@@ -66,9 +66,9 @@ def without_pickles(
     missing = sorted(pickled - plain.keys() - given.keys())
     if missing:
         remedy = "Pass them in custom_objects"
-        if not plain:  # a model of SB3, or of something else that saves no plain part
+        if not plain:  # a model of SB3, or of other code that saves no plain part
             remedy += f", or, if you trust the author of the file, convert it once with {cls.__name__}.load(path).save(path)"
-        raise ValueError(f"Refused: {missing} in {path} would have to be unpickled, which can run any code. {remedy}")
+        raise ValueError(f"Refused: {missing} in {path} would have to be unpickled, which can run arbitrary code. {remedy}")
     return io.BytesIO(content), {**objects, "tensorboard_log": None, **given}, sizes
 
 

@@ -88,7 +88,7 @@ def _followed_shapes(network: th.nn.Module) -> dict[str, th.Size]:
 
 def _find_misfit(optimizer: th.optim.Optimizer) -> tuple[th.Tensor, str] | None:
     """
-    PyTorch's fused Adam does not look at shapes and strides, and writes over foreign memory where they do not fit.
+    PyTorch's fused Adam does not check shapes and strides, and overwrites unrelated memory where they do not fit.
 
     :return: A parameter that an optimizer cannot step, and the reason; None if there is none.
     """

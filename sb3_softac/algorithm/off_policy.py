@@ -4,7 +4,7 @@ The base of the algorithms: SB3's ``OffPolicyAlgorithm`` with one training loop 
 A transition goes this way: SB3's ``collect_rollouts`` asks :meth:`_sample_action` for an action, steps the environments and
 hands the result to :meth:`_store_transition`, which adds it to the replay buffer; :meth:`train` samples batches, and an engine
 (:mod:`sb3_softac.algorithm.engine`) does the gradient steps, by default with the algorithm's ``_update``, whose losses
-:meth:`_minimize` differentiates; then the targets follow, and what was logged is written.
+:meth:`_minimize` differentiates; then the targets are updated, and the logs are written.
 """
 
 import io
@@ -78,7 +78,7 @@ SelfSoftOffPolicy = TypeVar("SelfSoftOffPolicy", bound="SoftOffPolicyAlgorithm")
 # Gradient steps whose logs may wait on the device
 MAX_DEFERRED = 1_000
 STEPS, BATCH = integer(0, " gradient steps"), integer(1, " transition")
-# Attributes that are made again when a model is loaded
+# Attributes that are rebuilt when a model is loaded
 NOT_SAVED = (
     *("temperature", "entropy_target", "watch", "engines", "_arguments_before", "_changed_by_load"),
     *("_finite", "_failed_batch", "gradient_norms", "_step_log", "_saturation_watch", "_announced"),
@@ -183,7 +183,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         **off_policy_kwargs: Any,
     ):
         check_policy_class(policy, self.policy_base, type(self).__name__)
-        self._read_arguments(vars(self))  # those that a subclass has set before
+        self._read_arguments(vars(self))  # those a subclass has already set
         given = self._read_arguments(
             {
                 "learning_rate": learning_rate,
@@ -200,7 +200,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
             }
         )
         use_sde = given.get("use_sde", False)
-        # SB3 writes it there, and users hand the policy_kwargs of one model to another
+        # SB3 adds it there, and users pass the policy_kwargs of one model on to another
         if differs((given["policy_kwargs"] or {}).pop("use_sde", use_sde), use_sde):
             raise Refused("policy_kwargs: 'use_sde' is an argument of the algorithm (SoftAC_v1 alone has it), give it there")
         if env is not None:
@@ -271,14 +271,14 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         return [vars(self).get(name) for name in (*self.arguments, "replay_buffer")]
 
     def accept_arguments(self) -> None:
-        """Take the present values of all arguments as having taken effect; for whoever restores a model from outside."""
+        """Treat the current values of all arguments as applied; for code that restores a model."""
         self._arguments_before = self._argument_values()
 
     def _follow_arguments(self) -> None:
         """
-        Check the arguments again if an attribute has been set since the last time, and let it take effect.
+        Check the arguments again if an attribute was set since the last call, and apply the change.
 
-        :raises ValueError: if a value is not what it must be, or can no longer have an effect.
+        :raises ValueError: if a value is invalid, or can no longer take effect.
         """
         if all(map(is_, self._argument_values(), self._arguments_before)):
             return
@@ -357,7 +357,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         self._setup_replay_buffer()
         with warnings.catch_warnings():
             if self.replay_buffer_kwargs.get("n_steps") == self.n_steps:
-                # SB3 says that n_steps is ignored whenever the buffer's class is given, also for a buffer that heeds it
+                # SB3 says that n_steps is ignored whenever the buffer's class is given, even for a buffer that uses it
                 warnings.filterwarnings("ignore", message="`n_steps=")
             super()._setup_model()
         self.replay_buffer_kwargs = given  # what the user gave: load() adds ours again
@@ -443,7 +443,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         if self._vec_normalize_env is not None:
             _require_normalization_on_top(self.env, self._vec_normalize_env)
         if reset_num_timesteps or self._last_obs is None:
-            # SB3 is about to reset the environments, wherever they are: what comes next in the replay buffer does not follow
+            # SB3 is about to reset the environments, perhaps mid-episode: the next transition does not continue the last one
             end_episodes(self.replay_buffer)
         if self._vec_normalize_env is not None and isinstance(self.replay_buffer, SoftReplayBuffer):
             self.replay_buffer.keep_double_precision()
@@ -516,7 +516,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
                 env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
             )
         except BaseException:
-            # How far the environment has come is not known: have the next learn() reset it
+            # The state of the environment is unknown: make the next learn() reset it
             self._last_obs = None
             raise
         if not rollout.continue_training:
@@ -757,7 +757,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     @th.no_grad()
     def update_targets(self, weight: th.Tensor | float = 1.0) -> None:
         """Move all targets towards their networks; a weight of 0 leaves them as they are."""
-        # A step that was withheld must not move the targets either.
+        # A skipped step must not move the targets either.
         weight = weight * self.tau * self._finite
         for name, target_name in self.targets.items():
             network, target = getattr(self.policy, name), getattr(self.policy, target_name)
@@ -799,7 +799,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         step = int(faulty.any(axis=0).argmax())
         name = list(logs)[int(faulty[:, step].argmax())]
         self._finite.fill_(1.0)
-        self._n_updates += step - faulty.shape[1]  # that step and those after it were withheld
+        self._n_updates += step - faulty.shape[1]  # that step and those after it were skipped
         faults, self._failed_batch = find_faults(self.policy, self._failed_batch), None
         because = f", because of what is not finite: {', '.join(faults)}" if faults else ""
         raise ValueError(
@@ -835,14 +835,14 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
             open_path(path, "w").write(self._content(exclude, include))
 
     def _content(self, exclude: Iterable[str] | None, include: Iterable[str] | None) -> bytes:
-        """:return: What SB3 saves, and what of it is pickled once more as JSON."""
+        """:return: SB3's file, with a JSON copy of what SB3 pickles."""
         content = io.BytesIO()
         super().save(content, exclude, include)
         return add_plain_part(content, vars(self), self.named_policies())
 
     @classmethod
     def named_policies(cls) -> dict[str, type[BasePolicy]]:
-        """:return: Policy classes by the names that files have for them."""
+        """:return: Policy classes by their names in saved files."""
         return {**cls.policy_aliases, **cls.own_policies}
 
     @classmethod
@@ -860,8 +860,8 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         """
         Load a model; SB3's ``load``. If ``ent_coef`` is given, a learned temperature starts from the new value.
 
-        SB3's files contain pickles, which can run any code when they are read. With ``safe=True`` no pickle is read, so files
-        from untrusted sources can be loaded: their numbers, and classes of PyTorch, SB3 and this package by name. Episode
+        SB3's files contain pickles, which can run arbitrary code when they are read. With ``safe=True`` no pickle is read, so
+        files from untrusted sources can be loaded: their numbers, and named classes of PyTorch, SB3 and this package. Episode
         statistics and the folder for TensorBoard are not loaded then.
 
         :param path: File that :meth:`save` wrote.
@@ -927,7 +927,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
             _, params, _ = load_from_zip_file(load_path_or_dict, device=device, load_data=False)
         if self.ent_coef_optimizer is None:
             params.pop("ent_coef_optimizer", None)
-        elif "ent_coef" in self._changed_by_load:  # load() is about to start it anew
+        elif "ent_coef" in self._changed_by_load:  # load() is about to restart it
             params.setdefault("ent_coef_optimizer", self.ent_coef_optimizer.state_dict())
         super().set_parameters(params, exact_match, device)
 

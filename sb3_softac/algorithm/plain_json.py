@@ -18,7 +18,7 @@ from stable_baselines3.her.goal_selection_strategy import GoalSelectionStrategy
 
 from sb3_softac.replay.buffer import SoftReplayBuffer
 
-# What is made anew by whoever loads the model, or only tells how far the last episodes have come.
+# Attributes that are rebuilt when a model is loaded, or that only describe the last episodes.
 LEFT_OUT = (
     *("lr_schedule", "_last_obs", "_last_original_obs", "_last_episode_starts", "ep_info_buffer", "ep_success_buffer"),
 )
@@ -119,10 +119,10 @@ def _leaf_from_plain(kind: str, content: Any) -> Any:
 
 
 def _numbers(dtype: Any) -> np.dtype:
-    """:return: A type of numbers; other types can be anything, or as long as one likes."""
+    """:return: A numeric dtype; other dtypes may hold arbitrary objects, or have any length."""
     result = np.dtype(dtype) if isinstance(dtype, str) and len(dtype) < 10 else np.dtype(object)
     if result.kind not in "biuf":
-        raise NotPlain(f"{dtype!r:.99} is not a type of numbers")
+        raise NotPlain(f"{dtype!r:.99} is not a numeric dtype")
     return result
 
 

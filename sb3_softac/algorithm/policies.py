@@ -59,14 +59,14 @@ def finite_obs_to_tensor(policy: Any, observation: np.ndarray | dict[str, np.nda
 
 
 def scale_within_bounds(policy: Any, action: np.ndarray) -> np.ndarray:
-    """SB3's ``scale_action``: rounding takes no action out of [-1, 1]; one outside of its bounds ends up outside."""
+    """SB3's ``scale_action``: rounding never takes an action out of [-1, 1]; an action outside its bounds stays outside."""
     inside = (action >= policy.action_space.low) & (action <= policy.action_space.high)
     scaled = BasePolicy.scale_action(policy, action)
     return np.where(inside, scaled.clip(-1.0, 1.0), scaled)
 
 
 def unscale_within_bounds(policy: Any, scaled_action: np.ndarray) -> np.ndarray:
-    """SB3's ``unscale_action``, which ``predict`` calls: rounding takes no action out of its bounds; NaN is an error."""
+    """SB3's ``unscale_action``, which ``predict`` calls: rounding never takes an action out of its bounds; NaN is an error."""
     require_finite_actions(scaled_action)
     action = BasePolicy.unscale_action(policy, scaled_action)
     return np.where(np.abs(scaled_action) <= 1.0, action.clip(policy.action_space.low, policy.action_space.high), action)

@@ -74,7 +74,7 @@ class Branches:
         :param log_pi: Log-probabilities ``[..., n]``.
         :return: Index of the drawn option of each branch ``[..., n_branches]``.
         """
-        # The clamp keeps the logarithm finite, else a forbidden action could win once in a while
+        # The clamp keeps the logarithm finite, otherwise a forbidden action could occasionally win
         noise = th.empty_like(log_pi).exponential_().clamp_(min=th.finfo(log_pi.dtype).tiny)
         return self.argmax(log_pi - noise.log())
 
@@ -119,7 +119,7 @@ class Branches:
         )
         try:
             given = np.asarray(masks)
-        except ValueError as error:  # how NumPy answers rows of different sizes
+        except ValueError as error:  # NumPy's error for rows of different sizes
             raise ValueError(f"{needed}masks of the shapes {[np.shape(mask) for mask in masks]}") from error
         if given.size != batch * self.n:
             raise ValueError(f"{needed}{given.shape}")

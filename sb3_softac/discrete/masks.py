@@ -25,9 +25,9 @@ OTHER_NAMES = {
     *(f"{which}_{what}_{mask}" for which in _WHICH for what in _WHAT for mask in ("mask", "masks")),
     *("compute_action_mask", "compute_action_masks", "action_mask_fn", "mask_fn", "mask_actions"),
 }
-"""Names under which environments have masks that nobody reads; with ``get_`` in front, too."""
+"""Names under which environments keep masks that are not read here; also with the prefix ``get_``."""
 AMBIGUOUS_NAMES = {"mask", "masks"}
-"""The same, but images and agents have masks, too: what has such a name must look like a mask of actions."""
+"""The same, but ambiguous (images and agents have masks too): the value must look like an action mask."""
 
 
 class ActionMaskInfo(gym.Wrapper):

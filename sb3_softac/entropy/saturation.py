@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-# Gradient steps in a row after which it is no accident
+# Consecutive gradient steps after which it is no coincidence
 PATIENCE = 100
 
 

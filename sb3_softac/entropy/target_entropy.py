@@ -18,10 +18,11 @@ from sb3_softac.equations.temperature import continuous_target_entropy
 
 # Hyperparameters of arXiv:1910.07207 (appendix)
 PAPER_RATIO = 0.98
-# A continuous policy has lost its entropy so many nats per action dimension below the target: a tanh-Gaussian reaches them
-# only where tanh is flat
+# A continuous policy counts as having lost its entropy this many nats per action dimension below the target: a tanh-Gaussian
+# gets there only where tanh is flat
 LOST_NATS = 5.0
-# A discrete policy has lost its entropy below this ratio if the target is larger than 0.1: a working policy stays above
+# A discrete policy counts as having lost its entropy below this ratio if the target is larger than 0.1: a working policy stays
+# above
 LOST_RATIO = 1e-3
 
 STEPS = integer(1, " gradient step")
@@ -46,7 +47,7 @@ class TargetEntropy:
 
     @property
     def nats(self) -> float:
-        """The present target in nats; for discrete policies where all actions are allowed."""
+        """The current target in nats; for discrete policies, with all actions allowed."""
         return self._nats
 
     def update(self, progress_remaining: float) -> None:

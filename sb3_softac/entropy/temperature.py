@@ -13,7 +13,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from sb3_softac.checks import Refused, evaluate, is_number, number, read, shown
 from sb3_softac.equations.temperature import temperature_loss
 
-# Where "lin_<value>" ends, as a part of where it starts: the Zoo's linear schedules end at 0, which no temperature may be
+# Where "lin_<value>" ends, as a fraction of where it starts: the Zoo's linear schedules end at 0, which no temperature may be
 LINEAR_END = 1e-3
 NAME = "ent_coef (the temperature)"
 Bounds = tuple[float | None, float | None]

@@ -2,10 +2,10 @@
 Soft Actor-Critic for discrete actions, arXiv:1910.07207v2.
 
 Policies and Q-values come as vectors over all actions, ``[..., n]``, so that expectations over actions are sums. Where an
-action has several branches (MultiDiscrete, MultiBinary), the vectors of the branches stand one behind the other, the policy is
-the product of its branches and the Q-value of an action the sum of one utility per branch. The expectation of such a Q-value
-and the entropy of such a policy are sums over branches as well, so the same sums stay exact, at a cost of the sum of the
-branch sizes. (The policy that is optimal for such a Q-value, softmax(Q / alpha), is itself a product of branches.)
+action has several branches (MultiDiscrete, MultiBinary), the vectors of the branches are concatenated, the policy is the
+product of its branches and the Q-value of an action the sum of one utility per branch. The expectation of such a Q-value and
+the entropy of such a policy are sums over branches as well, so the same sums stay exact, at a cost of the sum of the branch
+sizes. (The policy that is optimal for such a Q-value, softmax(Q / alpha), is itself a product of branches.)
 """
 
 import torch as th

@@ -112,7 +112,7 @@ class BaseCritic(BaseModel):
 
 class BaseActor(BasePolicy):
     """
-    Base of the actors other than SB3's, which can ``predict`` by themselves as that can. Box actions are squashed by tanh.
+    Base of the actors that are not SB3's; like SB3's, they can ``predict`` on their own. Box actions are squashed by tanh.
 
     The parameters are those of :class:`BaseCritic`, without the last two.
     """

@@ -14,7 +14,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def fixed_noise(*shape: int) -> th.Tensor:
-    """:return: Standard Gaussian noise, the same at every call; no random number generator of the program is moved."""
+    """:return: Standard Gaussian noise, the same at every call; the program's random number generators are left alone."""
     return th.randn(*shape, generator=th.Generator().manual_seed(0))
 
 
@@ -70,6 +70,6 @@ class QRanking:
             raise ValueError(
                 "This actor has no Q-functions to choose an action by: create it with a policy, or with critic=..."
             )
-        if critic is self._critic:  # not a part of the actor's policy, which would move it along
+        if critic is self._critic:  # not a submodule: moving the actor must not move the critics
             critic.to(candidates)
         return best_by_q(critic, obs, candidates)

@@ -13,7 +13,7 @@ from sb3_softac.nets.base import BaseActor, LikelihoodRatioSample, PolicySample,
 from sb3_softac.nets.candidates import fixed_noise, take
 
 LOG_STD_MIN, LOG_STD_MAX = -10.0, 2.0  # see mixture.py
-# Largest logarithms of the scale and of the slope that one coupling may give; smooth bounds, which no gradient dies at
+# Largest logarithms of the scale and of the slope that one coupling may give; smooth bounds, at which no gradient vanishes
 MAX_LOG_SCALE, MAX_LOG_SLOPE = 2.0, 5.0
 N_CANDIDATES = 32
 """Number of actions among which the deterministic policy takes the densest."""
@@ -80,7 +80,8 @@ class SquashedFlowActor(BaseActor):
 
     arguments: ClassVar[dict[str, Argument]] = {"n_couplings": integer(1), "coupling_width": integer(1)}
     candidate_noise: th.Tensor
-    """Noise of the candidates ``[n_candidates, 1, action_dim]``; saved, so that deterministic actions outlive the program."""
+    """Noise of the candidates ``[n_candidates, 1, action_dim]``; saved, so that deterministic actions are the same after
+    loading."""
 
     def __init__(self, *, n_couplings: int = 4, coupling_width: int = 64, **kwargs: Any):
         super().__init__(**kwargs)

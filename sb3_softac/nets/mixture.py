@@ -47,13 +47,13 @@ class SquashedMixtureActor(BaseActor):
     its gradient reaches the weights directly.
 
     While the Q-function is still flat, one wide Gaussian is as good a policy as several: the components would become the same,
-    and a mode that none of them is near later would never be found. Therefore the policy loss rewards at first what an action
-    tells about its component, :math:`I(a; k) = E[\log N_k(a) - \log \pi(a)]` in nats. The reward falls to 0 in the first half
-    of the training, from where on the loss is that of the paper.
+    and a mode that none of them is near later would never be found. So at first the policy loss rewards what an action reveals
+    about its component, :math:`I(a; k) = E[\log N_k(a) - \log \pi(a)]` in nats. The reward falls to 0 in the first half of the
+    training, after which the loss is the paper's.
 
     Its deterministic action is tanh of a mean: of the means of all components the one where the density of the mixture, before
     the squash, is the highest, or, as in the authors' code, the one with the highest Q-value (the smallest over the critics).
-    With one component that is the Gaussian's.
+    With one component, this is the Gaussian's action.
 
     :param n_components: Number of Gaussians, at least 1.
     :param separation: Weight of that reward at the start of the training, in units of the temperature, at least 0.

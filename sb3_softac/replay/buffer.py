@@ -1,6 +1,6 @@
 """
-The replay buffer of all algorithms: SB3's in less memory, with n-step targets for dictionaries too, and extra columns such as
-action masks.
+The replay buffer of all algorithms: SB3's, but in less memory, with n-step targets also for dictionaries, and with extra
+columns such as action masks.
 """
 
 from operator import attrgetter

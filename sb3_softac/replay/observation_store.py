@@ -10,11 +10,11 @@ from stable_baselines3.common.preprocessing import is_image_space
 
 from sb3_softac.replay.row_checks import as_row
 
-# Room beyond one observation per transition, for those at the ends of episodes.
+# Space beyond one observation per transition, for the ends of episodes.
 SLACK = 1.05
-# So few observations are compared sooner one by one than by NumPy.
+# So few observations are compared faster one by one than with NumPy.
 FEW = 32
-# By what the room is multiplied when it is used up.
+# Growth factor of the space when it is used up.
 GROWTH = 1.5
 
 
@@ -47,7 +47,7 @@ class ObservationStore:
         """Where the pieces of observations (0) and next observations (1) are; slot 0 before the first."""
         self.row_shape = (n_envs, *self.shape)
         self.version = 0
-        """Counts what a copy elsewhere cannot follow row by row: growth, other types, and starting over."""
+        """Counts the changes that a mirror cannot follow row by row: growth, another dtype, a reset."""
         self._start()
 
     def clear(self) -> None:
@@ -104,7 +104,7 @@ class ObservationStore:
             self._n_rows += 1
             index[0, row], index[1, row] = first, second
             return
-        # What was before the old content is gone already, so only what comes next counts
+        # The row before the old content is already gone, so only the row after it matters
         old_first, old_second = index[:, row].copy()
         index[0, row], index[1, row] = first, second
         self._release(old_first, old_second)
@@ -114,7 +114,7 @@ class ObservationStore:
 
     def add_rows(self, row: int, obs: np.ndarray, next_obs: np.ndarray) -> None:
         """
-        Store several transitions per environment, as :meth:`add` does one after the other, but sooner.
+        Store several transitions per environment, as :meth:`add` does one by one, but faster.
 
         :param row: The first row to write; none of the rows is in use.
         :param obs: Observations ``[n_rows, n_envs, ...]`` in the dtype of the space.
@@ -182,7 +182,7 @@ class ObservationStore:
         if k == 1 and len(before) > FEW:
             word = f"u{math.gcd(size, 8)}"
             here, there = (np.frombuffer(part, word).reshape(len(before), -1) for part in (new, old))
-            places = np.flatnonzero(here[:, 0] == there[:, 0])  # seen soon: of most observations the first words differ
+            places = np.flatnonzero(here[:, 0] == there[:, 0])  # decided early: most observations differ in their first words
             places = places[(here[places] == there[places]).all(axis=1)]
             if len(places):
                 slots = np.zeros_like(before)

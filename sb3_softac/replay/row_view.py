@@ -58,14 +58,14 @@ class Rows(_Guard, np.ndarray):
         super().__setitem__(key, value)
 
     def __getattribute__(self, name: str) -> Any:
-        if name == "flat" and _is_read_only(self):  # NumPy's iterator would write, or say nothing of the remedy
+        if name == "flat" and _is_read_only(self):  # NumPy's iterator would write, or raise an error without the remedy
             return _read_only(np.asarray(self).reshape(-1)).view(Rows)
         return refuse if name in METHODS and _is_read_only(self) else super().__getattribute__(name)
 
 
 class RowView(_Guard, NDArrayOperatorsMixin):
     """
-    The observations or next observations of a replay buffer as an array ``[buffer_size, n_envs, ...]``, to be read.
+    The observations or next observations of a replay buffer as a read-only array ``[buffer_size, n_envs, ...]``.
 
     Only the requested part is copied. Indices that give a view in NumPy give a read-only array here, others a copy.
     ``np.asarray``, NumPy's functions and the methods of arrays work on a copy of everything.
@@ -148,7 +148,7 @@ class RowView(_Guard, NDArrayOperatorsMixin):
         if not any(item is None or item is Ellipsis for item in items) and sum(map(_axes, items)) <= 2:
             slots = index[key]  # whole observations
             return store.pieces[slots].reshape(*slots.shape[:-1], *store.shape)
-        # Which transition and which of its numbers stand in each place
+        # Which transition, and which of its numbers, each position holds
         n_rows, n_envs, *shape = self.shape
         transitions = np.arange(n_rows * n_envs).reshape(n_rows, n_envs, *[1] * len(shape))
         numbers = np.arange(int(np.prod(shape))).reshape(1, 1, *shape)
@@ -159,7 +159,7 @@ class RowView(_Guard, NDArrayOperatorsMixin):
 
 
 def _axes(item: Any) -> int:
-    """:return: How many axes of an array a part of an index is about; many if it is an unusual one."""
+    """:return: Number of axes that a part of an index covers; a large number for an unusual part."""
     if isinstance(item, bool | np.bool_):
         return 3
     array = None if isinstance(item, slice | int | np.integer) else np.asarray(item)
@@ -175,6 +175,6 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 
 
 class RowViews(dict[str, RowView]):
-    """The views of a dictionary's parts, to be read."""
+    """Read-only views of a dictionary's parts."""
 
     __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = refuse  # type: ignore[assignment]

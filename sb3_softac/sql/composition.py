@@ -1,9 +1,9 @@
 """
 Composed skills: the policy of a weighted sum of soft Q-functions, arXiv:1803.06773.
 
-The sum is again a soft Q-function, so the policy exp(Q / alpha) can be sampled without training, by importance resampling
-around the actions of the skills' samplers. A separate sampler can be distilled from their replay buffers, without an
-environment.
+The policy exp(Q / alpha) of the sum can be sampled without training, by importance resampling around the actions of the
+skills' samplers. The mean of the skills' Q-functions approximates the soft Q-function of their mean reward; the paper bounds
+the error. A separate sampler can be distilled from the skills' replay buffers, without an environment.
 """
 
 from collections.abc import Sequence
@@ -87,7 +87,7 @@ class ComposedPolicy(SQLPolicy):
         self.members, self.weights, self.temperature = members, weights, temperature
         skills = [make_skill(observation_space, action_space, lr_schedule, **member) for member in members]
         for skill in skills:
-            skill.actor.ranking = QRanking(None)  # or the rest of the skill would live on
+            skill.actor.ranking = QRanking(None)  # otherwise the rest of the skill would be kept alive
         self.skill_actors = nn.ModuleList(skill.actor for skill in skills).requires_grad_(False).eval()
         critic = ComposedCritic([skill.critic for skill in skills], weights).requires_grad_(False).eval()
         self.critic = self.critic_target = critic  # type: ignore[assignment]

@@ -40,8 +40,8 @@ class ActionSampler(BaseActor):
         super().__init__(**kwargs)
         input_dim = self.features_dim + self.action_dim
         self.network = StackedMLP(1, input_dim, self.action_dim, self.net_arch, self.activation_fn)
-        # The noise has a fan-in of its own: among the weights of many features it would hardly be heard at first, and all
-        # particles of a state would start in one place.
+        # The noise has a fan-in of its own: among the weights of many features it would have almost no effect at first, and
+        # all particles of a state would start in one place.
         bound = self.action_dim**-0.5
         first = self.network.layers[0]
         assert isinstance(first, StackedLinear)

@@ -1,5 +1,5 @@
 """
-RL Zoo's tools without running what is in a run's folder, if ``SB3_SOFTAC_SAFE_LOAD`` is set.
+RL Zoo's tools without executing anything from a run's folder, if ``SB3_SOFTAC_SAFE_LOAD`` is set.
 
 A run's folder contains YAML files with Python objects, expressions that are evaluated, names of classes that are imported, and
 pickles. Here, the files are read by a loader that knows what the Zoo writes; expressions are literals; a named class must be a
@@ -92,7 +92,7 @@ def literal(text: str, *others: Any) -> Any:
             raise ValueError("it is too long")
         return _value(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, TypeError, RecursionError, ArithmeticError, MemoryError) as error:
-        refuse(f"{text!r:.200} would have to be evaluated, which can run any code ({error})")
+        refuse(f"{text!r:.200} would have to be evaluated, which can run arbitrary code ({error})")
 
 
 def _value(node: ast.AST) -> Any:
@@ -198,7 +198,7 @@ def _without_pickles(original: Any, json_string: str, custom_objects: dict[str, 
         content = dict(pairs)
         pickled = {key for key, part in content.items() if isinstance(part, dict) and ":serialized:" in part}
         if pickled := pickled - (custom_objects or {}).keys():
-            refuse(f"{sorted(pickled)} of the model would have to be unpickled, which can run any code")
+            refuse(f"{sorted(pickled)} of the model would have to be unpickled, which can run arbitrary code")
         return content
 
     save_util.json.loads(json_string, object_pairs_hook=check)
@@ -208,7 +208,7 @@ def _without_pickles(original: Any, json_string: str, custom_objects: dict[str, 
 def _twin_of_statistics(original: Any, load_path: Any, venv: Any) -> VecNormalize:
     statistics = load_plain(load_path, venv)
     if statistics is None:
-        refuse(f"{load_path} is a pickle, which can run any code, and has no plain twin")
+        refuse(f"{load_path} is a pickle, which can run arbitrary code, and has no plain twin")
     return statistics
 
 
@@ -219,7 +219,7 @@ def _twin_from_hub(original: Any, repo_id: Any, filename: str, *args: Any, **kwa
         return original(repo_id, str(twin_of(filename)), *args, **kwargs)
     except (HTTPError, EntryNotFoundError):
         original(repo_id, filename, *args, **kwargs)  # raises if the model has no statistics
-        refuse(f"{filename} of {repo_id} is a pickle, which can run any code, and has no plain twin")
+        refuse(f"{filename} of {repo_id} is a pickle, which can run arbitrary code, and has no plain twin")
 
 
 def _no_pickles_in_files(original: Any, file: Any, *args: Any, **kwargs: Any) -> Any:
@@ -232,7 +232,7 @@ def _no_pickles_in_files(original: Any, file: Any, *args: Any, **kwargs: Any) ->
     if is_file:
         file.close()  # SB3 does not close it after an error
         remedy = "To continue with an empty replay buffer, move the file away" if "replay_buffer" in str(name) else ""
-        refuse(f"{name} is a pickle, which can run any code", remedy)
+        refuse(f"{name} is a pickle, which can run arbitrary code", remedy)
     return original(file, *args, **kwargs)
 
 

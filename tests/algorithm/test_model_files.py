@@ -195,7 +195,7 @@ LARGE = {
     "bits": (a_space("MultiBinary", [10**9]), "its spaces are larger"),
     "lists of values": (a_space("MultiDiscrete", [10**9] * 3, [0] * 3), "its spaces are larger"),
     "a negative size": (a_space("Box", 0, 1, [-1, -(10**9)], "float32"), "is not a number of elements"),
-    "long words": (a_space("Box", 0, 1, [1], "U99999999"), "is not a type of numbers"),
+    "long words": (a_space("Box", 0, 1, [1], "U99999999"), "is not a numeric dtype"),
     "depth": (lambda members: members.update({"plain.json": b"[" * 10**5}), "RecursionError"),
     "depth of data": (lambda members: members.update({"data": b'{"a":' * 10**5}), "RecursionError"),
     "long numbers": (lambda members: members.update({"data": b'{"a":' + b"1" * 10**5 + b"}"}), "ValueError"),

@@ -38,7 +38,7 @@ class Capturer(Protocol):
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """An earlier model that is freed in the midst of a capture would end it, as its graphs are destroyed at once."""
+    """Freeing an earlier model during a capture would end the capture, because its graphs are destroyed at once."""
     gc.collect()
     was_enabled = gc.isenabled()
     gc.disable()

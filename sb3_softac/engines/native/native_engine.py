@@ -68,7 +68,7 @@ class NativeEngine(Engine):
         try:
             plan = kind(model, batch_size, self._fitting_threads(batch_size))
         except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
-            # Parts of the model are not what they were when it was made; PyTorch knows what to say of it
+            # Parts of the model have been replaced by something unreadable; PyTorch's own error says more
             raise Unsupported(f"the model cannot be read ({error})") from error
         model.check_networks()  # also the parts that C does not read
         self.plan = plan

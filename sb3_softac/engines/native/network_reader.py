@@ -39,7 +39,7 @@ def address(tensor: th.Tensor, *shape: int, dtype: th.dtype = th.float32) -> int
     :param shape: The shape that is declared to C.
     :param dtype: Type of its elements in C.
     :return: The address of its first element.
-    :raises Unsupported: if what lies there is not exactly that: all elements, one behind the other, in memory of the CPU.
+    :raises Unsupported: if the memory there is not exactly that: all elements, one after another, on the CPU.
     """
     require(type(tensor) in (th.Tensor, nn.Parameter), f"{type(tensor).__name__} is not supported in C")
     require(tensor.shape == shape, "a tensor does not have the shape that the networks need")

@@ -251,7 +251,7 @@ class Plan(ABC):
         return self._floats(obs.flatten(1), self.batch_size, n_obs)
 
     def _floats(self, tensor: th.Tensor, *shape: int) -> th.Tensor:
-        """:return: The same numbers, one behind the other. Another type of numbers is left to PyTorch."""
+        """:return: The same numbers, one after another. Other dtypes are left to PyTorch."""
         require(tensor.dtype == th.float32 and tensor.shape == shape, "a batch does not have the shape that the networks need")
         return tensor.contiguous()
 
