@@ -61,7 +61,7 @@ class Masked(gym.Wrapper):
 
 def make_model(algorithm, env, **kwargs):
     policy_kwargs = dict(net_arch=[], **kwargs.pop("policy_kwargs", {}))
-    given = dict(ent_coef=ALPHA, gamma=GAMMA, tau=0.1, buffer_size=5_000, seed=0, device="cpu")
+    given = dict(ent_coef=ALPHA, gamma=GAMMA, tau=0.3, buffer_size=5_000, seed=0, device="cpu")
     model = algorithm("MlpPolicy", env, policy_kwargs=policy_kwargs, **{**given, **kwargs})
     model.set_logger(Logger(None, []))
     return model
@@ -85,7 +85,7 @@ def fill(model, mdp, masks=None) -> None:
             add(model, state, taken, mdp.rewards[state, action], next_state, mdp.terminal[next_state], **extras)
 
 
-def train(model, rows=None, steps=600):
+def train(model, rows=None, steps=300):
     """Gradient steps on the whole buffer, or on those rows of it, with a falling learning rate."""
     buffer = model.replay_buffer
     batch = buffer._get_samples(np.arange(buffer.size()) if rows is None else rows)

@@ -82,7 +82,7 @@ def test_factored_actions_equal_the_flattened_solution(algorithm, kwargs, masked
     model = make_model(algorithm, Masked(env, masks) if masked else env, **kwargs)
     fill(model, mdp, masks if masked else None)
     exact = soft_value_iteration(with_rewards(mdp, np.where(allowed, mdp.rewards, FORBIDDEN)), ALPHA)
-    train(model, steps=1_000 if masked else 600)
+    train(model, steps=800 if masked else 300)
     assert_solved(model, mdp, exact, masks if masked else None, allowed)
 
 

@@ -119,7 +119,11 @@ def test_discrete_actions_are_refused_with_a_hint(tmp_path):
 
 @pytest.mark.parametrize(
     ("algo", "env_id", "ours"),
-    [("discretesac", "CartPole-v1", "target_entropy"), ("sql", "Pendulum-v1", "kernel_particles")],
+    [
+        ("sql", "Pendulum-v1", "kernel_particles"),
+        pytest.param("discretesac", "CartPole-v1", "target_entropy", marks=pytest.mark.slow),
+        pytest.param("discretesql", "CartPole-v1", "ent_coef", marks=pytest.mark.slow),
+    ],
 )
 def test_the_other_algorithms_train_enjoy_optimize_and_plot(algo, env_id, ours, tmp_path):
     task = ("--algo", algo, "--env", env_id)
