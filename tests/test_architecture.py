@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "export": {"algorithm"},
     "study": {"zoo", "resume", "robustness"},
     "robustness": {"envs"},
+    "conformance": {"tabular"},
     **{algorithm: {"algorithm", "replay", "entropy", "nets", "equations"} for algorithm in ALGORITHMS},
 }
 MAY_IMPORT["sql"].add("envs")  # draws pictures of MultiGoal

@@ -1,0 +1,52 @@
+"""``python -m sb3_softac.conformance --algo module:Class``: run the checks and print a table."""
+
+import argparse
+import sys
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from sb3_softac.conformance import Measurement, Result, import_subject, run
+
+COLOURS = {"pass": "green", "FAIL": "bold red", "not applicable": "dim"}
+
+
+def number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def cells(result: Result) -> list[str]:
+    """:return: One row of the table."""
+    colour = COLOURS[result.verdict]
+    name, verdict = f"{result.check.name} [dim]{result.check.kind}[/]", f"[{colour}]{result.verdict}[/]"
+    if not isinstance(found := result.found, Measurement):
+        return [name, "", "", "", verdict, found]
+    measured = number(found.measured)
+    if found.interval is not None:
+        measured += " ({} to {})".format(*map(number, found.interval))
+    exact = ("at most " if found.at_most else "") + number(found.exact)
+    return [name, exact, measured, number(found.tolerance), verdict, result.check.failure if result.verdict == "FAIL" else ""]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """:return: 1 if a check failed, else 0."""
+    parser = argparse.ArgumentParser(prog="python -m sb3_softac.conformance", description=(__doc__ or "").split(": ")[1])
+    parser.add_argument("--algo", required=True, help="class with SB3's interface, or adapter: module:Class")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="run the checks whose name contains this")
+    given = parser.parse_args(arguments)
+    subject = import_subject(given.algo)
+    table = Table(title=f"{given.algo}, seed {given.seed}", title_justify="left")
+    for column in ("check", "exact", "measured", "tolerance", "verdict", "what it means"):
+        table.add_column(column, overflow="fold")
+    failures = 0
+    with Live(table, console=Console(), refresh_per_second=2, vertical_overflow="visible"):
+        for result in run(subject, given.seed, given.only):
+            table.add_row(*cells(result))
+            failures += result.verdict == "FAIL"
+    return int(failures > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""What a check is, and what it returns."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+from sb3_softac.conformance.subject import NotApplicable, Subject
+
+KINDS = {"Box": spaces.Box(-1.0, 1.0, (1,), np.float32), "Discrete": spaces.Discrete(3)}
+
+
+class Measurement(NamedTuple):
+    """What a check has found."""
+
+    exact: float
+    measured: float
+    tolerance: float
+    interval: tuple[float, float] | None = None
+    """Where the measured value lies with a confidence of 99.9 %; None if it was not estimated from samples."""
+    at_most: bool = False
+    """Whether a measured value below the exact one is as good."""
+
+    @property
+    def passed(self) -> bool:
+        """Fails only if the whole interval is further from the exact value than the tolerance."""
+        low, high = self.interval or (self.measured, self.measured)
+        return low <= self.exact + self.tolerance and (self.at_most or high >= self.exact - self.tolerance)
+
+
+Function = Callable[..., Measurement]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check for one kind of action space."""
+
+    name: str
+    kind: str
+    function: Function
+    failure: str
+    """What a failure means, in one sentence."""
+
+    def run(self, subject: type[Subject], seed: int = 0) -> "Result":
+        """Run the check on one seed."""
+        start = perf_counter()
+        try:
+            if error := subject.refuses(KINDS[self.kind]):
+                raise NotApplicable(f"takes no {self.kind} actions: {error}")
+            found: Measurement | str = self.function(subject, seed)
+        except NotApplicable as reason:
+            found = str(reason)
+        return Result(self, found, perf_counter() - start)
+
+
+class Result(NamedTuple):
+    """A check and what came of it."""
+
+    check: Check
+    found: Measurement | str
+    """The measurement, or why the check is not applicable."""
+    seconds: float
+
+    @property
+    def verdict(self) -> str:
+        """``"pass"``, ``"FAIL"`` or ``"not applicable"``."""
+        return "not applicable" if isinstance(self.found, str) else "pass" if self.found.passed else "FAIL"
+
+
+CHECKS: list[Check] = []
+"""All checks, in the order in which they run."""
+
+
+def check(*kinds: str) -> Callable[[Function], Function]:
+    """Register a function for these kinds of action space. Its docstring says what a failure means."""
+
+    def register(function: Function) -> Function:
+        name, failure = function.__name__.replace("_", " "), " ".join((function.__doc__ or "").split())
+        CHECKS.extend(
+            Check(name, kind, partial(function, kind=kind) if len(kinds) > 1 else function, failure) for kind in kinds
+        )
+        return function
+
+    return register
+
+
+def run(subject: type[Subject], seed: int = 0, only: str = "") -> Iterator[Result]:
+    """
+    Run the checks for the action spaces that the algorithm takes.
+
+    :param subject: The adapter, see :func:`~sb3_softac.conformance.subject.as_subject`.
+    :param seed: Seed of the models and of the problems' random numbers.
+    :param only: Run the checks whose name contains this.
+    :return: The results, one at a time.
+    :raises ValueError: if the algorithm cannot be created at all, or no check has such a name.
+    """
+    refused = {kind: error for kind, space in KINDS.items() if (error := subject.refuses(space))}
+    if len(refused) == len(KINDS):
+        raise ValueError(f"{subject.__name__} can be created neither for Box nor for Discrete actions: {refused}")
+    if not (chosen := [each for each in CHECKS if only in each.name and each.kind not in refused]):
+        raise ValueError(f"no check for {sorted(KINDS.keys() - refused.keys())} actions has {only!r} in its name")
+    for each in chosen:
+        yield each.run(subject, seed)
