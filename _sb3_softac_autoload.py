@@ -2,7 +2,8 @@
 Tells RL Zoo about the algorithms of sb3_softac when, and only when, RL Zoo is imported.
 
 Python runs :func:`install` at every start (see ``sb3_softac.pth`` and ``sb3_softac.start``), so this module is small, imports
-only what Python has loaded by then, and must never fail. Set ``SB3_SOFTAC_NO_ZOO=1`` to switch it off.
+only what Python has loaded by then, and must never fail. Set ``SB3_SOFTAC_NO_ZOO=1`` to switch it off; together with
+``SB3_SOFTAC_SAFE_LOAD=1`` it says that RL Zoo's own scripts are not safe then.
 """
 
 import os
@@ -10,6 +11,10 @@ import sys
 
 # The modules of RL Zoo that something is added to
 ZOO_MODULES = ("rl_zoo3.utils", "rl_zoo3.hyperparams_opt", "rl_zoo3.exp_manager")
+
+
+def is_set(variable):
+    return os.environ.get(variable, "0") not in ("", "0")
 
 
 class PatchingLoader:
@@ -52,12 +57,20 @@ class ZooFinder:
 
 def register(module):
     """Add the algorithms to a module of RL Zoo; on any error warn once and leave it as it is, unless it is to be safe."""
+    if is_set("SB3_SOFTAC_NO_ZOO"):
+        ZooFinder.switched_off = True
+        print(
+            "SB3_SOFTAC_NO_ZOO leaves RL Zoo as it is, so SB3_SOFTAC_SAFE_LOAD does not protect it: unset the former, or run "
+            "`python -m sb3_softac.zoo` instead",
+            file=sys.stderr,
+        )
+        return
     try:
         from sb3_softac.zoo.registration import add_to
 
         add_to(module.__name__)
     except Exception as error:
-        if os.environ.get("SB3_SOFTAC_SAFE_LOAD", "0") not in ("", "0"):
+        if is_set("SB3_SOFTAC_SAFE_LOAD"):
             sys.exit(f"SB3_SOFTAC_SAFE_LOAD is set, but sb3_softac could not make RL Zoo safe: {error!r}")
         import warnings
 
@@ -67,5 +80,6 @@ def register(module):
 
 def install():
     """Put the finder in front of the others, once."""
-    if os.environ.get("SB3_SOFTAC_NO_ZOO", "0") in ("", "0") and not any(type(f) is ZooFinder for f in sys.meta_path):
+    is_needed = is_set("SB3_SOFTAC_SAFE_LOAD") or not is_set("SB3_SOFTAC_NO_ZOO")
+    if is_needed and not any(type(f) is ZooFinder for f in sys.meta_path):
         sys.meta_path.insert(0, ZooFinder())

@@ -49,7 +49,7 @@ PUBLIC = {"_on_step", "_on_rollout_start", "_on_rollout_end", "_on_training_star
 ATTRIBUTES = {
     "model": (
         "_vec_normalize_env _n_updates _last_obs _last_original_obs _last_episode_starts _current_progress_remaining "
-        "_total_timesteps _num_timesteps_at_start _episode_num _custom_logger _update_info_buffer _setup_lr_schedule",
+        "_total_timesteps _num_timesteps_at_start _episode_num _custom_logger _logger _update_info_buffer _setup_lr_schedule",
         "algorithm/off_policy.py, resume/snapshot.py",
     ),
     "policy": ("_update_features_extractor", "softac_v1/policies.py"),

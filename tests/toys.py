@@ -15,8 +15,16 @@ from sb3_softac import SQL, DiscreteSAC, DiscreteSQL, SoftAC_v1
 from sb3_softac.algorithm.engine import PyTorchEngine
 from sb3_softac.discrete.discrete_algorithm import DiscreteOffPolicyAlgorithm
 
+
+def is_discrete(algorithm):
+    return issubclass(algorithm, DiscreteOffPolicyAlgorithm)
+
+
 ALGORITHMS = [SoftAC_v1, SQL, DiscreteSAC, DiscreteSQL]
 algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)
+with_actor = pytest.mark.parametrize("algorithm", [each for each in ALGORITHMS if "actor" in each.trains.values()])
+continuous = pytest.mark.parametrize("algorithm", [each for each in ALGORITHMS if not is_discrete(each)])
+ENVIRONMENTS = {each: "CartPole-v1" if is_discrete(each) else "Pendulum-v1" for each in ALGORITHMS}
 
 VECTOR, BOX = spaces.Box(-2, 2, (3,), np.float32), spaces.Box(-1.0, 3.0, (2,))
 OBSERVATIONS = {
@@ -36,10 +44,6 @@ def step_in_pytorch(model, batch):
     engine = PyTorchEngine(model)
     engine.prepare(len(batch.rewards))
     model.count_steps(engine.step([batch], [1.0]))
-
-
-def is_discrete(algorithm):
-    return issubclass(algorithm, DiscreteOffPolicyAlgorithm)
 
 
 class RandomEnv(gym.Env):

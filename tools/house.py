@@ -12,12 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# What SB3 calls or offers under a name with an underscore belongs to no room of ours
-METHODS_OF_SB3 = {
-    *("_setup_model", "_setup_learn", "_get_torch_save_params", "_vec_normalize_env", "_wrap_env", "_predict", "_build"),
-    *("_get_constructor_parameters", "_update_learning_rate", "_total_timesteps", "_num_timesteps_at_start", "_custom_logger"),
-    *("_last_obs", "_last_original_obs", "_last_episode_starts", "_n_updates", "_logger", "_on_step", "_episode_num"),
-}
+# What SB3 calls or offers under a name with an underscore belongs to no room of ours; that file lists what we use
+METHODS_OF_SB3 = set(re.findall(r"\b_[a-z]\w*", (ROOT / "tests/test_sb3_internals.py").read_text()))
 # ``_update`` is what an algorithm consists of; engines call it
 COMMON = {"_update"}
 

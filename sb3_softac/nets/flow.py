@@ -8,6 +8,7 @@ from torch import nn
 
 from sb3_softac.checks import Argument, integer
 from sb3_softac.equations.flow import affine, inverse_affine, stretch
+from sb3_softac.equations.shapes import require_same_shape
 from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob, unsquash
 from sb3_softac.nets.base import BaseActor, LikelihoodRatioSample, PolicySample, hidden_layers
 from sb3_softac.nets.candidates import fixed_noise, take
@@ -116,6 +117,7 @@ class SquashedFlowActor(BaseActor):
         :return: The noise that :meth:`transform` maps to them ``[..., batch, action_dim]``.
         """
         mean, std = self._moments(latent)
+        require_same_shape(mean=mean, actions=u.reshape(-1, *u.shape[-2:])[0])
         x = (u - mean) / std
         for coupling in reversed(self.couplings):
             x = coupling.inverse(x, latent)  # type: ignore[operator]

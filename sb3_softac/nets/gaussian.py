@@ -5,6 +5,7 @@ from stable_baselines3.common.distributions import StateDependentNoiseDistributi
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.sac.policies import Actor
 
+from sb3_softac.equations.shapes import require_same_shape
 from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob, unsquash
 from sb3_softac.nets.base import LikelihoodRatioSample, PolicySample, no_optimizer
 
@@ -64,11 +65,12 @@ class SquashedGaussianActor(Actor):
         :param obs: Observations.
         :param actions: Actions scaled to [-1, 1] ``[..., batch, action_dim]``; the ends count as the numbers next to them.
         :return: Their log-densities in nats ``[..., batch]``; with gSDE those over all draws of its noise matrix.
-        :raises ValueError: if an action is NaN or outside [-1, 1].
+        :raises ValueError: if an action is NaN or outside [-1, 1], or if the actions are not one for each observation.
         """
         mean, log_std, gsde = self.get_action_dist_params(obs)
         std = self._std(log_std, gsde.get("latent_sde"))
         u = unsquash(actions)
+        require_same_shape(mean=mean, actions=u.reshape(-1, *u.shape[-2:])[0])
         noise = (u - mean) / std
         return squashed_log_prob(gaussian_log_prob(noise, std.expand_as(noise)), u)
 

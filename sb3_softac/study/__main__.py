@@ -26,7 +26,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="train the declared runs that are not finished")
     run.add_argument("--engine", choices=["local", "ray"], default="local", help="where to train")
-    run.add_argument("--address", help="address of the Ray cluster")
+    own = os.environ.get("RAY_ADDRESS") or "local"
+    run.add_argument("--address", default=own, help="address of the Ray cluster, `auto` for one that runs on this machine")
     run.add_argument("--cpus", type=float, default=1, help="cores per run, with Ray")
     run.add_argument("--gpus", type=float, default=0, help="GPUs per run, with Ray; 0.25 for four runs on one GPU")
     robustness = commands.add_parser("robustness", help="evaluate the trained models under the declared perturbations")

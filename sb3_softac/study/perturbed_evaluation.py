@@ -25,7 +25,7 @@ from sb3_softac.study import plots
 from sb3_softac.study.declaration import PerturbationSweep, Run, Study, StudyError
 from sb3_softac.study.results import Result, by_name
 from sb3_softac.study.statistics import SEEDS_FOR_INTERVAL, iqm_interval
-from sb3_softac.study.user_code import import_user_code
+from sb3_softac.study.user_code import import_user_code, reason_of
 from sb3_softac.zoo.trained import Trained, load_trained, model_of
 
 SEED = 1_000_000  # of the first episode's environment: far from the seeds of trainings, the same for all models and strengths
@@ -63,7 +63,7 @@ def make_env(env: str, env_kwargs: dict[str, Any]) -> gym.Env:
     try:
         return gym.make(env, **env_kwargs)
     except Exception as error:  # in the code of the environment
-        raise StudyError(f"{env} cannot be created: {type(error).__name__}: {error}") from error
+        raise StudyError(f"{env} cannot be created: {reason_of(error)}") from error
 
 
 def default_sweeps(env: str, env_kwargs: dict[str, Any]) -> tuple[PerturbationSweep, ...]:

@@ -173,8 +173,8 @@ def register_environments(args: argparse.Namespace) -> None:
             for package in packages:
                 import_user_module(package)
     if env not in gym.registry:
-        hint = "If a module of your own registers it, give the module with --gym-packages"
-        raise StudyError(f"Unknown environment {args.env!r}, {suggest(env, gym.registry)[:200]}. {hint}")
+        hint = "if a module of your own registers it, give the module with --gym-packages"
+        raise StudyError(f"Unknown environment {args.env!r}, {suggest(env, gym.registry)[:200]} ({hint})")
 
 
 def file_of(source: Source, args: argparse.Namespace) -> Path:

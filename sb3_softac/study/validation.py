@@ -36,8 +36,8 @@ def check_names(study: Study) -> None:
         if run.algo not in ALGOS:
             raise StudyError(f"{run.algorithm}: RL Zoo has no algorithm {run.algo!r}, {suggest(run.algo, ALGOS)}")
         if run.env_id not in gym.registry:
-            hint = "If a module of your own registers it, name the module under `gym_packages`"
-            raise StudyError(f"Unknown environment {run.env!r}, {suggest(run.env_id, gym.registry)[:200]}. {hint}")
+            hint = "if a module of your own registers it, name the module under `gym_packages`"
+            raise StudyError(f"Unknown environment {run.env!r}, {suggest(run.env_id, gym.registry)[:200]} ({hint})")
         _check_hyperparams(study, run, ZOO_KEYS | inspect.signature(ALGOS[run.algo]).parameters.keys() - STUDY_KEYS.keys())
     for env, env_kwargs in {run.env: run.env_kwargs for run in study.runs}.items():
         if env in study.robustness:

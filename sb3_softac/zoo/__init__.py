@@ -5,7 +5,7 @@ possible.
 
 import importlib
 
-from _sb3_softac_autoload import ZOO_MODULES
+from _sb3_softac_autoload import ZOO_MODULES, ZooFinder
 
 
 def register() -> None:
@@ -16,6 +16,7 @@ def register() -> None:
     """
     from sb3_softac.zoo.registration import add_to
 
+    ZooFinder.switched_off = True  # what it would do is done here
     for name in ZOO_MODULES:
         importlib.import_module(name)
         add_to(name)

@@ -4,21 +4,16 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
-from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
-from tests.toys import OBSERVATIONS, POLICIES, RandomEnv
+from sb3_softac import SoftAC_v1
+from tests.toys import OBSERVATIONS, POLICIES, RandomEnv, algorithms, continuous, random_envs
 
 
 def make_model(algorithm, kind="vector", n_envs=1, action_space=None, normalize=False, **kwargs):
-    if action_space is None:
-        action_space = spaces.Discrete(3) if algorithm is DiscreteSAC else spaces.Box(-1.0, 3.0, (2,))
-    env = make_vec_env(lambda: RandomEnv(OBSERVATIONS[kind], action_space), n_envs, seed=0)
-    env = VecNormalize(env) if normalize else env
+    env = random_envs(algorithm, OBSERVATIONS[kind], action_space, n_envs, normalized=normalize)
     policy_kwargs = dict(net_arch=[8], **(dict(features_extractor_kwargs=dict(features_dim=8)) if kind == "image" else {}))
     model = algorithm(POLICIES.get(kind, "MlpPolicy"), env, buffer_size=100, policy_kwargs=policy_kwargs, seed=0, **kwargs)
     return model.learn(10 * n_envs)
@@ -34,7 +29,7 @@ def both_ways(model, action_noise=None):
     return answers
 
 
-@pytest.mark.parametrize("algorithm", [SoftAC_v1, SQL, DiscreteSAC])
+@algorithms
 @pytest.mark.parametrize("kind", OBSERVATIONS)
 @pytest.mark.parametrize("n_envs", [1, 3])
 def test_same_actions_as_by_predict(algorithm, kind, n_envs):
@@ -45,7 +40,7 @@ def test_same_actions_as_by_predict(algorithm, kind, n_envs):
     assert ours[0].dtype == sb3[0].dtype
 
 
-@pytest.mark.parametrize("algorithm", [SoftAC_v1, SQL])
+@continuous
 @pytest.mark.parametrize("noise", [False, True])
 @pytest.mark.parametrize("options", [dict(normalize=True), dict(action_space=spaces.Box(-2.0, 1.0, (2, 2), np.float64))])
 def test_same_actions_with_noise_normalisation_and_matrices(algorithm, noise, options):
@@ -62,7 +57,7 @@ def test_same_actions_with_gsde():
     np.testing.assert_allclose(ours[1], sb3[1], atol=1e-6)
 
 
-@pytest.mark.parametrize("algorithm", [SoftAC_v1, SQL, DiscreteSAC])
+@algorithms
 def test_modes_reach_every_module_of_what_is_trained_and_no_target(algorithm):
     model = make_model(algorithm)
     networks = dict(model.policy.named_children())
@@ -75,7 +70,7 @@ def test_modes_reach_every_module_of_what_is_trained_and_no_target(algorithm):
             assert {module.training for module in network.modules()} == {mode and name not in model.targets.values()}, name
 
 
-@pytest.mark.parametrize("algorithm", [SoftAC_v1, SQL])
+@continuous
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_saturated_actions_keep_their_bounds(algorithm, dtype):
     """SB3's scaling rounds the upper ends of one in five of these actions to a number outside."""

@@ -8,10 +8,9 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
-from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac import SoftAC_v1
+from tests.toys import algorithms, is_discrete
 
-ALGORITHMS = [SoftAC_v1, SQL, DiscreteSAC]
-algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)
 VECTOR = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 DICT = spaces.Dict(
     {"a": VECTOR, "b": spaces.Box(-9, 9, (2,), np.float64), "c": spaces.Discrete(3), "d": spaces.Box(0, 255, (3,), np.uint8)}
@@ -47,8 +46,7 @@ class Spoilt(gym.Env):
 
 
 def make(algorithm, *envs, vec_env=DummyVecEnv, wrapper=lambda env: env, **kwargs):
-    discrete = algorithm is DiscreteSAC
-    functions = [lambda env=env: Spoilt(discrete, **env) for env in envs]
+    functions = [lambda env=env: Spoilt(is_discrete(algorithm), **env) for env in envs]
     env = wrapper(vec_env(functions, **({"start_method": "fork"} if vec_env is SubprocVecEnv else {})))
     policy = "MultiInputPolicy" if isinstance(env.observation_space, spaces.Dict) else "MlpPolicy"
     policy_kwargs = dict(net_arch=[4], **kwargs.pop("policy_kwargs", {}))

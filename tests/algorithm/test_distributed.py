@@ -12,20 +12,19 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from torch import distributed as torch_distributed
 
-from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac import SQL, SoftAC_v1
 from sb3_softac.algorithm import distributed
 from sb3_softac.replay.batch import Batch
 from sb3_softac.resume import ExactCheckpoint
-from tests.toys import step_in_pytorch
+from tests.toys import ALGORITHMS, ENVIRONMENTS, OF_ALGORITHM, algorithms, is_discrete, step_in_pytorch
 
-ENVS = {SoftAC_v1: "Pendulum-v1", SQL: "Pendulum-v1", DiscreteSAC: "CartPole-v1"}
 SMALL = dict(learning_starts=10, batch_size=8, buffer_size=200, policy_kwargs=dict(net_arch=[8]), device="cpu")
 N = 2
 
 
 def make(algorithm, seed=0, **kwargs):
-    own = dict(kernel_particles=4, value_particles=4) if algorithm is SQL else {}
-    return algorithm("MlpPolicy", gym.make(ENVS[algorithm]), seed=seed, **{**SMALL, **own, **kwargs})
+    settings = {**SMALL, **OF_ALGORITHM.get(algorithm, {}), **kwargs}
+    return algorithm("MlpPolicy", gym.make(ENVIRONMENTS[algorithm]), seed=seed, **settings)
 
 
 def everything(model):
@@ -105,7 +104,7 @@ def steps(rank, algorithm, share):
     return everything(model)
 
 
-@pytest.mark.parametrize("algorithm", [SoftAC_v1, DiscreteSAC])
+@pytest.mark.parametrize("algorithm", [each for each in ALGORITHMS if each is not SQL])
 def test_the_step_of_a_joined_batch(algorithm):
     first, second = on_all(steps, algorithm, True)
     alone = steps(0, algorithm, False)
@@ -122,7 +121,7 @@ def trained(rank, algorithm, folder, n_steps, kwargs):
     return everything(model), model.replay_buffer.rewards[:20].copy() if hasattr(model.replay_buffer, "rewards") else None
 
 
-@pytest.mark.parametrize("algorithm", ENVS)
+@algorithms
 def test_all_have_the_same_networks(algorithm):
     """Each has a seed, environments and transitions of its own."""
     (first, rewards), (second, others) = on_all(trained, algorithm, None, 40, {})
@@ -130,7 +129,7 @@ def test_all_have_the_same_networks(algorithm):
         assert np.array_equal(first[name], second[name]), name
     before = everything(make(algorithm, seed=0, ent_coef="auto"))
     assert any(not np.array_equal(first[name], before[name]) for name in before)
-    assert algorithm is DiscreteSAC or not np.array_equal(rewards, others)
+    assert is_discrete(algorithm) or not np.array_equal(rewards, others)
 
 
 @pytest.mark.slow

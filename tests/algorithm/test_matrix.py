@@ -28,6 +28,7 @@ from tests.toys import (
     StopAt,
     algorithms,
     assert_equal,
+    continuous,
     flat,
     is_discrete,
     make_model,
@@ -37,9 +38,8 @@ from tests.toys import (
     saved,
     state_of,
     train,
+    with_actor,
 )
-
-with_actor = pytest.mark.parametrize("algorithm", [each for each in ALGORITHMS if "actor" in each.trains.values()])
 
 # --- Trained, saved, loaded and trained again
 
@@ -481,7 +481,7 @@ def test_frames_are_stacked_below_the_normalization(algorithm):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("algorithm", [each for each in ALGORITHMS if not is_discrete(each)])
+@continuous
 def test_boxes_that_no_squashed_policy_can_act_in(algorithm, space, cause):
     env = CountingEnv()
     env.action_space = space

@@ -19,19 +19,16 @@ from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common import noise, utils
 from stable_baselines3.her.goal_selection_strategy import GoalSelectionStrategy
 
-from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac import SoftAC_v1
 from sb3_softac.algorithm.plain_json import NotPlain, from_plain, to_plain
 from sb3_softac.files.plain_files import safe_load_is_on
-from tests.toys import RandomEnv
-
-ALGORITHMS = {SoftAC_v1: "Pendulum-v1", DiscreteSAC: "CartPole-v1", SQL: "Pendulum-v1"}
+from tests.toys import ENVIRONMENTS, RandomEnv, algorithms
 
 
 def make(algorithm=SoftAC_v1, **kwargs):
     kwargs = {"policy_kwargs": dict(net_arch=[4], activation_fn=th.nn.Tanh), **kwargs}
-    return algorithm(
-        "MlpPolicy", ALGORITHMS[algorithm], device="cpu", learning_starts=5, batch_size=4, buffer_size=100, **kwargs
-    )
+    small = dict(device="cpu", learning_starts=5, batch_size=4, buffer_size=100)
+    return algorithm("MlpPolicy", ENVIRONMENTS[algorithm], **small, **kwargs)
 
 
 class Canary:
@@ -64,11 +61,11 @@ def put(members, key, value, member="data"):
     members[member] = json.dumps(data).encode()
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm.__name__)
+@algorithms
 def test_safe_load_gives_the_same_model(algorithm, tmp_path):
     model = make(algorithm, train_freq=(2, "step")).learn(20)
     model.save(tmp_path / "model")
-    safe, plain = (algorithm.load(tmp_path / "model", gym.make(ALGORITHMS[algorithm]), safe=safe) for safe in (True, False))
+    safe, plain = (algorithm.load(tmp_path / "model", gym.make(ENVIRONMENTS[algorithm]), safe=safe) for safe in (True, False))
     observations = np.array([model.observation_space.sample() for _ in range(50)])
     assert np.array_equal(
         safe.predict(observations, deterministic=True)[0], plain.predict(observations, deterministic=True)[0]

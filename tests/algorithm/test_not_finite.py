@@ -1,5 +1,5 @@
 """
-A step that is not finite changes nothing and is named in the same call of train(): in C, and on the plain way of all three
+A step that is not finite changes nothing and is named in the same call of train(): in C, and on the plain way of all
 algorithms.
 """
 
@@ -10,15 +10,12 @@ import pytest
 import torch as th
 from gymnasium import spaces
 
-from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac import SQL, SoftAC_v1
 from sb3_softac.engines.native import native_engine
 from sb3_softac.engines.native.library import load
 from sb3_softac.engines.native.native_engine import SWITCH
-from tests.engines.native.helpers import ALGORITHMS, assert_close, both, is_fast, make_model
-from tests.toys import state_of, train
-
-WAYS = [(SoftAC_v1, True), (SoftAC_v1, False), (DiscreteSAC, True), (DiscreteSAC, False), (SQL, False)]
-ways = pytest.mark.parametrize(("algorithm", "fast"), WAYS, ids=[f"{a.__name__}-{'fast' if f else 'plain'}" for a, f in WAYS])
+from tests.engines.native.helpers import ALGORITHMS, WAYS, assert_close, both, is_fast, make_model, ways
+from tests.toys import algorithms, state_of, train
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +30,7 @@ def fast_way(request, monkeypatch):
 
 
 def model_of(algorithm, fast, **kwargs):
-    own = dict(kernel_particles=4, value_particles=4) if algorithm is SQL else dict(ent_coef="auto")
-    model = make_model(algorithm, fast, **own, **kwargs)
+    model = make_model(algorithm, fast, **({} if algorithm is SQL else dict(ent_coef="auto")), **kwargs)
     train(model, 2)
     assert not fast or is_fast(model)
     return model
@@ -81,7 +77,7 @@ def assert_fails(model, steps, good, term, cause=None):
 SPOILT = {
     "reward": (dict(rewards=np.nan), "critic_loss", "rewards of the batch"),
     "infinite reward": (dict(rewards=-np.inf), "critic_loss", "rewards of the batch"),
-    "observation": (dict(observations=np.nan), "actor_loss", "obs of the batch"),
+    "observation": (dict(observations=np.nan), "actor_loss|critic_loss", "obs of the batch"),
     "next observation": (dict(next_observations=np.nan), "critic_loss", "next_obs of the batch"),
 }
 
@@ -106,8 +102,7 @@ GRADIENTS = {
     "critic_loss": lambda m: list(m.critic.parameters())[-1].data.fill_(1e5),
     "value_loss": lambda m: list(m.value_net.parameters())[-1].data.fill_(1e5),
 }
-TRAINED = {"actor_loss": ALGORITHMS, "critic_loss": [*ALGORITHMS, SQL], "value_loss": [SoftAC_v1]}
-OF_LOSSES = [(algorithm, fast, name) for algorithm, fast in WAYS for name in TRAINED if algorithm in TRAINED[name]]
+OF_LOSSES = [(a, f, name) for a, f in WAYS for name in GRADIENTS if name in a.trains and (a, name) != (SQL, "actor_loss")]
 
 
 @pytest.mark.parametrize(("algorithm", "fast", "name"), OF_LOSSES)
@@ -169,8 +164,7 @@ def test_parameters(algorithm, fast, name):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("fast", [True, False])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(("algorithm", "fast"), [(a, f) for a, f in WAYS if a is not SQL and "actor_loss" in a.trains])
 def test_temperature(algorithm, fast, value):
     model = model_of(algorithm, fast)
     model.log_ent_coef.data.fill_(value)
@@ -194,7 +188,7 @@ def test_units_that_are_switched_off(algorithm):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("algorithm", [*ALGORITHMS, SQL])
+@algorithms
 def test_rewards_are_not_stored(algorithm, value):
     """What is not finite would stay in the replay buffer."""
     model = model_of(algorithm, False)

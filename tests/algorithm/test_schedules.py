@@ -6,24 +6,16 @@ import numpy as np
 import pytest
 import torch as th
 from stable_baselines3.common.buffers import NStepReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.her import HerReplayBuffer
 
-from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.entropy.temperature import make_temperature
 from sb3_softac.replay.batch import make_batch
-from tests.engines.native.helpers import make_model
-from tests.toys import state_of, train
-
-WAYS = [(SoftAC_v1, True), (SoftAC_v1, False), (DiscreteSAC, True), (DiscreteSAC, False), (SQL, False)]
-ways = pytest.mark.parametrize(("algorithm", "fast"), WAYS, ids=[f"{a.__name__}-{'fast' if f else 'plain'}" for a, f in WAYS])
-algorithms = pytest.mark.parametrize("algorithm", [SoftAC_v1, SQL, DiscreteSAC])
+from tests.engines.native.helpers import make_model, ways
+from tests.toys import SetAt, algorithms, state_of, train
 
 
 def model_of(algorithm, fast=False, **kwargs):
-    own = dict(kernel_particles=4, value_particles=4) if algorithm is SQL else {}
-    model = make_model(algorithm, fast, **own, **kwargs)
-    return model
+    return make_model(algorithm, fast, **kwargs)
 
 
 def assert_refused(model, message):
@@ -145,18 +137,6 @@ def test_a_learning_rate_that_is_set(algorithm, fast):
     assert model.policy.optimizer.param_groups[0]["lr"] == 0.25
 
 
-class Setting(BaseCallback):
-    def __init__(self, **values):
-        super().__init__()
-        self.values = values
-
-    def _on_step(self):
-        if self.n_calls == 3:
-            for name, value in self.values.items():
-                setattr(self.model, name, value)
-        return True
-
-
 EFFECTS = {
     "batch_size": (5, lambda model: model.batch_size),
     "tau": (0.5, lambda model: model.tau),
@@ -181,7 +161,7 @@ def test_set_in_a_callback(algorithm, name):
         train(gradient_steps, batch_size)
 
     model.train = noted
-    model.learn(13, callback=Setting(**{name: value}), reset_num_timesteps=False)
+    model.learn(13, callback=SetAt(3, **{name: value}), reset_num_timesteps=False)
     assert effect(model) == value and type(effect(model)) in (int, float)
     assert set(calls[4:]) == {(3 if name == "gradient_steps" else 1, 5 if name == "batch_size" else 8)}
     assert len(calls) == (6 if name == "train_freq" else 13)

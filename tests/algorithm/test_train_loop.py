@@ -8,31 +8,19 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import nn
 
-from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac import SoftAC_v1
 from sb3_softac.algorithm.network_checks import require_gradients
 from tests.engines.native.helpers import make_model
-from tests.toys import BOX, state_of, train
+from tests.toys import ALGORITHMS, algorithms, parameters_of, state_of, train, with_actor
 
-ALGORITHMS = [SoftAC_v1, DiscreteSAC, SQL]
-TARGETS = {
-    SoftAC_v1: ("value_net", "value_net_target"),
-    DiscreteSAC: ("critic", "critic_target"),
-    SQL: ("critic", "critic_target"),
-}
-# Networks without a target, then those with one
-TRAINED = [(SoftAC_v1, "actor"), (SoftAC_v1, "critic"), (DiscreteSAC, "actor"), (SQL, "actor")]
-FOLLOWED = [(algorithm, TARGETS[algorithm][0]) for algorithm in ALGORITHMS]
-FEW_PARTICLES = dict(kernel_particles=4, value_particles=4)
+TRAINED = [(each, name) for each in ALGORITHMS for name in dict.fromkeys(each.trains.values()) if name not in each.targets]
+"""Networks without a target."""
 
 
 @pytest.fixture(autouse=True)
 def both_ways(monkeypatch):
     """In C, if there is a library for this machine; models with ``fast=False`` take the plain way."""
     monkeypatch.setenv("SB3_SOFTAC_FAST", "1")
-
-
-def make(algorithm, **kwargs):
-    return make_model(algorithm, **(dict(actions=BOX, **FEW_PARTICLES) if algorithm is SQL else {}), **kwargs)
 
 
 @contextmanager
@@ -47,18 +35,14 @@ def switched_off():
 MODES = {"no_grad": th.no_grad, "inference_mode": th.inference_mode, "set_grad_enabled": switched_off}
 
 
-def parameters_of(model):
-    return {name: value.clone() for name, value in model.policy.state_dict().items()}
-
-
 def moved(model, before):
     return {name for name, value in model.policy.state_dict().items() if not th.equal(value, before[name])}
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@algorithms
 def test_without_gradients(algorithm, mode):
-    model = make(algorithm)
+    model = make_model(algorithm)
     train(model)
     before, n_updates, num_timesteps = parameters_of(model), model._n_updates, model.num_timesteps
     for act in (lambda: train(model), lambda: model.learn(10)):
@@ -70,10 +54,10 @@ def test_without_gradients(algorithm, mode):
     assert moved(model, before)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@algorithms
 def test_everything_frozen(algorithm):
     """One frozen network is a wish; all of them are a mistake."""
-    model = make(algorithm)
+    model = make_model(algorithm)
     train(model)
     model.policy.requires_grad_(False)
     for act in (lambda: train(model), lambda: model.learn(10)):
@@ -97,7 +81,7 @@ def test_a_callback_that_switches_them_off():
             th.set_grad_enabled(False)
             return True
 
-    model = make(SoftAC_v1)
+    model = make_model(SoftAC_v1)
     model.learning_starts = 0
     try:
         with pytest.raises(RuntimeError, match="gradients are switched off"):
@@ -106,9 +90,9 @@ def test_a_callback_that_switches_them_off():
         th.set_grad_enabled(True)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@algorithms
 def test_acting_and_loading_need_no_gradients(algorithm, tmp_path):
-    model = make(algorithm)
+    model = make_model(algorithm)
     model.save(tmp_path / "model")
     for mode in (th.no_grad, th.inference_mode):
         with mode():
@@ -119,7 +103,7 @@ def test_acting_and_loading_need_no_gradients(algorithm, tmp_path):
 
 
 def test_networks_that_were_created_in_inference_mode():
-    model = make(SoftAC_v1)
+    model = make_model(SoftAC_v1)
     with th.inference_mode():
         model.actor.mu = nn.Linear(6, 2)
     model.policy.optimizer = model.policy.make_optimizer(model.lr_schedule)
@@ -129,7 +113,7 @@ def test_networks_that_were_created_in_inference_mode():
 
 def test_a_loss_without_a_gradient(monkeypatch):
     """A method of the user's under no_grad, for example."""
-    model = make(SoftAC_v1)
+    model = make_model(SoftAC_v1)
     monkeypatch.setattr(model.policy.value_net, "forward", th.no_grad()(model.policy.value_net.forward))
     with pytest.raises(RuntimeError, match=r"value_loss does not depend on .*policy.value_net"):
         train(model)
@@ -139,7 +123,7 @@ def test_a_loss_without_a_gradient(monkeypatch):
 
 
 def assert_refused(model, name):
-    before = {key: value.clone() for key, value in state_of(model).items()}
+    before = state_of(model)
     for act in (lambda: train(model), lambda: model.learn(10)):
         with pytest.raises(ValueError, match=rf"policy.{name} would not be trained.*make_optimizer\(model.lr_schedule\)"):
             act()
@@ -161,7 +145,7 @@ def assert_trained(model, names):
 @pytest.mark.parametrize(("algorithm", "name"), TRAINED)
 @pytest.mark.parametrize("gradient_steps", [1, 3])
 def test_replaced_networks(algorithm, name, gradient_steps):
-    model = make(algorithm)
+    model = make_model(algorithm)
     train(model, gradient_steps)
     replace(model, name)
     assert_refused(model, name)
@@ -171,7 +155,7 @@ def test_replaced_networks(algorithm, name, gradient_steps):
 
 @pytest.mark.parametrize(("algorithm", "name"), TRAINED)
 def test_replaced_layers(algorithm, name):
-    model = make(algorithm)
+    model = make_model(algorithm)
     train(model)
     network = getattr(model.policy, name)
     layer = next(module for module in network.modules() if not list(module.children()) and list(module.parameters()))
@@ -189,17 +173,17 @@ def policy_of_another_optimizer(model):
     model.policy.optimizer = optimizer
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@algorithms
 def test_a_policy_of_another_optimizer(algorithm):
-    model = make(algorithm)
+    model = make_model(algorithm)
     policy_of_another_optimizer(model)
-    assert_refused(model, "actor")
+    assert_refused(model, "(actor|critic)")
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@algorithms
 def test_a_parameter_left_out(algorithm):
     """Frozen it may be left out."""
-    model = make(algorithm)
+    model = make_model(algorithm)
     parameter = model.policy.optimizer.param_groups[0]["params"].pop()
     with pytest.raises(ValueError, match="would not be trained"):
         train(model)
@@ -207,9 +191,9 @@ def test_a_parameter_left_out(algorithm):
     train(model)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@algorithms
 def test_a_replaced_temperature(algorithm):
-    model = make(algorithm, ent_coef="auto")
+    model = make_model(algorithm, ent_coef="auto")
     train(model)
     model.temperature.log_ent_coef = th.full((1,), -1.0, requires_grad=True)
     with pytest.raises(ValueError, match=r"temperature would not be trained.*model.ent_coef"):
@@ -219,10 +203,10 @@ def test_a_replaced_temperature(algorithm):
 
 
 @pytest.mark.parametrize("fast", [True, False])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@with_actor
 def test_a_layer_that_was_added(algorithm, fast):
     """C does not read what no forward pass of the package's uses, but nobody adds a layer in order not to train it."""
-    model = make(algorithm, fast=fast)
+    model = make_model(algorithm, fast=fast)
     train(model)
     model.actor.added = nn.Linear(2, 2)
     for _ in range(2):
@@ -231,16 +215,16 @@ def test_a_layer_that_was_added(algorithm, fast):
 
 
 def test_a_temperature_of_another_size():
-    model = make(SoftAC_v1, ent_coef="auto")
+    model = make_model(SoftAC_v1, ent_coef="auto")
     train(model)
     model.log_ent_coef.data = th.zeros(3)
     with pytest.raises(ValueError, match=r"^log_ent_coef cannot be trained, because .* set model.ent_coef"):
         train(model)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@with_actor
 def test_frozen_networks_may_be_replaced(algorithm):
-    model = make(algorithm)
+    model = make_model(algorithm)
     replace(model, "actor")
     model.policy.actor.requires_grad_(False)
     before = parameters_of(model)
@@ -248,10 +232,10 @@ def test_frozen_networks_may_be_replaced(algorithm):
     assert moved(model, before) and not any(name.startswith("actor.") for name in moved(model, before))
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@with_actor
 def test_a_frozen_part_of_a_network(algorithm):
     """Its loss may depend on no trained parameter at all."""
-    model = make(algorithm)
+    model = make_model(algorithm)
     train(model)
     for parameter in list(model.policy.critic.parameters())[:-1]:
         parameter.requires_grad_(False)
@@ -261,7 +245,7 @@ def test_a_frozen_part_of_a_network(algorithm):
 
 
 def test_hand_made_optimizers():
-    model = make(SoftAC_v1)
+    model = make_model(SoftAC_v1)
     networks = (model.actor, model.critic, model.value_net)
     groups = [dict(params=list(network.parameters())) for network in networks]
     model.policy.optimizer = th.optim.SGD(groups, lr=1e-2)
@@ -285,7 +269,7 @@ MISFITS = {
 @pytest.mark.parametrize("name", MISFITS)
 def test_what_a_fused_optimizer_would_overrun(name, fast):
     """PyTorch itself writes over foreign memory then."""
-    model = make(SoftAC_v1, fast=fast)
+    model = make_model(SoftAC_v1, fast=fast)
     train(model)
     parameter = model.actor.latent_pi[0].weight
     MISFITS[name](parameter, model.policy.optimizer.state[parameter])
@@ -302,7 +286,7 @@ def test_what_a_fused_optimizer_would_overrun(name, fast):
 )
 def test_compiled_networks(path):
     """One of them alone, too; the backend leaves the numbers as they are."""
-    models = [make(SoftAC_v1, fast=False) for _ in range(2)]
+    models = [make_model(SoftAC_v1, fast=False) for _ in range(2)]
     owner, _, name = f"policy.{path}".rpartition(".")
     part = models[0]
     for each in owner.split("."):
@@ -316,7 +300,7 @@ def test_compiled_networks(path):
 
 def test_statistics_without_parameters():
     """They are followed too: a target without them is refused, not a KeyError."""
-    model = make(SoftAC_v1, fast=False)
+    model = make_model(SoftAC_v1, fast=False)
     model.value_net.v_network.insert(1, nn.BatchNorm1d(8, affine=False))
     with pytest.raises(ValueError, match=r"value_net_target follows value_net.*running_mean"):
         train(model)

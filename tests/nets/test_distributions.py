@@ -238,6 +238,9 @@ def test_log_density_at_the_ends(name, dtype):
     assert any(gradient.abs().sum() > 0 for gradient in gradients.values())
     with pytest.raises(ValueError, match=r"scaled to \[-1, 1\]"):
         actor.log_prob(obs, 2.0 * ends)
+    for wrong in (ends[:, :1], ends[:1], ends[0]):
+        with pytest.raises(ValueError, match="Expected tensors of one shape"):
+            actor.log_prob(obs, wrong)
 
 
 @pytest.mark.parametrize("name", GAUSSIANS)

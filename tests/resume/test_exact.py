@@ -13,20 +13,21 @@ from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckA
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack, VecNormalize
 from stable_baselines3.her import HerReplayBuffer
 
-from sb3_softac import SQL, DiscreteSAC, DiscreteSQL, SoftAC_v1
+from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.algorithm.engine import StepResult
 from sb3_softac.resume import Resumable
 from sb3_softac.resume.snapshot import capture, read_snapshot
 from tests.resume.harness import differences, interrupted, uninterrupted
+from tests.toys import ALGORITHMS
+from tests.toys import ENVIRONMENTS as ENVIRONMENT_OF
 
 SMALL = dict(learning_starts=20, batch_size=16, buffer_size=1_000, seed=3, device="cpu")
-CONTINUOUS = [SoftAC_v1, SQL, SAC, TD3, DDPG]
-DISCRETE = [DiscreteSAC, DiscreteSQL, DQN]
+OFF_POLICY = [*ALGORITHMS, SAC, TD3, DDPG, DQN]
 
 
 def maker(algorithm, env=None, n_envs=1, policy="MlpPolicy", wrap=None, callbacks=lambda: [], net=None, venv=None, **kwargs):
     def make():
-        env_id = env or ("Pendulum-v1" if algorithm in CONTINUOUS else "CartPole-v1")
+        env_id = env or ENVIRONMENT_OF.get(algorithm, "CartPole-v1" if algorithm is DQN else "Pendulum-v1")
         venvs = make_vec_env(env_id, n_envs, **(venv or {}))
         venvs = wrap(venvs) if wrap else venvs
         policy_kwargs = dict(net_arch=[16], **(net or {}))  # SB3 writes into it
@@ -40,7 +41,7 @@ def check(make, tmp_path, steps=60, cuts=(45,), **kwargs):
     assert differences(expected, interrupted(make, steps, tmp_path / "cut", cuts, **kwargs)) == []
 
 
-@pytest.mark.parametrize("algorithm", CONTINUOUS + DISCRETE, ids=lambda a: a.__name__)
+@pytest.mark.parametrize("algorithm", OFF_POLICY, ids=lambda a: a.__name__)
 def test_algorithms(algorithm, tmp_path):
     check(maker(algorithm), tmp_path, steps=90, cuts=(40, 70))
 
@@ -76,7 +77,7 @@ def test_times_are_not_compared(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", [*CONTINUOUS, *DISCRETE], ids=lambda a: a.__name__)
+@pytest.mark.parametrize("algorithm", OFF_POLICY, ids=lambda a: a.__name__)
 def test_four_environments(algorithm, tmp_path):
     check(maker(algorithm, n_envs=4, gradient_steps=2), tmp_path, steps=200, cuts=(90, 170))
 

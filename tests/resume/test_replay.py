@@ -17,10 +17,11 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.her import HerReplayBuffer
 
-from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac import DiscreteSAC, SoftAC_v1
 from sb3_softac.replay.buffer import SoftReplayBuffer
 from sb3_softac.resume import ExactCheckpoint, ResumeError, replay
 from tests.resume.harness import Cut, differences, fingerprint, flatten
+from tests.toys import ENVIRONMENTS
 
 VECTOR = spaces.Box(-np.inf, np.inf, (2,))
 DICT = spaces.Dict(a=VECTOR, b=spaces.Box(-np.inf, np.inf, (1,)))
@@ -270,7 +271,7 @@ def test_what_does_not_fit_is_refused(kind, change):
 
 
 SMALL = dict(learning_starts=20, batch_size=16, seed=3, device="cpu")
-ALGORITHMS = {SoftAC_v1: "Pendulum-v1", DiscreteSAC: "CartPole-v1", SQL: "Pendulum-v1", SAC: "Pendulum-v1", DQN: "CartPole-v1"}
+ALGORITHMS = {**ENVIRONMENTS, SAC: "Pendulum-v1", DQN: "CartPole-v1"}
 
 
 class Relabel(BaseCallback):

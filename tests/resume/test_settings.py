@@ -14,10 +14,11 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
 
-from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac import DiscreteSAC, SoftAC_v1
 from sb3_softac.resume import ExactCheckpoint, ResumeError
 from tests.resume.harness import Cut, differences, fingerprint
 from tests.resume.test_callbacks import Count
+from tests.toys import ALGORITHMS, is_discrete
 
 SMALL = dict(learning_starts=20, batch_size=4, buffer_size=200, seed=3, device="cpu")
 
@@ -46,11 +47,10 @@ def evaluation(freq=1000):
 
 
 BASES = {
+    **{algorithm: dict(env=cart_pole if is_discrete(algorithm) else pendulum) for algorithm in ALGORITHMS},
     SoftAC_v1: dict(env=pendulum, action_noise=functools.partial(noise, 0.1), callbacks=evaluation),
-    SQL: dict(env=pendulum),
     SAC: dict(env=pendulum),
     TD3: dict(env=pendulum),
-    DiscreteSAC: dict(env=cart_pole),
     DQN: dict(env=cart_pole),
 }
 
@@ -95,10 +95,13 @@ REFUSED = [
         "environment: DummyVecEnv of TimeAwareObservation of Monitor of",
     ),
     (SoftAC_v1, dict(policy_kwargs=lambda: dict(net_arch=[5])), r"policy_kwargs.net_arch: \[5\] now, but \[4\] in"),
-    (
-        SoftAC_v1,
-        dict(policy_kwargs=lambda: dict(net_arch=[4], activation_fn=th.nn.Tanh)),
-        "activation_fn: torch.nn.modules.activation.Tanh now, but not given in",
+    *(
+        (
+            algorithm,
+            dict(policy_kwargs=lambda: dict(net_arch=[4], activation_fn=th.nn.Tanh)),
+            "activation_fn: .*Tanh now, but not",
+        )
+        for algorithm in (*ALGORITHMS, SAC)
     ),
     (
         SoftAC_v1,
@@ -111,13 +114,6 @@ REFUSED = [
     (SoftAC_v1, dict(ent_coef="auto"), "ent_coef_optimizer: Adam now, but not given in the checkpoint"),
     (SAC, dict(ent_coef=0.2), "ent_coef_optimizer: not given now, but Adam in the checkpoint"),
     (SAC, dict(buffer_size=300), "buffer_size: 300 now, but 200 in the checkpoint"),
-    (
-        SAC,
-        dict(policy_kwargs=lambda: dict(net_arch=[4], activation_fn=th.nn.Tanh)),
-        "activation_fn: torch.nn.modules.activation.Tanh now",
-    ),
-    (SQL, dict(policy_kwargs=lambda: dict(net_arch=[4], activation_fn=th.nn.Tanh)), "activation_fn"),
-    (DiscreteSAC, dict(policy_kwargs=lambda: dict(net_arch=[4], activation_fn=th.nn.Tanh)), "activation_fn"),
     (DiscreteSAC, dict(env=functools.partial(make_vec_env, "Acrobot-v1")), "environment: "),
     (DQN, dict(buffer_size=100), "buffer_size: 100 now"),
     (SoftAC_v1, dict(ent_coef="lin_0.5"), "ent_coef is 'lin_0.5', but 0.2 in the checkpoint: algorithm.temperature is a"),
@@ -145,7 +141,7 @@ def test_other_processes_are_refused(checkpoint):
 
 SAID = [
     (SoftAC_v1, dict(gamma=0.9), "gamma is 0.9, but 0.99 in the checkpoint"),
-    (SoftAC_v1, dict(train_freq=4), "train_freq.frequency is 4, but 1 in the checkpoint"),
+    *((algorithm, dict(train_freq=4), "train_freq.frequency is 4, but 1 in the checkpoint") for algorithm in ALGORITHMS),
     (SoftAC_v1, dict(train_freq=(1, "episode")), "train_freq.unit is .*EPISODE"),
     (SoftAC_v1, dict(gradient_steps=2), "gradient_steps is 2, but 1"),
     (SoftAC_v1, dict(learning_rate=1e-4), "learning_rate is 0.0001, but 0.0003"),
@@ -164,7 +160,6 @@ SAID = [
     (SoftAC_v1, dict(env=functools.partial(pendulum, mass=2.0)), "environment: m is 2.0, but 1.0 in the checkpoint"),
     (SoftAC_v1, dict(callbacks=functools.partial(evaluation, 500)), "EvalCallback: eval_freq is 500, but 1000.*max_episodes"),
     (SoftAC_v1, dict(every=10), "ExactCheckpoint: every is 10, but 20 in the checkpoint"),
-    (SQL, dict(train_freq=4), "train_freq.frequency is 4, but 1"),
     (SAC, dict(target_entropy=-3.0), "target_entropy is -3.0, but 'auto'|target_entropy is -3.0, but -1.0"),
     (TD3, dict(policy_delay=3), "policy_delay is 3, but 2"),
     (DiscreteSAC, dict(target_entropy=0.3), "target_entropy is 0.3, but "),

@@ -53,6 +53,8 @@ def test_arguments(tmp_path, monkeypatch, capsys):
     for text in ("0/2", "3/2", "a", "1/0"):
         with pytest.raises(SystemExit):
             parse(["run", str(path), "--shard", text])
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert parse(["run", str(path)]).address == "local"  # never a cluster that happens to run
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["run", str(path), "--engine", "ray"]) == 2
     assert "pip install 'sb3_softac[cluster]'" in capsys.readouterr().err

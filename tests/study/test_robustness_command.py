@@ -184,8 +184,8 @@ def test_numbers_of_the_command():
 
 REFUSED = [
     (("--algo", "softac"), "RL Zoo has no algorithm 'softac', did you mean 'softac_v1'"),
-    (("--env", "Pendulm-v1"), "Unknown environment 'Pendulm-v1', did you mean 'Pendulum-v1'"),
-    (("--env", "Unknown-v0"), "If a module of your own registers it, give the module with --gym-packages"),
+    (("--env", "Pendulm-v1"), "Unknown environment 'Pendulm-v1', did you mean 'Pendulum-v1'? (if a module"),
+    (("--env", "Unknown-v0"), "if a module of your own registers it, give the module with --gym-packages"),
     (("--env", "a:b:Unknown-v0"), "more than one colon"),
     (("-n", "0"), "--episodes must be at least 1"),
     (("--algo", "dqn"), "No run of dqn on Pendulum-v1 in logs"),

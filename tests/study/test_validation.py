@@ -18,7 +18,7 @@ def perturbed(**sweeps):
 
 REFUSED = [
     ({"algorithms": ["softac"]}, "RL Zoo has no algorithm 'softac', did you mean 'softac_v1'"),
-    ({"environments": ["Pendulm-v1"]}, "Unknown environment 'Pendulm-v1', did you mean 'Pendulum-v1'"),
+    ({"environments": ["Pendulm-v1"]}, "Unknown environment 'Pendulm-v1', did you mean 'Pendulum-v1'? (if a module"),
     ({"hyperparams": {"ent_coeff": 1}}, "softac_v1 has no hyperparameter 'ent_coeff', did you mean 'ent_coef'"),
     ({"algorithms": {"sac": {"config": "none.yml"}}}, "the hyperparameter file none.yml does not exist"),
     ({"environments": {"Pendulum-v1": {"env_kwargs": {"weight": 2}}}}, "Pendulum-v1 cannot be created: TypeError"),
@@ -35,6 +35,22 @@ REFUSED = [
     (perturbed(parameter={"name": ["g"], "strengths": [2]}), "has no parameter ['g']"),
     (perturbed(parameter={"name": "screen_dim", "strengths": [2]}), "it made no difference in a trial of 1000 steps"),
 ]
+
+
+class Unfinished(gym.Env):
+    def __init__(self):
+        import nothing_of_this_name  # noqa: F401
+
+
+def test_where_a_constructor_fails():
+    gym.register("Unfinished-v0", entry_point=Unfinished)
+    try:
+        with pytest.raises(
+            StudyError, match=r"ModuleNotFoundError: .*nothing_of_this_name.* \(.*test_validation.py, line \d+\)"
+        ):
+            default_sweeps("Unfinished-v0", {})
+    finally:
+        del gym.registry["Unfinished-v0"]
 
 
 @pytest.mark.parametrize(("changes", "message"), REFUSED)

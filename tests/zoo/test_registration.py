@@ -141,7 +141,24 @@ def test_a_failing_registration_ends_a_program_that_is_to_be_safe(monkeypatch):
         autoload.register(types.ModuleType("rl_zoo3.utils"))
 
 
+def test_switched_off_and_safe_is_said(monkeypatch, capsys):
+    """Python's own start-up: with both variables the hook is there, and warns."""
+    monkeypatch.setattr(sys, "meta_path", [])
+    monkeypatch.setattr(autoload.ZooFinder, "switched_off", False)
+    monkeypatch.setattr(registration, "add_to", lambda module: 1 / 0)
+    monkeypatch.setenv("SB3_SOFTAC_NO_ZOO", "1")
+    autoload.install()
+    assert sys.meta_path == []
+    monkeypatch.setenv("SB3_SOFTAC_SAFE_LOAD", "1")
+    autoload.install()
+    (finder,) = sys.meta_path
+    autoload.register(types.ModuleType("rl_zoo3.utils"))
+    assert "SB3_SOFTAC_SAFE_LOAD does not protect it" in capsys.readouterr().err
+    assert finder.find_spec("rl_zoo3.exp_manager") is None
+
+
 def test_two_hooks_of_this_kind_do_not_chase_each_other(monkeypatch):
+    monkeypatch.setattr(autoload.ZooFinder, "switched_off", False)
     finders = [autoload.ZooFinder(), autoload.ZooFinder()]
     monkeypatch.setattr(sys, "meta_path", [*finders, *(f for f in sys.meta_path if type(f) is not autoload.ZooFinder)])
     spec = finders[0].find_spec("rl_zoo3.utils", rl_zoo3.__path__)

@@ -1,13 +1,17 @@
 """Small models on random data, and twins of them whose gradient steps are PyTorch's."""
 
+import pytest
 import torch as th
 
 from sb3_softac import DiscreteSAC, SoftAC_v1
 from sb3_softac.engines.native import NativeEngine
+from tests.toys import ALGORITHMS as ALL
 from tests.toys import make_trained, state_of
 
 ALGORITHMS = [SoftAC_v1, DiscreteSAC]
 """Those that C knows."""
+WAYS = [*((algorithm, True) for algorithm in ALGORITHMS), *((algorithm, False) for algorithm in ALL)]
+ways = pytest.mark.parametrize(("algorithm", "fast"), WAYS, ids=[f"{a.__name__}-{'fast' if f else 'plain'}" for a, f in WAYS])
 
 
 def make_model(algorithm, fast=True, **kwargs):
