@@ -184,16 +184,12 @@ class ModelWatch:
         # Of a copy of the model everything lies elsewhere, so that its first look has to find a change
         copy = object.__new__(type(self))
         model = memo.get(id(self.model), self.model)
-        vars(copy).update({**vars(self), "model": model, "_parts_before": [], "_description": {}})
+        vars(copy).update({**vars(self), "model": model, "_now_before": [], "_description": {}})
         return copy
 
     def look(self) -> bool:
         """:return: Whether something has changed since the last call."""
-        try:
-            parts = self._parts()
-        except KeyError:  # an attribute was deleted
-            parts = []
-        if len(parts) == len(self._parts_before) and all(map(is_, parts, self._parts_before)) and self._now() == self._before:
+        if self._has_same_parts() and self._now() == self._now_before:
             return False
         before = self._description
         self._describe_model()
@@ -208,7 +204,7 @@ class ModelWatch:
         self._seen: dict[int, Any] = {}
         self._readers: list[tuple[Any, Any]] = []
         self._owners: list[Any] = []
-        self._containers: list[Any] = []
+        self._containers: list[Iterable[Any]] = []  # of dictionaries their values, which follow what the dictionaries become
         self._tensors: list[th.Tensor] = []
         found = {}
         for name, value in vars(model).items():
@@ -226,12 +222,18 @@ class ModelWatch:
         of_tensors = [getattr(each, kind) for each in self._trained for kind in HOOKS_OF_TENSORS]
         own = [list(map(id, each.values())) for each in of_tensors if each]
         self._description: Description = {**found, "a function of the step": self._functions.now(), "hooks": [hooks, own]}
-        self._parts_before, self._before = self._parts(), self._now()
+        self._parts_before, self._now_before = [*self._parts()], self._now()
 
-    def _parts(self) -> list[Any]:
+    def _parts(self) -> Iterator[Any]:
         """:return: Everything that is compared by identity; kept, so that nothing new gets the identity of something old."""
-        inner = (read(values) for read, values in self._readers)
-        return [*chain.from_iterable(map(_values, self._containers)), *chain.from_iterable(inner)]
+        inner, end = (read(values) for read, values in self._readers), [self]  # an end, to see if one is missing or new
+        return chain(chain.from_iterable(self._containers), chain.from_iterable(inner), end)
+
+    def _has_same_parts(self) -> bool:
+        try:
+            return all(map(is_, self._parts(), self._parts_before))
+        except KeyError:  # an attribute was deleted
+            return False
 
     def _now(self) -> list[Any]:
         tensors, trained = self._tensors, self._trained
@@ -268,7 +270,7 @@ class ModelWatch:
         if isinstance(value, dict | list | tuple | set):
             self._seen[id(value)] = value
             if not isinstance(value, tuple):
-                self._containers.append(value)
+                self._containers.append(value.values() if isinstance(value, dict) else value)
             items = value.items() if isinstance(value, dict) else enumerate(value)
             return {key if isinstance(key, str | int) else id(key): self._describe(each) for key, each in items}
         names = _names_of_attributes(value)
@@ -281,7 +283,7 @@ class ModelWatch:
         if isinstance(value, th.optim.Optimizer):
             self._read(own, ["param_groups", "state"])
             self._containers.append(value.param_groups)
-            self._containers.append(value.state)
+            self._containers.append(value.state.values())
             inner["state"] = [self._describe(state) for state in value.state.values()]
             inner["param_groups"] = []
             for group in value.param_groups:
@@ -289,10 +291,6 @@ class ModelWatch:
                 self._read(group, options)
                 inner["param_groups"].append({option: self._describe(group[option]) for option in options})
         return id(value), inner
-
-
-def _values(container: Any) -> Iterable[Any]:
-    return container.values() if isinstance(container, dict) else container
 
 
 def _names_of_attributes(value: Any) -> list[str] | None:

@@ -126,4 +126,5 @@ class StepLog:
 
 
 def _columns(names: list[str], values: list[th.Tensor]) -> dict[str, np.ndarray]:
-    return dict(zip(names, th.cat(values).cpu().numpy().astype(np.float64).T, strict=True))
+    rows = values[0] if len(values) == 1 else th.cat(values)
+    return dict(zip(names, np.asarray(rows.cpu().numpy(), np.float64).T, strict=True))

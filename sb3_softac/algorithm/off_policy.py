@@ -16,7 +16,7 @@ from io import BufferedIOBase
 from operator import is_
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import numpy as np
 import torch as th
@@ -268,7 +268,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         return check_buffer_kwargs(buffer_class, self.replay_buffer_kwargs or {}, taken)
 
     def _argument_values(self) -> list[Any]:
-        return [vars(self).get(name) for name in (*self.arguments, "replay_buffer")]
+        return list(map(vars(self).get, (*self.arguments, "replay_buffer")))
 
     def accept_arguments(self) -> None:
         """Treat the current values of all arguments as applied; for code that restores a model."""
@@ -782,7 +782,8 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         if not len(self._step_log):
             return
         logs, norms = self._step_log.read()  # the only time that the host waits for the device
-        self._require_finite({**logs, **{f"gradient of {name}": values for name, values in norms.items()}})
+        if not np.isfinite([*logs.values(), *norms.values()]).all():
+            self._stop({**logs, **{f"gradient of {name}": values for name, values in norms.items()}})
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for name, mean in zip(logs, np.mean(list(logs.values()), axis=1).tolist(), strict=True):
             self.logger.record(f"train/{name}", mean)
@@ -791,11 +792,9 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         self.entropy_target.observe(logs)
         self._target_entropy_state = self.entropy_target.state()
 
-    def _require_finite(self, logs: dict[str, np.ndarray]) -> None:
-        """:raises ValueError: if a value is not finite; the message names it and its causes. Later steps are not counted."""
+    def _stop(self, logs: dict[str, np.ndarray]) -> NoReturn:
+        """:raises ValueError: that names the first value that is not finite and its causes. Later steps are not counted."""
         faulty = ~np.isfinite(list(logs.values()))
-        if not faulty.any():
-            return
         step = int(faulty.any(axis=0).argmax())
         name = list(logs)[int(faulty[:, step].argmax())]
         self._finite.fill_(1.0)

@@ -3,6 +3,7 @@ What the policies of all algorithms have in common, as functions that stand for 
 one optimizer, lazy layers, and a scaling of actions that does not round them out of their bounds.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,9 +36,16 @@ class NetworkOfPolicy:
         setattr(model.policy, self.name, network)
 
 
+def is_finite(numbers: np.ndarray | th.Tensor) -> bool:
+    """:return: Whether all of them are finite; in PyTorch their sum tells it sooner, unless it overflows."""
+    if isinstance(numbers, th.Tensor):
+        return math.isfinite(numbers.sum()) or bool(numbers.isfinite().all())
+    return bool(np.isfinite(numbers).all())
+
+
 def require_finite_actions(actions: np.ndarray | th.Tensor) -> None:
     """:raises ValueError: if an action, or a log-probability from which actions are drawn, is not finite."""
-    if not (actions.isfinite() if isinstance(actions, th.Tensor) else np.isfinite(actions)).all():
+    if not is_finite(actions):
         raise ValueError(NOT_FINITE.format(what="The policy gave an action that is"))
 
 
@@ -49,27 +57,31 @@ def acting_network(policy: Any) -> Any:
 def finite_obs_to_tensor(policy: Any, observation: np.ndarray | dict[str, np.ndarray]) -> tuple[PyTorchObs, bool]:
     """SB3's ``obs_to_tensor``, with an error for what is not finite, unless the features extractor corrects it."""
     obs, vectorized = BasePolicy.obs_to_tensor(policy, observation)
-    if not all(part.isfinite().all() for part in (obs.values() if isinstance(obs, dict) else [obs])):
+    if not all(map(is_finite, obs.values() if isinstance(obs, dict) else [obs])):
         with th.no_grad():
             network = acting_network(policy)
             features = network.extract_features(obs, network.features_extractor)
-        if not features.isfinite().all():
+        if not is_finite(features):
             raise ValueError(NOT_FINITE.format(what="The observation is"))
     return obs, vectorized
 
 
 def scale_within_bounds(policy: Any, action: np.ndarray) -> np.ndarray:
     """SB3's ``scale_action``: rounding never takes an action out of [-1, 1]; an action outside its bounds stays outside."""
-    inside = (action >= policy.action_space.low) & (action <= policy.action_space.high)
     scaled = BasePolicy.scale_action(policy, action)
+    if (np.abs(scaled) <= 1.0).all():
+        return scaled
+    inside = (action >= policy.action_space.low) & (action <= policy.action_space.high)
     return np.where(inside, scaled.clip(-1.0, 1.0), scaled)
 
 
 def unscale_within_bounds(policy: Any, scaled_action: np.ndarray) -> np.ndarray:
     """SB3's ``unscale_action``, which ``predict`` calls: rounding never takes an action out of its bounds; NaN is an error."""
+    action, low, high = BasePolicy.unscale_action(policy, scaled_action), policy.action_space.low, policy.action_space.high
+    if ((low <= action) & (action <= high)).all():
+        return action
     require_finite_actions(scaled_action)
-    action = BasePolicy.unscale_action(policy, scaled_action)
-    return np.where(np.abs(scaled_action) <= 1.0, action.clip(policy.action_space.low, policy.action_space.high), action)
+    return np.where(np.abs(scaled_action) <= 1.0, action.clip(low, high), action)
 
 
 def trained_parameters(networks: Iterable[nn.Module]) -> list[nn.Parameter]:

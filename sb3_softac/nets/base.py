@@ -61,6 +61,23 @@ no_optimizer = property(fset=_refuse_optimizer)
 """For the attribute ``optimizer`` of a network: SB3's SAC has one for each network, but here it would never be stepped."""
 
 
+def switch_mode(network: nn.Module, mode: bool) -> None:
+    """SB3's ``set_training_mode``, which is called at every step, when nearly always all parts are in this mode already."""
+    if not _is_in_mode(network, mode):
+        network.train(mode)
+
+
+def _is_in_mode(network: nn.Module, mode: bool) -> bool:
+    """:return: Whether ``train(mode)`` would change nothing; False if a part does something else in it."""
+    parts: list[nn.Module | None] = [network]
+    for part in parts:  # which grows
+        if part is not None:
+            if part.training is not mode or getattr(part.train, "__func__", None) is not nn.Module.train:
+                return False
+            parts += part._modules.values()
+    return True
+
+
 class BaseCritic(BaseModel):
     """
     Base of the critics: SB3's ``BaseModel`` with one features extractor.
@@ -77,6 +94,7 @@ class BaseCritic(BaseModel):
     """
 
     optimizer = no_optimizer  # type: ignore[assignment]
+    set_training_mode = switch_mode
     features_extractor: BaseFeaturesExtractor
 
     def __init__(
@@ -118,6 +136,7 @@ class BaseActor(BasePolicy):
     """
 
     optimizer = no_optimizer  # type: ignore[assignment]
+    set_training_mode = switch_mode
     features_extractor: BaseFeaturesExtractor
 
     def __init__(

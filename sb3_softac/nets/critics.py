@@ -11,6 +11,15 @@ from torch import nn
 from sb3_softac.nets.base import BaseCritic
 from sb3_softac.nets.stacked import StackedMLP
 
+# So many actions go through the Q-functions at once: what two layers of 256 units make of more would leave the cache of a CPU
+# before it is read again, and what they make of 16000 would be memory that the system has to clear at each step
+ROWS_IN_CACHE = 2048
+
+
+def is_traced() -> bool:
+    """:return: Whether operations are recorded for batches of any size, which Python must not divide."""
+    return th.jit.is_tracing() or th.compiler.is_compiling()
+
 
 class StackedContinuousCritic(BaseCritic):
     """
@@ -37,6 +46,13 @@ class StackedContinuousCritic(BaseCritic):
 
     def q_particles(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
         """:return: Soft Q-values of K actions for each row ``[batch, K, action_dim]``, ``[n_critics, batch, K]``."""
+        if not th.is_grad_enabled() and actions.device.type == "cpu" and not is_traced():
+            rows = max(ROWS_IN_CACHE // actions.shape[1], 1)
+            blocks = zip(features.split(rows), actions.split(rows), strict=True)
+            return th.cat([self._q_of_particles(*block) for block in blocks], dim=1)
+        return self._q_of_particles(features, actions)
+
+    def _q_of_particles(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
         repeated = features.unsqueeze(1).expand(-1, actions.shape[1], -1)
         return self.q_values(repeated.flatten(0, 1), actions.flatten(0, 1)).unflatten(1, (-1, actions.shape[1]))
 

@@ -7,7 +7,7 @@ from stable_baselines3.sac.policies import Actor
 
 from sb3_softac.equations.shapes import require_same_shape
 from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob, unsquash
-from sb3_softac.nets.base import LikelihoodRatioSample, PolicySample, no_optimizer
+from sb3_softac.nets.base import LikelihoodRatioSample, PolicySample, no_optimizer, switch_mode
 
 
 class SquashedGaussianActor(Actor):
@@ -20,6 +20,7 @@ class SquashedGaussianActor(Actor):
     """
 
     optimizer = no_optimizer  # type: ignore[assignment]
+    set_training_mode = switch_mode
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         """

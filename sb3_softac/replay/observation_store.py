@@ -143,8 +143,9 @@ class ObservationStore:
         :param where: Rows and environments ``[batch]`` each.
         :return: Observations ``[batch, ...]``, a copy.
         """
-        index = self.index[int(next_obs)][where]
-        return self.pieces[index].reshape(len(index), *self.shape)
+        rows, columns = where
+        index = self.index[int(next_obs)].reshape(-1, self.n_pieces).take(rows * self.row_shape[0] + columns, axis=0)
+        return self.pieces.take(index, axis=0).reshape(len(index), *self.shape)
 
     def keep_double_precision(self) -> None:
         """Stop rounding double-precision numbers."""

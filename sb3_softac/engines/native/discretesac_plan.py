@@ -68,7 +68,7 @@ class DiscretePlan(Plan):
         job.masks, job.next_masks = (
             None if mask is None else address(mask, size, job.n_options, dtype=th.bool) for mask in masks
         )
-        job.critic_alpha = model.critic_ent_coef_scale * float(model.temperature.alpha)
+        job.critic_alpha = model.critic_ent_coef_scale * job.alpha
         job.target_ratio = float(model.entropy_target.ratio)
         return [obs, next_obs, actions, *(mask for mask in masks if mask is not None), *self._numbers(batch)]
 

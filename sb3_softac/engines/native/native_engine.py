@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+import numpy as np
 import torch as th
 
 from sb3_softac.algorithm.distributed import is_distributed
@@ -90,5 +91,5 @@ class NativeEngine(Engine):
         if self._grads_are_stale:
             plan.forget_gradients()
             self._grads_are_stale = False
-        values = (th.tensor([list(part.values())], dtype=th.float64) for part in (logs, norms))
+        values = (th.from_numpy(np.array([[*part.values()]], np.float64)) for part in (logs, norms))
         return StepResult(list(logs), next(values), list(norms), next(values), finite)

@@ -226,8 +226,8 @@ class Plan(ABC):
         job, temperature = self.job, self.model.temperature
         log_alpha = temperature.log_ent_coef.item() if self._learned else 0.0
         require(math.isfinite(log_alpha), "the temperature is not finite")  # C sees alpha alone
-        keep = self._fill(batch)
         job.alpha = float(temperature.alpha)
+        keep = self._fill(batch)
         job.step.optimizer.tau = float(tau)
         result = self._step(job)
         del keep

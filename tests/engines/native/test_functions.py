@@ -27,7 +27,7 @@ NOT_OF_THE_STEP = {"buffers.py", "changes.py", "network_checks.py", "engine.py"}
 # Called by both ways (sampling and logging, the temperature), or without influence on the numbers
 CALLED_BY_BOTH = {
     *("is_distributed", "alpha", "bound", "optimizers", "__get__"),
-    *("set_training_mode", "__setattr__", "require_same_shape", "nats"),
+    *("set_training_mode", "switch_mode", "_is_in_mode", "__setattr__", "require_same_shape", "nats"),
 }
 
 
