@@ -1,10 +1,12 @@
 """
-SQL on MultiGoal next to the exact solution: soft value iteration on a fine grid at the same temperature.
+Policies on MultiGoal next to the exact solution: soft value iteration on a fine grid at the same temperature. SB3's TD3, whose
+objective has no entropy, is the greedy one among them.
 
     python benchmarks/multigoal.py --seeds 0 1 2
 
-writes one row per seed to ``benchmarks/results/multigoal.csv``, a row for the exact policy, and the picture of the first seed.
-A seed that has its row is not trained again.
+writes one row per algorithm and seed to ``benchmarks/results/multigoal.csv`` and a row for the exact policy; of the exact
+policy and of seed 0 the paths of 50 episodes to ``multigoal_paths.npz`` (positions ``[50, 31, 2]``, the last one repeated);
+and the picture of seed 0 of SQL. A seed that has its row is not trained again.
 """
 
 import argparse
@@ -15,14 +17,16 @@ import numpy as np
 import torch as th
 from scipy.sparse import csr_matrix
 from scipy.special import logsumexp
+from stable_baselines3 import TD3
+from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.utils import LinearSchedule
 
-from sb3_softac import SQL
+from sb3_softac import SQL, SoftAC_v1
 from sb3_softac.envs import MultiGoal
 from sb3_softac.sql.pictures import draw_multigoal
 
 RESULTS = Path(__file__).parent / "results"
-ALPHA, GAMMA, STEPS, EPISODES = 10.0, 0.99, 30_000, 100
+ALPHA, GAMMA, STEPS, EPISODES, TIME_LIMIT = 10.0, 0.99, 30_000, 100, 30
 # The entry of hyperparams/sql.yml
 SETTINGS = dict(
     ent_coef=ALPHA,
@@ -39,6 +43,18 @@ SETTINGS = dict(
     policy_kwargs=dict(net_arch=[128, 128]),
 )
 PARTICLES = dict(kernel_particles=32, value_particles=32)
+# A policy that settles on a goal leaves too few transitions near the others to learn their values
+LONG_START = dict(random_steps=10_000)
+MIXTURE = dict(net_arch=[128, 128], distribution="mixture", distribution_kwargs=dict(n_components=4))
+NOISE = NormalActionNoise(np.zeros(2), np.full(2, 0.3))
+GREEDY = {name: value for name, value in SETTINGS.items() if name not in ("ent_coef", "random_steps")}
+# By name: algorithm and settings
+ALGORITHMS = {
+    "SQL": (SQL, SETTINGS | PARTICLES),
+    "SoftAC_v1": (SoftAC_v1, SETTINGS | LONG_START),
+    "SoftAC_v1, mixture": (SoftAC_v1, SETTINGS | LONG_START | dict(tau=0.003, policy_kwargs=MIXTURE)),
+    "TD3": (TD3, GREEDY | dict(learning_starts=10_000, action_noise=NOISE)),
+}
 HEADER = ["policy", "mean return", "standard error", "best return", "deterministic return", "east", "west", "north", "south"]
 SPACING = 0.25
 GRID = np.linspace(-7, 7, 57)
@@ -111,20 +127,31 @@ def row(name: str, returns: np.ndarray, goals: list[int], deterministic: str) ->
     return [name, f"{returns.mean():.1f}", f"{error:.1f}", f"{returns.max():.1f}", deterministic, *map(str, goals)]
 
 
-def train(seed: int) -> list[str]:
-    model = SQL("MlpPolicy", "MultiGoal-v0", seed=seed, device="cpu", **SETTINGS, **PARTICLES)
-    model.learn(STEPS)
+def keep_paths(name: str, act) -> None:
+    """Add those of 50 episodes to the file; where a goal was reached, the episode stays."""
+    file = RESULTS / "multigoal_paths.npz"
+    found = dict(np.load(file)) if file.exists() else {}
+    paths = [np.pad(path, ((0, TIME_LIMIT + 1 - len(path)), (0, 0)), mode="edge") for path in play(act, 50, seed=0)[2]]
+    np.savez_compressed(file, **found | {name: np.stack(paths).astype(np.float16)})
+
+
+def train(name: str, seed: int) -> list[str]:
+    algorithm, settings = ALGORITHMS[name]
+    model = algorithm("MlpPolicy", "MultiGoal-v0", seed=seed, device="cpu", **settings).learn(STEPS)
     if seed == 0:
+        keep_paths(name, lambda obs: model.predict(obs)[0])
+    if seed == 0 and name == "SQL":
         draw_multigoal(model).savefig(RESULTS / "multigoal.png", dpi=100)
     best, _, _ = play(lambda obs: model.predict(obs, deterministic=True)[0])
     returns, goals, _ = play(lambda obs: model.predict(obs)[0])
-    return row(f"SQL seed {seed}", returns, goals, f"{best.mean():.1f}")
+    return row(f"{name} seed {seed}", returns, goals, f"{best.mean():.1f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    seeds = parser.parse_args().seeds
+    parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), choices=list(ALGORITHMS))
+    arguments = parser.parse_args()
     th.set_num_threads(1)
     path = RESULTS / "multigoal.csv"
     rows = list(csv.reader(open(path, newline=""))) if path.exists() else [HEADER]
@@ -133,13 +160,15 @@ def main() -> None:
         v, rng = solve(), np.random.default_rng(0)
         returns, goals, _ = play(lambda obs: act_exactly(v, obs, rng), 1_000)
         rows.append(row("exact", returns, goals, ""))
-    for seed in seeds:
-        if f"SQL seed {seed}" not in known:
-            rows.append(train(seed))
-        with open(path, "w", newline="") as file:
-            csv.writer(file).writerows(rows)
+        keep_paths("exact", lambda obs: act_exactly(v, obs, rng))
+    for seed in arguments.seeds:
+        for name in arguments.algorithms:
+            if f"{name} seed {seed}" not in known:
+                rows.append(train(name, seed))
+            with open(path, "w", newline="") as file:
+                csv.writer(file).writerows(rows)
     for cells in rows:
-        print("  ".join(f"{cell:>20}" for cell in cells))
+        print("  ".join(f"{cell:>25}" for cell in cells))
 
 
 if __name__ == "__main__":

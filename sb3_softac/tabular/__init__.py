@@ -8,6 +8,7 @@ algorithms with them.
 from sb3_softac.tabular.env import TabularEnv
 from sb3_softac.tabular.mdp import TabularMDP
 from sb3_softac.tabular.oracles import BoltzmannOracle, ks_distance, sliced_wasserstein_distance
+from sb3_softac.tabular.playground import write_playground
 from sb3_softac.tabular.solvers import (
     SoftSolution,
     soft_policy_evaluation,
@@ -27,4 +28,5 @@ __all__ = [
     "soft_policy_improvement",
     "soft_policy_iteration",
     "soft_value_iteration",
+    "write_playground",
 ]
