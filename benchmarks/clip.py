@@ -1,12 +1,14 @@
 """
-A short clip of a trained policy, rendered without a screen.
+Trained policies in motion, rendered without a screen.
 
     MUJOCO_GL=egl python benchmarks/clip.py
 
-plays ``benchmarks/results/halfcheetah.safetensors``, the policy of seed 0 of ``studies/million_steps.yml`` after a million
-steps, and writes ``benchmarks/results/halfcheetah.gif``: every other one of 60 steps, from the start on.
+plays policies of ``studies/million_steps.yml`` that are kept in ``benchmarks/results``: ``halfcheetah.safetensors``, seed 0
+after a million steps, as the clip ``halfcheetah.gif``, and ``walker2d.safetensors``, seed 1 after 440000 steps, as the
+filmstrip ``walker2d_strip.png``.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import gymnasium as gym
@@ -15,21 +17,35 @@ from PIL import Image
 from sb3_softac.export import load_policy
 
 RESULTS = Path(__file__).parent / "results"
-START, STEPS, EVERY = 4, 60, 2
 
 
-def main() -> None:
-    policy = load_policy(RESULTS / "halfcheetah.safetensors")
-    env = gym.make("HalfCheetah-v4", render_mode="rgb_array", camera_name="track", width=320, height=180)
+def frames(env_id: str, name: str, first: int, last: int, every: int, size: tuple[int, int]) -> Iterator[Image.Image]:
+    """:return: Pictures of some steps of an episode, with the deterministic policy and the camera that follows the body."""
+    policy = load_policy(RESULTS / f"{name}.safetensors")
+    env = gym.make(env_id, render_mode="rgb_array", camera_name="track", width=size[0], height=size[1])
     obs, _ = env.reset(seed=0)
-    frames = []
-    for step in range(START + STEPS):
+    for step in range(last):
         obs, *_ = env.step(policy.predict(obs, deterministic=True)[0])
-        if step >= START and step % EVERY == 0:
-            frames.append(Image.fromarray(env.render()).quantize(48))
-    milliseconds = 1000 * EVERY * env.unwrapped.dt
-    frames[0].save(RESULTS / "halfcheetah.gif", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+        if step >= first and (step - first) % every == 0:
+            yield Image.fromarray(env.render())
+    env.close()
+
+
+def clip() -> None:
+    every, seconds_per_step = 2, 0.05
+    pictures = [picture.quantize(48) for picture in frames("HalfCheetah-v4", "halfcheetah", 4, 64, every, (320, 180))]
+    milliseconds = 1000 * every * seconds_per_step
+    pictures[0].save(RESULTS / "halfcheetah.gif", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+
+
+def strip() -> None:
+    pictures = list(frames("Walker2d-v4", "walker2d", 300, 396, 12, (180, 300)))
+    whole = Image.new("RGB", (sum(picture.width for picture in pictures), pictures[0].height))
+    for number, picture in enumerate(pictures):
+        whole.paste(picture, (number * picture.width, 0))
+    whole.quantize(64).save(RESULTS / "walker2d_strip.png", optimize=True)
 
 
 if __name__ == "__main__":
-    main()
+    clip()
+    strip()

@@ -1,6 +1,7 @@
 """Configuration of the documentation site."""
 
 import importlib
+import os
 import sys
 from importlib import resources
 from pathlib import Path
@@ -10,6 +11,7 @@ sys.path[:0] = [str(DOCS), str(DOCS.parent)]
 
 import equation_table  # noqa: E402
 import inventories  # noqa: E402
+import learned_paths  # noqa: E402
 import ledger  # noqa: E402
 import study_reports  # noqa: E402
 
@@ -48,15 +50,21 @@ nitpick_ignore_regex = [
 
 pygments_dark_style = "github-dark"  # furo's default underlines the names of modules, as if they were links
 html_theme = "furo"
-html_theme_options = {"top_of_page_buttons": []}
-html_title = "sb3_softac"
+html_theme_options: dict[str, object] = {"top_of_page_buttons": []}
+if "GITHUB_REPOSITORY" in os.environ:  # in a workflow, which knows the address
+    home = f"https://github.com/{os.environ['GITHUB_REPOSITORY']}"
+    html_theme_options["footer_icons"] = [{"name": "Source code", "url": home, "html": "Source code", "class": ""}]
+html_title = f"sb3_softac {version}"
+html_logo = html_favicon = "_static/logo.svg"
 html_copy_source = False
 # One file that holds MathJax and its fonts, so that formulas need no network; "mathjax" is the package django-static-mathjax
-html_static_path = ["_static", str(resources.files("mathjax") / "static" / "mathjax" / "es5" / "tex-svg.js")]
+PLAYGROUND = ["../sb3_softac/tabular/playground.js", "../sb3_softac/tabular/playground.css", "_build/learned_paths.js"]
+html_static_path = ["_static", str(resources.files("mathjax") / "static" / "mathjax" / "es5" / "tex-svg.js"), *PLAYGROUND]
 mathjax_path = "tex-svg.js"
 html_extra_path = ["_build/extra"]  # reports of the studies
 
 (DOCS / "_build" / "extra" / "studies").mkdir(parents=True, exist_ok=True)
+(DOCS / "_build" / "learned_paths.js").write_text(learned_paths.as_script())
 html_css_files = ["site.css"]
 
 
@@ -69,6 +77,14 @@ def write_reports(_app: object) -> None:
     study_reports.write_reports(DOCS / "_build" / "extra" / "studies")
 
 
+def add_playground(app: object, _page: str, _template: str, context: dict[str, str], _doctree: object) -> None:
+    """Pages with a playground load its script and style."""
+    if 'class="playground' in context.get("body", ""):
+        app.add_css_file("playground.css")  # type: ignore[attr-defined]
+        for script in ("playground.js", "learned_paths.js"):
+            app.add_js_file(script)  # type: ignore[attr-defined]
+
+
 def module_of(_app: object, module: str, name: str) -> str | None:
     """Where the source of an object is. A member of a class is where the class is: Sphinx would link back to another name."""
     owner = getattr(importlib.import_module(module), name.partition(".")[0], None)
@@ -78,4 +94,5 @@ def module_of(_app: object, module: str, name: str) -> str | None:
 def setup(app: object) -> None:
     app.connect("builder-inited", write_tables)  # type: ignore[attr-defined]
     app.connect("builder-inited", write_reports)  # type: ignore[attr-defined]
+    app.connect("html-page-context", add_playground)  # type: ignore[attr-defined]
     app.connect("viewcode-follow-imported", module_of)  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sb3_softac.envs import MultiGoal
 from sb3_softac.study import read_study
 from sb3_softac.study.declaration import Study
 from sb3_softac.study.results import Missing, Result, at_equal_steps, by_name, read_results
@@ -136,6 +137,19 @@ def published(task: str) -> list[float]:
     return [numbers(row[task])[0] for row in table("published.csv")]
 
 
+def multigoal(name: str, kind: str) -> list[float]:
+    """:return: A column of the results on MultiGoal, for all seeds of an algorithm."""
+    return [
+        number for row in table("multigoal.csv") if row["policy"].startswith(f"{name} seed") for number in numbers(row[kind])
+    ]
+
+
+def learned(name: str) -> list[int]:
+    """:return: How many of the recorded episodes of a policy end nearest to each goal of MultiGoal."""
+    ends = np.load(RESULTS / "multigoal_paths.npz")[name][:, -1].astype(float)
+    return np.bincount(((ends[:, None] - MultiGoal.goals) ** 2).sum(axis=-1).argmin(axis=-1), minlength=4).tolist()
+
+
 def numbers(text: str) -> list[float]:
     """:return: The numbers in a text such as ``234 to 357``."""
     return [float(number) for number in re.findall(r"(?:(?<![\w.])-)?\d+(?:\.\d+)?", text)]
@@ -143,7 +157,14 @@ def numbers(text: str) -> list[float]:
 
 def vocabulary() -> dict[str, object]:
     """:return: What expressions of claims may name: each study that has results, and functions."""
-    functions = {"column": column, "table": table, "published": published, "np": np}
+    functions = {
+        "column": column,
+        "table": table,
+        "published": published,
+        "multigoal": multigoal,
+        "learned": learned,
+        "np": np,
+    }
     names = {
         "TARGET": "DiscreteSAC, the paper's target entropy",
         "ESTIMATOR": "SQL, the paper's estimator",
@@ -153,6 +174,7 @@ def vocabulary() -> dict[str, object]:
         "GRAPHS": "SoftAC_v1, CUDA graphs",
         "SBX": "SBX SAC (JAX)",
         "COST": "times a step of SAC, median (range)",
+        "GOALS": ["east", "west", "north", "south"],
         "BANDITS": [f"{dimensions}-D, {modes} modes" for dimensions in (1, 2) for modes in (2, 3, 4)],
         "gpu": lambda name, kind: column("gpu.csv", kind, "Walker2d-v4, batch 256", name)[0],
         "modes": lambda task, policy, kind: column("modes.csv", kind, task, policy),

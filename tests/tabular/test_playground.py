@@ -89,15 +89,19 @@ def multi_goal(discount, goal_reward, walls):
     return deterministic(moves, rewards, discount, terminal, len(places) // 2), areas
 
 
+def exact_policy(mdp, areas, temperature):
+    # An integral over actions is a sum in which each action is paid the entropy of its area
+    paid = np.where(mdp.terminal[:, None], 0.0, mdp.rewards + temperature * np.log(areas))
+    solution = soft_policy_iteration(TabularMDP(mdp.transitions, paid, mdp.discount, mdp.terminal, mdp.initial), temperature)
+    rows = np.repeat(np.arange(mdp.n_states), mdp.n_actions)
+    chain = sparse.csr_matrix((solution.pi.ravel(), (rows, mdp.transitions.indices)), (mdp.n_states, mdp.n_states))
+    return solution, chain
+
+
 def exact(task, temperature, discount, goal_reward, walls):
     """Soft values, and those of the start with their two parts, by the solvers of the package."""
     mdp, areas = {"gridWorld": grid_world, "multiGoal": multi_goal}[task](discount, goal_reward, walls)
-    # An integral over actions is a sum in which each action is paid the entropy of its area
-    paid = np.where(mdp.terminal[:, None], 0.0, mdp.rewards + temperature * np.log(areas))
-    weighted = TabularMDP(mdp.transitions, paid, discount, mdp.terminal, mdp.initial)
-    solution = soft_policy_iteration(weighted, temperature)
-    rows = np.repeat(np.arange(mdp.n_states), mdp.n_actions)
-    chain = sparse.csr_matrix((solution.pi.ravel(), (rows, mdp.transitions.indices)), (mdp.n_states, mdp.n_states))
+    solution, chain = exact_policy(mdp, areas, temperature)
     chain = sparse.diags((~mdp.terminal).astype(float)) @ chain
     returns = spsolve(
         sparse.identity(mdp.n_states, format="csc") - discount * chain.tocsc(), (solution.pi * mdp.rewards).sum(axis=1)
@@ -181,3 +185,22 @@ def test_command_says_what_is_wrong(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=message):
         main(["play", *arguments])
+
+
+def test_answers_of_the_course():
+    """What the page says of the goals of MultiGoal."""
+
+    def shares(temperature, goal_reward, walls):
+        mdp, areas = multi_goal(0.99, goal_reward, walls)
+        chain, where = exact_policy(mdp, areas, temperature)[1].T, mdp.initial
+        for _ in range(30):
+            where = chain @ where
+        right, up = np.meshgrid(np.arange(-21, 22), np.arange(21, -22, -1))
+        return [100 * where[(mdp.terminal & (side.ravel() > 9))].sum() for side in (right, -right, up, -up)]
+
+    page = " ".join((Path(__file__).parents[2] / "docs" / "teach" / "playground.md").read_text().split())
+    plain, better, cold, wall = shares(10, 10, []), shares(10, 20, []), shares(2, 20, []), shares(10, 10, [930])
+    assert f"{better[0]:.0f} % of the episodes instead of {plain[0]:.0f} %, {better[0] / better[1]:.1f} times as often" in page
+    assert f"{cold[0]:.0f} % of the episodes end there" in page
+    assert f"{wall[0]:.0f} % of the episodes still go around it, and {wall[1]:.0f} % end at each of the others" in page
+    assert wall[1:] == pytest.approx([wall[1]] * 3, abs=0.1)
