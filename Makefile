@@ -15,7 +15,7 @@ UV_FLAGS ?= --torch-backend=cpu
 # Where the Zoo's tools are tried
 ZOO_TOOLS ?= .venv-zoo-tools
 
-.PHONY: train test slow drills lint type format docs oldest zoo-tools clean
+.PHONY: train test slow drills gate lint type format docs oldest zoo-tools clean
 
 # torch comes first and by itself: with the version pinned, nothing later can replace it by a larger build
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
@@ -35,6 +35,10 @@ slow: $(VENV)/.installed
 
 drills: $(VENV)/.installed
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m drill
+
+# Trains every algorithm on a small task and fails if one learns worse than in the stored runs
+gate: $(VENV)/.installed
+	$(BIN)/python benchmarks/gate.py check --jobs $(JOBS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
