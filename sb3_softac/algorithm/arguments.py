@@ -184,7 +184,7 @@ POLICY_ARGUMENTS: dict[str, Argument] = {
 }
 """By name. Every policy has these in its class attribute ``arguments``, with those of its own."""
 
-OF_THE_ALGORITHM = ("self", "observation_space", "action_space", "lr_schedule")
+PASSED_BY_THE_ALGORITHM = ("self", "observation_space", "action_space", "lr_schedule")
 
 
 def check_policy_class(policy: object, base: type[BasePolicy], algorithm: str) -> None:
@@ -205,7 +205,7 @@ def check_policy_class(policy: object, base: type[BasePolicy], algorithm: str) -
     )
 
 
-OF_SB3 = ("sb3_softac.", "stable_baselines3.")
+OWN_AND_SB3 = ("sb3_softac.", "stable_baselines3.")
 
 
 def parameters_of(cls: type) -> tuple[dict[str, type], bool]:
@@ -226,7 +226,7 @@ def parameters_of(cls: type) -> tuple[dict[str, type], bool]:
         found = {**{p.name: owner for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}, **found}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             return found, accepts_others
-        accepts_others |= not owner.__module__.startswith(OF_SB3)
+        accepts_others |= not owner.__module__.startswith(OWN_AND_SB3)
     return found, True
 
 
@@ -261,12 +261,12 @@ def check_policy_kwargs(policy_class: type[BasePolicy], given: dict[str, Any]) -
     :return: The same in the types that the program uses.
     :raises ValueError: if one is unknown, or not what is expected.
     """
-    owners = check_keywords("policy_kwargs", given, policy_class, OF_THE_ALGORITHM)
+    owners = check_keywords("policy_kwargs", given, policy_class, PASSED_BY_THE_ALGORITHM)
     table: dict[str, Argument] = getattr(policy_class, "arguments", POLICY_ARGUMENTS)
     kwargs = {
         # A user's policy may give a parameter another meaning
         name: read(f"policy_kwargs: {name}", value, table[name])
-        if name in table and owners.get(name, policy_class).__module__.startswith(OF_SB3)
+        if name in table and owners.get(name, policy_class).__module__.startswith(OWN_AND_SB3)
         else value
         for name, value in given.items()
     }
@@ -347,7 +347,7 @@ def check_buffer_kwargs(buffer_class: type[ReplayBuffer], given: dict[str, Any],
     owners = check_keywords("replay_buffer_kwargs", given, buffer_class, taken)
     return {
         name: read(f"replay_buffer_kwargs: {name}", value, BUFFER_ARGUMENTS[name])
-        if name in BUFFER_ARGUMENTS and owners.get(name, buffer_class).__module__.startswith(OF_SB3)
+        if name in BUFFER_ARGUMENTS and owners.get(name, buffer_class).__module__.startswith(OWN_AND_SB3)
         else value
         for name, value in given.items()
     }

@@ -1,8 +1,9 @@
 """
-The one detector of changes: whether anything that a gradient step depends on, besides its batch, is other than before.
+The one detector of changes: has anything changed that a gradient step depends on, apart from its batch?
 
-Parameters, modules, options and functions may be replaced at any time. Whatever was derived from them (a description for C, a
-CUDA graph, a check that has passed) has to notice, and at every round of gradient steps, so noticing must cost microseconds.
+Parameters, modules, options and functions may be replaced at any time. Whatever was derived from them (a plan for C, a CUDA
+graph, a check that has passed) is then out of date. The detector looks before every round of gradient steps, so a look must
+take only microseconds.
 """
 
 import sys
@@ -71,7 +72,7 @@ def _note(owner: Owner) -> None:
 
 
 def at_import(owner: Owner, name: str) -> object:
-    """:return: The attribute as it was then, or when it was first asked for if it is an optimizer's."""
+    """:return: The attribute as it was at import; an optimizer's, as it was when first asked for."""
     for part in owner.__mro__ if isinstance(owner, type) else (owner,):
         if (part, name) in _AT_IMPORT:
             return _AT_IMPORT[part, name]
@@ -79,7 +80,7 @@ def at_import(owner: Owner, name: str) -> object:
 
 
 class Functions:
-    """Some functions by the class or module that they are attributes of, which can be read within a few microseconds."""
+    """Functions by the class or module that they are attributes of; all of them can be read within a few microseconds."""
 
     def __init__(self, names: Mapping[Owner, Sequence[str]]):
         self._names = names
@@ -88,15 +89,15 @@ class Functions:
         self._at_import = [each if len(each) > 1 else each[0] for each in then]  # what attrgetter returns
 
     def are_original(self) -> bool:
-        """:return: Whether all of them are those of the import."""
+        """:return: Whether none of them has been replaced since import."""
         return self.now() == self._at_import
 
     def now(self) -> list[object]:
-        """:return: The functions as they are."""
+        """:return: The current functions."""
         return [read(owner) for read, owner in self._read]
 
     def replaced(self) -> str:
-        """:return: The name of one that is not the function of the import; empty if there is none."""
+        """:return: The name of one that has been replaced since import; empty if there is none."""
         for owner, names in self._names.items():
             for name in names:
                 if getattr(owner, name, None) is not at_import(owner, name):
@@ -125,9 +126,9 @@ def _functions_of(kinds: frozenset[type]) -> Functions:
 
 # --- The whole model
 
-# What the training loop counts or keeps for itself. A name that is missing here makes the detector describe the model more
-# often than necessary, and graphs are given up with a warning that names it; it never leads to something out of date.
-OF_THE_LOOP = {
+# What the training loop counts or keeps for itself. A name that is missing here only costs time: the detector describes the
+# model more often than necessary, and CUDA graphs are given up with a warning that names it. Nothing out of date is ever used.
+STATE_OF_THE_LOOP = {
     "lr_schedule",
     "target_update_interval",
     "num_timesteps",
@@ -154,9 +155,9 @@ OF_THE_LOOP = {
     "_last_log_pi",
     "_masks",
 }
-# Of modules: hooks, which have a comparison of their own, and the mode, which flips in every round (an engine for which it
-# matters compares it itself)
-OF_MODULES = vars(nn.Module()).keys() - {"_parameters", "_buffers", "_modules"}
+# Attributes of modules that are not compared here: hooks, which are compared separately, and the mode, which flips in every
+# round (an engine to which it matters compares it itself)
+NOT_COMPARED = vars(nn.Module()).keys() - {"_parameters", "_buffers", "_modules"}
 PLAIN = {bool, int, float, str, types.NoneType, th.dtype, th.device}
 CONSTANT = (type, types.FunctionType, types.MethodType)
 Description = dict[str, Any]
@@ -166,8 +167,8 @@ class ModelWatch:
     """
     Notices changes of a model.
 
-    Two steps: identities and memory addresses of all parts are compared at once; only if one differs, everything is described
-    anew and compared by value, because a number may have been replaced by an equal one.
+    Two stages: first, the identities and memory addresses of all parts are compared; only if one differs is everything
+    described again and compared by value, because a number may have been replaced by an equal one.
 
     :param model: Model.
     """
@@ -181,7 +182,7 @@ class ModelWatch:
         self._describe_model()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ModelWatch":
-        # Of a copy of the model everything lies elsewhere, so that its first look has to find a change
+        # Everything in a copy of the model lies elsewhere, so its first look has to find a change
         copy = object.__new__(type(self))
         model = memo.get(id(self.model), self.model)
         vars(copy).update({**vars(self), "model": model, "_now_before": [], "_description": {}})
@@ -204,12 +205,12 @@ class ModelWatch:
         self._seen: dict[int, Any] = {}
         self._readers: list[tuple[Any, Any]] = []
         self._owners: list[Any] = []
-        self._containers: list[Iterable[Any]] = []  # of dictionaries their values, which follow what the dictionaries become
+        self._containers: list[Iterable[Any]] = []  # live views of dictionaries' values
         self._tensors: list[th.Tensor] = []
         found = {}
         for name, value in vars(model).items():
             # Environments, loggers and arrays of observations are not read in gradient steps
-            if name not in OF_THE_LOOP and (description := self._describe(value, unknown=None)) is not None:
+            if name not in STATE_OF_THE_LOOP and (description := self._describe(value, unknown=None)) is not None:
                 found[name] = description
         modules, optimizers = list(model.policy.modules()), model.optimizers
         self._read(vars(model), list(found))
@@ -225,8 +226,9 @@ class ModelWatch:
         self._parts_before, self._now_before = [*self._parts()], self._now()
 
     def _parts(self) -> Iterator[Any]:
-        """:return: Everything that is compared by identity; kept, so that nothing new gets the identity of something old."""
-        inner, end = (read(values) for read, values in self._readers), [self]  # an end, to see if one is missing or new
+        """:return: Everything that is compared by identity; kept alive, so that no new object gets the identity of an old
+        one."""
+        inner, end = (read(values) for read, values in self._readers), [self]  # a sentinel: shows if a part is missing or new
         return chain(chain.from_iterable(self._containers), chain.from_iterable(inner), end)
 
     def _has_same_parts(self) -> bool:
@@ -255,7 +257,7 @@ class ModelWatch:
             self._readers.append((itemgetter(*names, names[0]), values))
 
     def _describe(self, value: Any, unknown: Any = id) -> Any:
-        """:return: What can be compared of a value by ``==``."""
+        """:return: A description of a value, to be compared by ``==``."""
         kind = type(value)
         if kind in PLAIN or isinstance(value, int | float | str):
             return kind, value
@@ -299,9 +301,9 @@ def _names_of_attributes(value: Any) -> list[str] | None:
     if isinstance(value, th.optim.Optimizer):
         return [name for name, each in own.items() if callable(each)]
     if isinstance(value, nn.Module):
-        return [name for name in own if name not in OF_MODULES]
+        return [name for name in own if name not in NOT_COMPARED]
     if type(value).__module__.startswith("sb3_softac."):
-        # Plain numbers under names with an underscore are what an object counts for itself
+        # Plain numbers under names with an underscore are an object's own counters
         return [name for name, each in own.items() if not (name.startswith("_") and isinstance(each, int | float))]
     return None
 

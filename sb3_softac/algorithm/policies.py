@@ -37,7 +37,7 @@ class NetworkOfPolicy:
 
 
 def is_finite(numbers: np.ndarray | th.Tensor) -> bool:
-    """:return: Whether all of them are finite; in PyTorch their sum tells it sooner, unless it overflows."""
+    """:return: Whether all of them are finite; in PyTorch a finite sum proves it faster, unless it overflows."""
     if isinstance(numbers, th.Tensor):
         return math.isfinite(numbers.sum()) or bool(numbers.isfinite().all())
     return bool(np.isfinite(numbers).all())

@@ -62,13 +62,13 @@ no_optimizer = property(fset=_refuse_optimizer)
 
 
 def switch_mode(network: nn.Module, mode: bool) -> None:
-    """SB3's ``set_training_mode``, which is called at every step, when nearly always all parts are in this mode already."""
+    """SB3's ``set_training_mode``, which it calls at every step although all parts are nearly always in that mode already."""
     if not _is_in_mode(network, mode):
         network.train(mode)
 
 
 def _is_in_mode(network: nn.Module, mode: bool) -> bool:
-    """:return: Whether ``train(mode)`` would change nothing; False if a part does something else in it."""
+    """:return: Whether ``train(mode)`` would change nothing; False if a part overrides ``train``."""
     parts: list[nn.Module | None] = [network]
     for part in parts:  # which grows
         if part is not None:
