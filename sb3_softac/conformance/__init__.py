@@ -5,7 +5,19 @@ Exact checks for any maximum-entropy algorithm with SB3's interface.
 """
 
 from sb3_softac.conformance import bandits, dynamics, mechanics, temperature  # noqa: F401  (they register their checks)
+from sb3_softac.conformance.callback import ExactGap
 from sb3_softac.conformance.check import CHECKS, Check, Measurement, Result, run
 from sb3_softac.conformance.subject import NotApplicable, Subject, as_subject, import_subject
 
-__all__ = ["CHECKS", "Check", "Measurement", "NotApplicable", "Result", "Subject", "as_subject", "import_subject", "run"]
+__all__ = [
+    "CHECKS",
+    "Check",
+    "ExactGap",
+    "Measurement",
+    "NotApplicable",
+    "Result",
+    "Subject",
+    "as_subject",
+    "import_subject",
+    "run",
+]

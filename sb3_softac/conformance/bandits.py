@@ -1,6 +1,6 @@
 """One step: the policy against exp(Q / alpha), the critics against the reward, and the density of the actions."""
 
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from scipy.special import entr, logsumexp, softmax
@@ -27,11 +27,11 @@ def oracle(name: str) -> BoltzmannOracle:
     return BoltzmannOracle(reward, ALPHA, dim)
 
 
-@cache
+@lru_cache(maxsize=4)
 def trained(make: Make, name: str, seed: int) -> Subject:
     """:return: A model of a bandit, which several checks look at."""
     model = make(levels() if name == "levels" else bandit(name), seed)
-    model.learn(2_000)
+    model.learn(1_600)
     return model
 
 
@@ -113,10 +113,10 @@ def frozen_targets(make: Make, seed: int, kind: str) -> Measurement:
     largest one, of the smallest of the target Q-values, or of their mean.
     """
     reward = CURVES["one optimum"][1]
-    box = Bandit(lambda x: reward(x[None])[0], KINDS["Box"], ends=False)
+    box = Bandit(reward, KINDS["Box"], ends=False)
     model = make(box if kind == "Box" else levels(ends=False), seed, tau=0.0)
     model.scale_targets(2.0)
-    model.learn(1_200)
+    model.learn(1_000)
     if kind == "Box":
         x = np.linspace(-0.8, 0.8, 17)[:, None]
         learned = (model.q(START[:17], x).mean(axis=0) - reward(x)).mean() / GAMMA

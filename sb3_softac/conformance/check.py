@@ -70,6 +70,14 @@ class Result(NamedTuple):
         """``"pass"``, ``"FAIL"`` or ``"not applicable"``."""
         return "not applicable" if isinstance(self.found, str) else "pass" if self.found.passed else "FAIL"
 
+    def as_row(self) -> list[str]:
+        """:return: Name, kind, exact value, measured value and both ends of its interval, tolerance and verdict."""
+        numbers = [""] * 5
+        if isinstance(found := self.found, Measurement):
+            interval = found.interval or (found.measured, found.measured)
+            numbers = [f"{value:.5g}" for value in (found.exact, found.measured, *interval, found.tolerance)]
+        return [self.check.name, self.check.kind, *numbers, self.verdict]
+
 
 CHECKS: list[Check] = []
 """All checks, in the order in which they run."""

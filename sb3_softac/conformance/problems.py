@@ -28,12 +28,12 @@ class Bandit(gym.Env[Any, Any]):
     """
     State 0 pays for one action, and leads to itself or to the terminal state 1.
 
-    :param reward: Function of a scaled action, or of an index.
+    :param reward: Function of actions scaled to [-1, 1] ``[n, dim]``, or of indices ``[n]``, to their rewards ``[n]``.
     :param action_space: Box, with any bounds, or Discrete.
     :param ends: Whether the episode ends after each step.
     """
 
-    def __init__(self, reward: Callable[[Any], float], action_space: spaces.Space, ends: bool = True):
+    def __init__(self, reward: Reward, action_space: spaces.Space, ends: bool = True):
         self.reward, self.ends = reward, ends
         self.observation_space, self.action_space = spaces.Discrete(2), action_space
         self.steps = 0
@@ -47,14 +47,14 @@ class Bandit(gym.Env[Any, Any]):
         if isinstance(self.action_space, spaces.Box):
             low, high = self.action_space.low, self.action_space.high
             action = 2.0 * (np.asarray(action) - low) / (high - low) - 1.0
-        return int(self.ends), float(self.reward(action)), self.ends, False, {}
+        return int(self.ends), float(self.reward(np.asarray(action)[None])[0]), self.ends, False, {}
 
 
 def bandit(name: str) -> Bandit:
     """:return: The bandit of this curve, with bounds that are not symmetric."""
     dim, reward = CURVES[name]
     bounds = np.array([[-1.0, 3.0], [0.0, 0.5]], dtype=np.float32)[:dim]
-    return Bandit(lambda x: reward(x[None])[0], spaces.Box(bounds[:, 0], bounds[:, 1]))
+    return Bandit(reward, spaces.Box(bounds[:, 0], bounds[:, 1]))
 
 
 def levels(ends: bool = True) -> Bandit:

@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 ALPHA, GAMMA = 0.2, 0.8
 
@@ -49,18 +50,28 @@ class Subject:
 
     :param env: Environment, or a list of functions that make one each.
     :param seed: Seed of the model.
-    :param settings: Arguments of the algorithm that differ from ``SETTINGS``.
+    :param settings: Arguments of the algorithm that this check sets.
     :raises NotApplicable: if the algorithm does not take one of them.
     """
 
     algorithm: ClassVar[type[Any]]
     """A class with SB3's interface."""
+    settings: ClassVar[dict[str, Any]] = {}
+    """Arguments of the algorithm that differ from ``SETTINGS`` in all checks."""
 
     def __init__(self, env: Any, seed: int = 0, **settings: Any):
         known = inspect.signature(self.algorithm.__init__).parameters
         if unknown := sorted(settings.keys() - known.keys()):
             raise NotApplicable(f"takes no {', '.join(unknown)}")
-        self.model = self.algorithm("MlpPolicy", env, seed=seed, **{**SETTINGS, **settings})
+        env = DummyVecEnv(env) if isinstance(env, list) else env
+        self.model = self.algorithm("MlpPolicy", env, seed=seed, **{**SETTINGS, **self.settings, **settings})
+
+    @classmethod
+    def of(cls, model: Any) -> "Subject":
+        """:return: A subject that stands for a model which exists already."""
+        subject = object.__new__(cls)
+        subject.model = model
+        return subject
 
     @classmethod
     def refuses(cls, action_space: gym.Space) -> Exception | None:
@@ -82,6 +93,12 @@ class Subject:
         space = self.model.action_space
         return actions if space.shape == () else 2.0 * (actions - space.low) / (space.high - space.low) - 1.0
 
+    @th.no_grad()
+    def probabilities(self, states: Any) -> np.ndarray:
+        """:return: Probabilities of discrete actions in the given states ``[n, actions]``."""
+        pi = self._get("policy.get_distribution")(self._obs(states)).distribution.probs.double().numpy()
+        return pi / pi.sum(axis=1, keepdims=True)  # in single precision they sum to 1 but for the eighth digit
+
     def accepts_masks(self) -> bool:
         """:return: Whether ``predict`` takes sb3-contrib's ``action_masks``."""
         return "action_masks" in inspect.signature(self.model.predict).parameters
@@ -101,7 +118,9 @@ class Subject:
         return (stacked if actions is None else stacked.reshape(len(stacked), -1)).double().numpy()
 
     def temperature(self) -> float:
-        """:return: The temperature that the algorithm has learned."""
+        """:return: The present temperature."""
+        if getattr(self.model, "log_ent_coef", None) is None:  # SB3's is fixed then
+            return float(self._get("ent_coef_tensor"))
         return float(self._get("log_ent_coef").detach().exp())
 
     def targets(self) -> np.ndarray:
@@ -124,14 +143,13 @@ class Subject:
 
     def reloaded(self, env: Any) -> "Subject":
         """:return: The model from a file, with its replay buffer."""
-        copy = object.__new__(type(self))
         with TemporaryDirectory() as folder:
             file, buffer = Path(folder) / "model.zip", Path(folder) / "buffer.pkl"
             self._get("save")(file)
             self._get("save_replay_buffer")(buffer)
-            copy.model = self.algorithm.load(file, env=env, device="cpu")
-            copy.model.load_replay_buffer(buffer)
-        return copy
+            model = self.algorithm.load(file, env=env, device="cpu")
+            model.load_replay_buffer(buffer)
+        return self.of(model)
 
     @staticmethod
     def seed_everything(seed: int) -> None:

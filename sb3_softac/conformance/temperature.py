@@ -19,7 +19,7 @@ ENTROPY = {"Box": -0.3, "Discrete": 1.0}
 
 def _learned(env: gym.Env[Any, Any], make: Make, seed: int, entropy: float) -> float:
     model = make(env, seed, ent_coef="auto_0.5", target_entropy=entropy)
-    model.learn(2_000)
+    model.learn(1_600)
     return model.temperature()
 
 
@@ -48,10 +48,10 @@ def mask_temperature(make: Make, seed: int) -> Measurement:
     Forbidden actions count in the entropy that the temperature is learned from. (A target in nats may be meant for the allowed
     actions, or as a part of the largest entropy of all actions.)
     """
-    rewards, entropy = np.append(LEVELS, 3.0), 1.0
-    env = Masked(Bandit(rewards.__getitem__, gym.spaces.Discrete(5)), np.tile(rewards < 2.0, (2, 1)))
+    rewards, entropy = np.append(LEVELS, np.full(8, 3.0)), 1.0
+    env = Masked(Bandit(rewards.__getitem__, gym.spaces.Discrete(12)), np.tile(rewards < 2.0, (2, 1)))
     if not make(env, seed).accepts_masks():
         raise NotApplicable("takes no action_masks")
     learned = _learned(env, make, seed, entropy)
-    exact = min(map(_of_levels, (entropy, entropy * log(4) / log(5))), key=lambda alpha: abs(alpha - learned))
-    return Measurement(exact, learned, 0.15 * exact)
+    exact = min(map(_of_levels, (entropy, entropy * log(4) / log(12))), key=lambda alpha: abs(alpha - learned))
+    return Measurement(exact, learned, 0.1 * exact)
