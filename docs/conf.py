@@ -9,6 +9,7 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS), str(DOCS.parent)]
 
+import conformance_tables  # noqa: E402
 import equation_table  # noqa: E402
 import inventories  # noqa: E402
 import learned_paths  # noqa: E402
@@ -71,6 +72,7 @@ html_css_files = ["site.css"]
 def write_tables(_app: object) -> None:
     (DOCS / "_build" / "equation_table.md").write_text(equation_table.as_markdown())
     (DOCS / "_build" / "ledger.md").write_text(ledger.as_markdown())
+    conformance_tables.write(DOCS / "_build")
 
 
 def write_reports(_app: object) -> None:

@@ -1,7 +1,7 @@
 """
 Draw the pictures of the teaching pages into this folder, or into the one that is given.
 
-Here are those of finite MDPs, exact solutions; those of single actions are in ``pictures_of_actions.py``.
+Here are those of finite MDPs, exact solutions and one training; those of single actions are in ``pictures_of_actions.py``.
 """
 
 import itertools
@@ -12,11 +12,15 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pictures_of_actions
+from gymnasium.wrappers import TimeLimit
 from matplotlib.figure import Figure
 from scipy.stats import entropy
 
+from sb3_softac import DiscreteSAC
+from sb3_softac.conformance import ExactGap
 from sb3_softac.study.plots import COLOURS, MARKERS, line_style
 from sb3_softac.tabular import (
+    TabularEnv,
     TabularMDP,
     soft_policy_evaluation,
     soft_policy_improvement,
@@ -174,7 +178,23 @@ def robustness() -> Figure:
     return figure
 
 
-PICTURES = (paths, frozenlake, improvement, price, robustness, *pictures_of_actions.PICTURES)
+def exact_gap() -> Figure:
+    """The distance of DiscreteSAC to the exact solution of the corridor, while it is trained."""
+    env = TimeLimit(TabularEnv(TabularMDP.from_arrays(np.eye(5)[NEXT_STATE], REWARDS, 0.9)), 50)
+    settings = dict(learning_rate=lambda left: 3e-3 * left, policy_kwargs=dict(net_arch=[64]), batch_size=64, tau=0.05, seed=0)
+    gap = ExactGap(freq=50)
+    DiscreteSAC("MlpPolicy", env, ent_coef=0.3, gamma=0.9, **settings).learn(4_000, gap)
+    figure = Figure(figsize=(7.5, 2.8), layout="constrained")
+    axes, steps = figure.subplots(), [each["step"] for each in gap.history]
+    labels = {"q_error": "error of Q (reward)", "regret": "regret (reward)", "kl": "divergence (nats)"}
+    for i, (name, label) in enumerate(labels.items()):
+        axes.semilogy(steps, [each[name] for each in gap.history], **line_style(i), label=label)
+    axes.set(xlabel="environment steps", ylabel="distance to the optimum")
+    axes.legend(fontsize="small")
+    return figure
+
+
+PICTURES = (paths, frozenlake, improvement, exact_gap, price, robustness, *pictures_of_actions.PICTURES)
 
 
 def main(folder: Path) -> None:

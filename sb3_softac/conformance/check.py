@@ -100,7 +100,7 @@ def run(subject: type[Subject], seed: int = 0, only: str = "") -> Iterator[Resul
     """
     Run the checks for the action spaces that the algorithm takes.
 
-    :param subject: The adapter, see :func:`~sb3_softac.conformance.subject.as_subject`.
+    :param subject: The adapter; ``as_subject`` makes one of a class with SB3's interface.
     :param seed: Seed of the models and of the problems' random numbers.
     :param only: Run the checks whose name contains this.
     :return: The results, one at a time.
