@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_softac.replay import row_checks
 from sb3_softac.replay.observation_store import ObservationStore
 from sb3_softac.replay.row_view import RowView, RowViews, refuse
-from sb3_softac.replay.samples import Draw, SoftReplayBufferSamples, n_step_targets
+from sb3_softac.replay.samples import BatchIndices, SoftReplayBufferSamples, n_step_targets
 
 EXTRAS = "sb3_softac.extras"
 """Key under which an info has the values of extra columns, a dictionary by name."""
@@ -189,7 +189,7 @@ class SoftReplayBuffer(ReplayBuffer):
         """
         return self._get_samples(self._draw_rows(batch_size), env)
 
-    def draw(self, batch_size: int) -> Draw:
+    def draw(self, batch_size: int) -> BatchIndices:
         """
         Draw transitions as :meth:`sample` does, but return only their positions.
 
@@ -206,7 +206,7 @@ class SoftReplayBuffer(ReplayBuffer):
             raise ValueError("The replay buffer is empty: call add() or learn() before sampling from it")
         return np.random.randint(0, self.size(), size=batch_size)
 
-    def _draw(self, rows: np.ndarray, env: VecNormalize | None) -> Draw:
+    def _draw(self, rows: np.ndarray, env: VecNormalize | None) -> BatchIndices:
         columns = np.random.randint(0, self.n_envs, size=len(rows))  # also for one: the same random stream as SB3's
         first = last = (rows, columns)
         discounts: np.ndarray | None = None
@@ -220,7 +220,7 @@ class SoftReplayBuffer(ReplayBuffer):
             lengths, rewards, discounts = n_step_targets(each_reward, ends, self.gamma)
             last, discounts = ((rows + lengths) % self.buffer_size, columns), discounts[:, None]
         dones = (self.dones[last] & ~self.timeouts[last]).astype(np.float32)[:, None]
-        return Draw(first, last, rewards[:, None], dones, discounts)
+        return BatchIndices(first, last, rewards[:, None], dones, discounts)
 
     def _get_samples(  # type: ignore[override]
         self, batch_inds: np.ndarray, env: VecNormalize | None = None

@@ -19,7 +19,7 @@ class SoftReplayBufferSamples(NamedTuple):
     extras: TensorDict
 
 
-class Draw(NamedTuple):
+class BatchIndices(NamedTuple):
     """A batch: the positions of its transitions in the replay buffer, and the values that are computed on the host."""
 
     first: tuple[np.ndarray, np.ndarray]

@@ -2,6 +2,6 @@
 
 from sb3_softac.resume.callback import ExactCheckpoint
 from sb3_softac.resume.environments import Resumable
-from sb3_softac.resume.plain import ResumeError
+from sb3_softac.resume.serialization import ResumeError
 
 __all__ = ["ExactCheckpoint", "Resumable", "ResumeError"]

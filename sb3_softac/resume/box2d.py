@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from sb3_softac.resume.plain import ResumeError
+from sb3_softac.resume.serialization import ResumeError
 
 
 def is_box2d(env: gym.Env) -> bool:

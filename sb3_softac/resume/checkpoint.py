@@ -23,7 +23,7 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 
 from sb3_softac.files.plain_files import open_plain, read_plain_json
-from sb3_softac.resume.plain import ResumeError
+from sb3_softac.resume.serialization import ResumeError
 
 FORMAT = 1
 MANIFEST, STATE, TENSORS = "manifest.json", "state.json", "state.safetensors"

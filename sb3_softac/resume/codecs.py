@@ -21,7 +21,7 @@ from gymnasium import spaces
 
 from sb3_softac.resume import memory
 from sb3_softac.resume.describe import describe
-from sb3_softac.resume.plain import (
+from sb3_softac.resume.serialization import (
     LIBRARIES,
     LIBRARIES_IN_C,
     REMEDY,
@@ -79,16 +79,16 @@ def _may_become(name: str, now: Any, value: Any, texts: bool, path: str) -> bool
 
 def note_texts(writer: Writer, value: Any, attributes: dict[str, Any], path: str, texts: bool = True) -> None:
     """Name the attributes that have become a text that is not restored."""
-    if writer.origins is None:
+    if writer.baseline is None:
         return
-    before = writer.origins.texts.get(id(value), {})
+    before = writer.baseline.texts.get(id(value), {})
     now = {
         name: json.dumps(describe(part))
         for name, part in attributes.items()
         if name in before or names_files(name, part) or (isinstance(part, str) and not texts)
     }
     if writer.recording:
-        writer.origins.texts[id(value)] = now
+        writer.baseline.texts[id(value)] = now
     else:
         reason = "a text that may name a file, or that only settings are expected to be"
         names = [*(name for name in now if before.get(name) != now[name]), *(before.keys() - attributes.keys())]
@@ -111,17 +111,17 @@ def write_classes(writer: Writer) -> dict[str, dict[str, Any]]:
     """
     written: dict[str, dict[str, Any]] = {}
     done: set[type] = set()
-    origins = writer.origins
-    while origins is not None and (classes := [cls for cls in writer.classes if cls not in done]):
+    baseline = writer.baseline
+    while baseline is not None and (classes := [cls for cls in writer.classes if cls not in done]):
         for cls in classes:
             done.add(cls)
             name, attributes = f"{cls.__module__}.{cls.__qualname__}", _class_data(cls)
             texts = {attribute: json.dumps(describe(part)) for attribute, part in attributes.items()}
             if writer.recording:
-                origins.classes[cls] = texts
+                baseline.classes[cls] = texts
                 write_attributes(writer, attributes, name)
-            elif cls in origins.classes:
-                before = origins.classes[cls]
+            elif cls in baseline.classes:
+                before = baseline.classes[cls]
                 changed = {part: attributes[part] for part, text in texts.items() if before.get(part) != text}
                 if changed:
                     written[name] = write_attributes(writer, changed, name)
@@ -129,7 +129,9 @@ def write_classes(writer: Writer) -> dict[str, dict[str, Any]]:
 
 
 def read_classes(reader: Reader, written: dict[str, dict[str, Any]]) -> None:
-    classes = {} if reader.origins is None else {f"{cls.__module__}.{cls.__qualname__}": cls for cls in reader.origins.classes}
+    classes = (
+        {} if reader.baseline is None else {f"{cls.__module__}.{cls.__qualname__}": cls for cls in reader.baseline.classes}
+    )
     for name, attributes in written.items():
         if name not in classes:
             raise ResumeError(f"The class {name} is not there: create everything as the interrupted program did")
@@ -189,10 +191,10 @@ def _write_object(writer: Writer, value: Any, path: str) -> Any:
     writer.note_classes(value)
     note_texts(writer, value, attributes, path)
     content: dict[str, Any] = {"class": class_name(value)}
-    if writer.origins is not None and writer.recording:
-        writer.origins.attributes[id(value)] = dict(attributes)
-    elif writer.origins is not None:
-        before = writer.origins.attributes.get(id(value), {})
+    if writer.baseline is not None and writer.recording:
+        writer.baseline.attributes[id(value)] = dict(attributes)
+    elif writer.baseline is not None:
+        before = writer.baseline.attributes.get(id(value), {})
         if gone := [name for name in before if name not in attributes]:
             content["gone"] = gone
         writer.unknown.extend(
@@ -390,7 +392,7 @@ def _block(reader: Reader, layout: memory.Layout) -> np.ndarray:
         if "of" not in place:
             block = memory.aligned(place["size"], place["align"])
         else:
-            live = None if reader.origins is None else reader.origins.objects.get(place["of"])
+            live = None if reader.baseline is None else reader.baseline.objects.get(place["of"])
             around = memory.surroundings(live) if isinstance(live, np.ndarray | th.Tensor) else None
             start = -1 if around is None else memory.bounds(live)[0] - place["before"] - around.ctypes.data
             if around is None or start < 0 or start + place["size"] > len(around):

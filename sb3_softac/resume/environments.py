@@ -22,7 +22,7 @@ from stable_baselines3.common.monitor import ResultsWriter
 from sb3_softac.resume.box2d import is_box2d, record_episodes
 from sb3_softac.resume.codecs import CODECS, read_attributes, read_classes, write_attributes, write_classes
 from sb3_softac.resume.generators import generator_states, set_generator_states
-from sb3_softac.resume.plain import Codec, Origins, Reader, Writer, check_needs
+from sb3_softac.resume.serialization import Baseline, Codec, Reader, Writer, check_needs
 from sb3_softac.resume.simulators import SIMULATORS
 from sb3_softac.resume.trial import differs_when_restored
 
@@ -85,9 +85,9 @@ class CannotCapture(Exception):
 
 
 def write_environments(
-    envs: list[gym.Env], path: str, origins: Origins | None = None, recording: bool = False
+    envs: list[gym.Env], path: str, baseline: Baseline | None = None, recording: bool = False
 ) -> tuple[Any, dict[str, th.Tensor]]:
-    writer = Writer(ENVIRONMENT_CODECS, origins, recording)
+    writer = Writer(ENVIRONMENT_CODECS, baseline, recording)
     written = [writer.write(env, f"{path}{number}") for number, env in enumerate(envs)]
     classes = write_classes(writer)
     writer.finish()
@@ -100,23 +100,25 @@ def write_environments(
 
 
 def read_environments(
-    envs: list[gym.Env], path: str, written: Any, tensors: dict[str, th.Tensor], origins: Origins | None = None
+    envs: list[gym.Env], path: str, written: Any, tensors: dict[str, th.Tensor], baseline: Baseline | None = None
 ) -> Callable[[], None]:
     """Read the state of environments, without changing them."""
-    if origins is not None:
-        check_needs(written["needs"], origins)
-    reader = Reader(tensors, ENVIRONMENT_CODECS, origins=origins)
+    if baseline is not None:
+        check_needs(written["needs"], baseline)
+    reader = Reader(tensors, ENVIRONMENT_CODECS, baseline=baseline)
     for number, (env, state) in enumerate(zip(envs, written["environments"], strict=True)):
         reader.read(state, env, f"{path}{number}")
     read_classes(reader, written["classes"])
     return reader.apply
 
 
-def try_once(envs: list[gym.Env], path: str, written: Any, tensors: dict[str, th.Tensor], origins: Origins) -> None:
+def try_once(envs: list[gym.Env], path: str, written: Any, tensors: dict[str, th.Tensor], baseline: Baseline) -> None:
     """Try that environments can be restored when they are saved for the first time."""
-    if path not in origins.trials:
-        origins.trials[path] = differs_when_restored(envs, lambda: read_environments(envs, path, written, tensors, origins)())
-    if problem := origins.trials[path]:
+    if path not in baseline.trials:
+        baseline.trials[path] = differs_when_restored(
+            envs, lambda: read_environments(envs, path, written, tensors, baseline)()
+        )
+    if problem := baseline.trials[path]:
         raise CannotCapture(problem)
 
 
@@ -131,7 +133,7 @@ class Resumable(gym.Wrapper):
 
     def __init__(self, env: gym.Env):
         super().__init__(record_episodes(env) if is_box2d(env) else env)
-        self._origins: Origins | None = None
+        self._baseline: Baseline | None = None
         if multiprocessing.parent_process() is not None:
             signal.signal(
                 signal.SIGINT, signal.SIG_IGN
@@ -139,8 +141,8 @@ class Resumable(gym.Wrapper):
 
     def note_start(self) -> None:
         """Note the objects of the environment, which is in the state in which training starts."""
-        self._origins = Origins()
-        write_environments([self.env], "env", self._origins, recording=True)
+        self._baseline = Baseline()
+        write_environments([self.env], "env", self._baseline, recording=True)
 
     def get_state(self) -> dict[str, Any]:
         """
@@ -148,9 +150,9 @@ class Resumable(gym.Wrapper):
             ``"unknown"``, the part that cannot be saved.
         """
         try:
-            written, tensors = write_environments([self.env], "env", self._origins)
-            if self._origins is not None:
-                try_once([self.env], "env", written, tensors, self._origins)
+            written, tensors = write_environments([self.env], "env", self._baseline)
+            if self._baseline is not None:
+                try_once([self.env], "env", written, tensors, self._baseline)
         except CannotCapture as error:
             return {"unknown": str(error)}
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
@@ -162,7 +164,7 @@ class Resumable(gym.Wrapper):
         :raises ResumeError: if it is the state of a different environment.
         """
         tensors = {name: th.from_numpy(array) for name, array in state["arrays"].items()}
-        read_environments([self.env], "env", json.loads(state["state"]), tensors, self._origins)()
+        read_environments([self.env], "env", json.loads(state["state"]), tensors, self._baseline)()
         set_generator_states(state["generators"])
 
     def take_state(self, state: dict[str, Any]) -> str | None:

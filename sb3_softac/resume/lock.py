@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_softac.files.plain_files import read_plain_json
-from sb3_softac.resume.plain import ResumeError
+from sb3_softac.resume.serialization import ResumeError
 
 LOCK, HOLDER = "lock", "lock.json"
 WAIT_SECONDS = 60.0  # a job that was told to end still saves a checkpoint

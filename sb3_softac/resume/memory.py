@@ -15,8 +15,8 @@ Layout = dict[str, Any]
 class Memory:
     """Collects the arrays and tensors of a state."""
 
-    def __init__(self, origins: Any = None):
-        self.origins = origins
+    def __init__(self, baseline: Any = None):
+        self.baseline = baseline
         self.tensors: dict[str, th.Tensor] = {}
         self._entries: list[tuple[int, int, Any, Layout, str]] = []
 
@@ -26,7 +26,7 @@ class Memory:
             on_cpu = value.device.type == "cpu"
         else:
             layout, on_cpu = self._add_array(value, path), True
-        if on_cpu and self.origins is not None and _size(value):
+        if on_cpu and self.baseline is not None and _size(value):
             low, high = bounds(value)
             self._entries.append((low, high, value, layout, path))
         return layout
@@ -65,7 +65,7 @@ class Memory:
         end = 0
         for entry in [*sorted(self._entries, key=lambda entry: entry[:2]), None]:
             if block and (entry is None or entry[0] >= end):
-                if len(block) > 1 and any(self.origins.path_of(value) is None for _, _, value, _, _ in block):
+                if len(block) > 1 and any(self.baseline.path_of(value) is None for _, _, value, _, _ in block):
                     problems += self._connect(block)
                 block = []
             if entry is not None:
@@ -76,14 +76,14 @@ class Memory:
     def _connect(self, block: list[tuple[int, int, Any, Layout, str]]) -> list[str]:
         start, end = block[0][0], max(high for _, high, *_ in block)
         place: Layout = {"size": end - start, "align": start % ALIGNMENT}
-        known = [(low, value) for low, _, value, _, _ in block if self.origins.path_of(value) is not None]
+        known = [(low, value) for low, _, value, _, _ in block if self.baseline.path_of(value) is not None]
         if known:
             # New views of an array that has been there from the start: they are made of it again
             low, value = known[0]
             around = surroundings(value)
             if around is None or around.ctypes.data > start or around.ctypes.data + around.nbytes < end:
                 return [f"{path} (it shares memory with something that is not an array)" for *_, path in block[:1]]
-            place["of"], place["before"] = self.origins.path_of(value), low - start
+            place["of"], place["before"] = self.baseline.path_of(value), low - start
         # The first name of the block stands for it
         number = block[0][3]["data"]
         for low, _, value, layout, _ in block:

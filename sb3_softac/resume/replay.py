@@ -13,7 +13,7 @@ from stable_baselines3.her import HerReplayBuffer
 
 from sb3_softac.replay.buffer import SoftReplayBuffer, end_episodes
 from sb3_softac.resume.checkpoint import Segment
-from sb3_softac.resume.plain import ResumeError
+from sb3_softac.resume.serialization import ResumeError
 
 # Buffers whose layout is known. Of any other, everything is saved each time.
 SEGMENTED = (ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer, SoftReplayBuffer)

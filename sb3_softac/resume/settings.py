@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from sb3_softac.resume.codecs import CODECS
 from sb3_softac.resume.describe import SHORT, describe
-from sb3_softac.resume.plain import Origins, names_files
+from sb3_softac.resume.serialization import Baseline, names_files
 
 # Arguments that concern the program and not what is trained, or that are part of the structure
 OTHERS = {
@@ -46,7 +46,7 @@ class Start:
     """A program at the start of a training."""
 
     def __init__(self, model: BaseAlgorithm, callback: BaseCallback):
-        self.origins = Origins()
+        self.baseline = Baseline()
         self.structure = structure(model, callback)
         self.arguments = arguments(model)
         self.environment: dict[str, str] = {}

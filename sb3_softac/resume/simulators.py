@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.envs.mujoco import MujocoEnv
 
 from sb3_softac.resume.codecs import note_texts, read_attributes, write_attributes
-from sb3_softac.resume.plain import Codec, Reader, ResumeError, Writer
+from sb3_softac.resume.serialization import Codec, Reader, ResumeError, Writer
 
 SPEC = mujoco.mjtState.mjSTATE_INTEGRATION
 

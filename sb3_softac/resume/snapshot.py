@@ -18,8 +18,8 @@ from sb3_softac.resume.codecs import note_texts, read_attributes, read_classes, 
 from sb3_softac.resume.describe import NOT_DESCRIBED, describe
 from sb3_softac.resume.environments import ENVIRONMENT_CODECS
 from sb3_softac.resume.generators import generator_states, set_generator_states
-from sb3_softac.resume.plain import Codec, Reader, ResumeError, Writer, check_needs
 from sb3_softac.resume.replay import end_all_episodes, other_attributes
+from sb3_softac.resume.serialization import Codec, Reader, ResumeError, Writer, check_needs
 from sb3_softac.resume.settings import Start, argument_names, differences, different_structure, environment_leaves
 from sb3_softac.resume.vec_envs import VEC_ENV, is_restarted
 
@@ -66,18 +66,18 @@ def _left_out(callback: BaseCallback) -> set[str]:
 
 def _write_callback(writer: Writer, value: Any, path: str) -> Any:
     """Apart from one another: what has changed since the start of the training, and what has not, such as its settings."""
-    attributes, origins = _own(value, _left_out(value)), writer.origins
+    attributes, baseline = _own(value, _left_out(value)), writer.baseline
     writer.note_classes(value)
     others = {name: part for name, part in vars(value).items() if name not in _left_out(value)}
     note_texts(writer, value, others, path, texts=False)
-    if origins is None:
+    if baseline is None:
         return {"class": type(value).__name__, "attributes": write_attributes(writer, attributes, path)}
     described = {name: describe(part) for name, part in attributes.items()}
     texts = {name: json.dumps(texts) for name, texts in described.items() if NOT_DESCRIBED not in texts.values()}
     if writer.recording:
-        origins.attributes[id(value)] = texts
+        baseline.attributes[id(value)] = texts
         return {"attributes": write_attributes(writer, attributes, path)}
-    before = origins.attributes.get(id(value), {})
+    before = baseline.attributes.get(id(value), {})
     same = {name for name, text in texts.items() if before.get(name) == text}
     return {
         "class": type(value).__name__,
@@ -92,7 +92,7 @@ def _read_callback(reader: Reader, content: Any, live: Any, path: str, in_place:
     if type(live).__name__ != content["class"]:
         raise ResumeError(f"{path} differs from the {content['class']} in the checkpoint: use the same callbacks as before")
     _read_own(reader, content["attributes"], live, _left_out(live), path)
-    now = {} if reader.origins is None else reader.origins.attributes.get(id(live), {})
+    now = {} if reader.baseline is None else reader.baseline.attributes.get(id(live), {})
     if all(now.get(name) == text for name, text in content.get("settings", {}).items()):
         _read_own(reader, content.get("constants", {}), live, _left_out(live), path)
     return live
@@ -101,7 +101,7 @@ def _read_callback(reader: Reader, content: Any, live: Any, path: str, in_place:
 def _callback_differences(written: Any, live: Any, start: Start) -> list[str]:
     """The settings of callbacks that differ from the checkpoint, readable."""
     content = written["callback"]
-    now = start.origins.attributes.get(id(live), {})
+    now = start.baseline.attributes.get(id(live), {})
     found = []
     for name, text in content.get("settings", {}).items():
         before, after = json.loads(text), json.loads(now.get(name, "{}"))
@@ -257,13 +257,13 @@ WITH_THE_NETWORKS = ("attributes", "exploration")
 
 
 # Whose objects are compared with those at the start of the training
-WITH_ORIGINS = ("attributes", "environment", "callbacks")
+WITH_BASELINE = ("attributes", "environment", "callbacks")
 
 
 def capture(model: BaseAlgorithm, callback: BaseCallback, start: Start | None = None) -> Snapshot:
     snapshot = Snapshot({"algorithm": type(model).__name__, "needs": {}, "classes": {}}, {}, [], [])
     for name, (write, _) in PARTS.items():
-        writer = Writer(CODECS, start.origins if start is not None and name in WITH_ORIGINS else None)
+        writer = Writer(CODECS, start.baseline if start is not None and name in WITH_BASELINE else None)
         snapshot.tree[name] = write(writer, model, callback)
         snapshot.tree["classes"][name] = write_classes(writer)
         writer.finish()
@@ -283,8 +283,8 @@ def capture(model: BaseAlgorithm, callback: BaseCallback, start: Start | None = 
 def note_start(model: BaseAlgorithm, callback: BaseCallback) -> Start:
     """Record what the training starts with."""
     start = Start(model, callback)
-    for name in WITH_ORIGINS:
-        writer = Writer(CODECS, start.origins, recording=True)
+    for name in WITH_BASELINE:
+        writer = Writer(CODECS, start.baseline, recording=True)
         written = PARTS[name][0](writer, model, callback)
         write_classes(writer)
         if name == "environment":
@@ -303,7 +303,7 @@ def read_snapshot(
     readers = []
     for name, (_, read) in PARTS.items():
         device = model.device if name in WITH_THE_NETWORKS else "cpu"
-        reader = Reader(tensors, CODECS, device, start.origins if start is not None and name in WITH_ORIGINS else None)
+        reader = Reader(tensors, CODECS, device, start.baseline if start is not None and name in WITH_BASELINE else None)
         try:
             read(reader, tree[name], model, callback)
             read_classes(reader, tree["classes"][name])
@@ -342,7 +342,7 @@ def check_start(callback: BaseCallback, tree: dict[str, Any], start: Start) -> l
     ]
     for name in ("attributes", "callbacks"):
         try:
-            check_needs(tree["needs"][name], start.origins)
+            check_needs(tree["needs"][name], start.baseline)
         except ResumeError as error:
             raise ResumeError(f"{'; '.join(found)}{': ' if found else ''}{error}") from None
     return found

@@ -30,7 +30,7 @@ from sb3_softac.resume.checkpoint import (
     manifest_text,
     read_checkpoint,
 )
-from sb3_softac.resume.plain import ResumeError
+from sb3_softac.resume.serialization import ResumeError
 
 LIBRARIES = ("sb3_softac", "stable_baselines3", "torch", "numpy", "gymnasium", "mujoco")
 NAME = re.compile(r"checkpoint-(\d{12})")

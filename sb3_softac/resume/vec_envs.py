@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 
 from sb3_softac.resume.codecs import note_texts, read_attributes, write_attributes
 from sb3_softac.resume.environments import WRAP, CannotCapture, Resumable, read_environments, try_once, write_environments
-from sb3_softac.resume.plain import Codec, Reader, ResumeError, Writer, class_name
+from sb3_softac.resume.serialization import Codec, Reader, ResumeError, Writer, class_name
 
 
 def _layers(venv: VecEnv) -> list[VecEnv]:
@@ -46,9 +46,9 @@ def _write_wrapper(writer: Writer, wrapper: VecEnv, path: str) -> Any:
 def _write_environments(writer: Writer, base: VecEnv, path: str) -> Any:
     """The states of all environments as JSON."""
     if isinstance(base, DummyVecEnv):
-        written, tensors = write_environments(base.envs, f"{path}.environment", writer.origins, writer.recording)
-        if writer.origins is not None and not writer.recording:
-            try_once(base.envs, f"{path}.environment", written, tensors, writer.origins)
+        written, tensors = write_environments(base.envs, f"{path}.environment", writer.baseline, writer.recording)
+        if writer.baseline is not None and not writer.recording:
+            try_once(base.envs, f"{path}.environment", written, tensors, writer.baseline)
         writer.tensors.update(tensors)
         return written
     if isinstance(base, SubprocVecEnv):
@@ -105,7 +105,7 @@ def _read_vec_env(reader: Reader, content: Any, venv: Any, path: str, in_place: 
 def _read_environments(reader: Reader, written: Any, base: Any, path: str) -> Callable[[], Any]:
     """Restores the environments."""
     if isinstance(base, DummyVecEnv):
-        return read_environments(base.envs, f"{path}.environment", written, reader.tensors, reader.origins)
+        return read_environments(base.envs, f"{path}.environment", written, reader.tensors, reader.baseline)
     states = reader.read_data(written, path)
     if not isinstance(base, SubprocVecEnv):
         return partial(base.set_state, states)

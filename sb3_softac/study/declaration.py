@@ -1,7 +1,6 @@
 """What a study consists of."""
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import re
@@ -12,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 from rl_zoo3 import ALGOS
 
+from sb3_softac.checks import did_you_mean
 from sb3_softac.robustness import PERTURBATIONS, Perturbation
 
 MAX_NAME_BYTES = 150  # of a folder: file systems allow 255, and suffixes are added
@@ -184,5 +184,4 @@ def slug(text: str) -> str:
 
 def suggest(name: Any, known: Collection[str]) -> str:
     """:return: The known name that was probably meant, or all of them."""
-    close = difflib.get_close_matches(str(name), list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
+    return did_you_mean(name, known).removeprefix(", ") or f"known are {', '.join(sorted(known))}"

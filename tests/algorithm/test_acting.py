@@ -6,7 +6,6 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from torch import nn
 
 from sb3_softac import SoftAC_v1
 from tests.toys import OBSERVATIONS, POLICIES, RandomEnv, algorithms, continuous, random_envs
@@ -55,19 +54,6 @@ def test_same_actions_with_noise_normalisation_and_matrices(algorithm, noise, op
 def test_same_actions_with_gsde():
     ours, sb3 = both_ways(make_model(SoftAC_v1, use_sde=True))
     np.testing.assert_allclose(ours[1], sb3[1], atol=1e-6)
-
-
-@algorithms
-def test_modes_reach_every_module_of_what_is_trained_and_no_target(algorithm):
-    model = make_model(algorithm)
-    networks = dict(model.policy.named_children())
-    assert networks.keys() == {*model.trains.values(), *model.targets.values()}
-    for network in networks.values():
-        network.features_extractor.extra = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2)).eval()
-    for mode in (True, False, True):
-        model.policy.set_training_mode(mode)
-        for name, network in networks.items():
-            assert {module.training for module in network.modules()} == {mode and name not in model.targets.values()}, name
 
 
 @continuous

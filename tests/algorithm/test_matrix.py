@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3 import DQN, PPO, SAC, HerReplayBuffer
 from stable_baselines3.common.buffers import NStepReplayBuffer
+from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 from stable_baselines3.sac.policies import SACPolicy
@@ -78,6 +79,26 @@ def test_learn_save_load_continue(algorithm, options, tmp_path):
     assert loaded._n_updates > before and loaded.num_timesteps == model.num_timesteps + 20 * n_envs
 
 
+@algorithms
+def test_continuing_equals_not_stopping(algorithm):
+    """learn(30) twice on one object is learn(60)."""
+    once, twice = make_model(algorithm).learn(60), make_model(algorithm).learn(30).learn(30, reset_num_timesteps=False)
+    assert_equal(state_of(once), state_of(twice))
+
+
+@pytest.mark.filterwarnings("ignore:The last trajectory in the replay buffer will be truncated")
+@algorithms
+def test_hindsight_experience_replay(algorithm, tmp_path):
+    env = BitFlippingEnv(n_bits=4, continuous=not is_discrete(algorithm), max_steps=4)
+    her = dict(replay_buffer_class=HerReplayBuffer, replay_buffer_kwargs=dict(n_sampled_goal=2), learning_starts=20)
+    model = make_model(algorithm, env, "MultiInputPolicy", **her).learn(60)
+    assert model._n_updates == 40
+    model.save_replay_buffer(tmp_path / "buffer")
+    loaded = algorithm.load(saved(model, tmp_path), env=env)
+    loaded.load_replay_buffer(tmp_path / "buffer")
+    assert loaded.learn(30, reset_num_timesteps=False).num_timesteps == 90
+
+
 # --- What is trained
 
 
@@ -123,6 +144,48 @@ def test_what_was_frozen_stays_so_and_the_rest_learns(algorithm):
         getattr(model.policy, name).requires_grad_(True)
     model.train(2, 8)
     assert not th.equal(flat(model.critic), critic)
+
+
+@algorithms
+def test_each_loss_reaches_its_own_network_only(algorithm, monkeypatch):
+    kwargs = dict(stable_kwargs=dict(entropy_penalty=1.0)) if algorithm is DiscreteSAC else {}
+    model = make_trained(algorithm, ent_coef="auto", **kwargs)
+    for loss in (*algorithm.trains, "ent_coef_loss"):
+        losses = {}
+        with monkeypatch.context() as patch:
+            patch.setattr(model, "_minimize", lambda found, losses=losses: losses.update(found) or {})
+            model._update(make_batch(model.replay_buffer.sample(8), model.gamma))
+        model.policy.zero_grad()
+        model.log_ent_coef.grad = None
+        model._minimize({loss: losses[loss]})
+        for name, network in model.policy.named_children():
+            reached = {parameter.grad is not None for parameter in network.parameters()}
+            assert reached == {name == algorithm.trains.get(loss)}, (loss, name)
+        assert (model.log_ent_coef.grad is not None) is (loss == "ent_coef_loss")
+
+
+@pytest.mark.parametrize(("interval", "tau"), [(1, 0.3), (4, 1.0)])
+@algorithms
+def test_targets_move_by_tau_at_their_interval(algorithm, interval, tau):
+    """Rounds of 1, 2, 3, ... gradient steps: the interval counts over all of them."""
+    settings = dict(target_update_interval=interval, tau=tau, learning_rate=0.01)
+    model = make_model(algorithm, learning_starts=1_000, **settings).learn(40)
+    ((name, target),) = model.targets.items()
+    update, expected, seen = model._update, [flat(getattr(model, target))], []
+
+    def checked(batch):
+        th.testing.assert_close(flat(getattr(model, target)), expected[-1], rtol=1e-5, atol=1e-6)
+        logs = update(batch)
+        seen.append(flat(getattr(model, name)))
+        if len(seen) % interval == 0:
+            expected.append((1 - tau) * expected[-1] + tau * seen[-1])
+        return logs
+
+    model._update = checked
+    for steps in range(1, 6):
+        model.train(steps, 8)
+    th.testing.assert_close(flat(getattr(model, target)), expected[-1], rtol=1e-5, atol=1e-6)
+    assert len(seen) == model._n_updates == 15 and not th.equal(seen[0], seen[-1])
 
 
 @algorithms
@@ -253,6 +316,7 @@ def test_lazy_layers(algorithm, policy, space, shared, tmp_path):
     fresh = algorithm(policy, model.get_env(), policy_kwargs=kwargs, device="cpu").policy
     for name, target in algorithm.targets.items():
         assert_equal(*(getattr(fresh, each).state_dict() for each in (name, target)))
+        assert getattr(fresh, name).features_extractor is not getattr(fresh, target).features_extractor
     before = parameters_of(model)
     train(model, 3)
     trained = [name for name, _ in model.policy.named_parameters() if "target" not in name and "features" in name]

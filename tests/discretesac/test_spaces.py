@@ -7,14 +7,11 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.envs import BitFlippingEnv
 
 from sb3_softac import DiscreteSAC
-from sb3_softac.replay.batch import make_batch
 from tests import toys
-from tests.toys import flat, random_envs, saved
+from tests.toys import random_envs, saved
 
 make_model = partial(toys.make_model, DiscreteSAC)
 IMAGE = spaces.Box(0, 255, (1, 36, 36), np.uint8)
@@ -79,18 +76,6 @@ def test_arguments_changed_at_loading_reach_the_replay_buffer(tmp_path):
     assert loaded.learn(50).replay_buffer.sample(200).discounts.min().item() == pytest.approx(0.5**5)
 
 
-def test_hindsight_experience_replay(tmp_path):
-    env = BitFlippingEnv(n_bits=4, max_steps=4)
-    her = dict(replay_buffer_class=HerReplayBuffer, replay_buffer_kwargs=dict(n_sampled_goal=2), learning_starts=20)
-    model = make_model(env, policy="MultiInputPolicy", **her).learn(60)
-    assert model._n_updates == 40
-    model.save_replay_buffer(tmp_path / "buffer")
-    loaded = DiscreteSAC.load(saved(model, tmp_path), env=env)
-    with pytest.warns(UserWarning, match="last trajectory in the replay buffer will be truncated"):
-        loaded.load_replay_buffer(tmp_path / "buffer")
-    assert loaded.learn(30, reset_num_timesteps=False).num_timesteps == 90
-
-
 def test_replay_buffers_of_sb3():
     env = random_envs(DiscreteSAC, actions=spaces.Discrete(3, start=2))
     kwargs = dict(optimize_memory_usage=True, replay_buffer_kwargs=dict(handle_timeout_termination=False))
@@ -99,29 +84,6 @@ def test_replay_buffers_of_sb3():
     assert set(np.unique(model.replay_buffer.actions[:60])) == {0, 1, 2} and model._n_updates == 50
     with pytest.warns(UserWarning, match="`n_steps=3` is ignored"):
         make_model(env, n_steps=3, replay_buffer_class=ReplayBuffer)
-
-
-@pytest.mark.parametrize("share", [True, False])
-def test_encoders(share):
-    """A shared one belongs to the critics and is optimized once; which loss trains it is tested in test_update.py."""
-    kwargs = CNN if share else dict(CNN, share_features_extractor=False)
-    env = random_envs(DiscreteSAC, obs=IMAGE)
-    model = make_model(env, policy="CnnPolicy", policy_kwargs=kwargs, learning_starts=20)
-    before = [flat(network.features_extractor) for network in (model.actor, model.critic)]
-    model.learn(30)
-    assert (model.actor.features_extractor is model.critic.features_extractor) is share
-    assert model.critic_target.features_extractor is not model.critic.features_extractor
-    for network, old in zip((model.actor, model.critic), before, strict=True):
-        assert not th.equal(old, flat(network.features_extractor))
-    optimized = [id(parameter) for group in model.policy.optimizer.param_groups for parameter in group["params"]]
-    assert {id(parameter) for parameter in model.critic.features_extractor.parameters()} <= set(optimized)
-    assert len(optimized) == len(set(optimized))
-
-
-def test_double_precision_becomes_single():
-    model = make_model(random_envs(DiscreteSAC, obs=spaces.Box(-1, 1, (3,), np.float64))).learn(41)
-    assert make_batch(model.replay_buffer.sample(4), model.gamma).obs.dtype == th.float32
-    assert {parameter.dtype for parameter in model.policy.parameters()} == {th.float32}
 
 
 def test_unsupported_action_spaces():

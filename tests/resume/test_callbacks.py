@@ -34,10 +34,10 @@ def evaluation(folder):
 def test_evaluations(tmp_path):
     straight, cut = tmp_path / "a", tmp_path / "b"
     makers = [maker(SoftAC_v1, wrap=VecNormalize, n_envs=2, callbacks=lambda f=f: [evaluation(f)]) for f in (straight, cut)]
-    expected = uninterrupted(makers[0], 200, tmp_path / "c")
-    assert differences(expected, interrupted(makers[1], 200, tmp_path / "d", cuts=(90, 171))) == []
+    expected = uninterrupted(makers[0], 110, tmp_path / "c")
+    assert differences(expected, interrupted(makers[1], 110, tmp_path / "d", cuts=(50, 95))) == []
     first, second = (np.load(folder / "evaluations.npz") for folder in (straight, cut))
-    assert len(first["timesteps"]) == 5
+    assert len(first["timesteps"]) == 3
     assert all(np.array_equal(first[name], second[name]) for name in first.files)
     best = [SoftAC_v1.load(folder / "best_model.zip").get_parameters()["policy"] for folder in (straight, cut)]
     assert all((best[0][name] == best[1][name]).all() for name in best[0])
@@ -92,9 +92,9 @@ def test_what_was_created_while_a_callback_ran(create, tmp_path):
         return model, callbacks[-1:]
 
     with pytest.warns(UserWarning, match=r"These attributes cannot be saved.*\.late .*\.several\.1 "):
-        expected = uninterrupted(make, 60, tmp_path / "a")
-    assert differences(expected, interrupted(make, 60, tmp_path / "b", cuts=(51,))) == []
-    assert callbacks[0].calls == callbacks[-1].calls == 60 and callbacks[-1].several[0] == 1
+        expected = uninterrupted(make, 40, tmp_path / "a")
+    assert differences(expected, interrupted(make, 40, tmp_path / "b", cuts=(36,))) == []
+    assert callbacks[0].calls == callbacks[-1].calls == 40 and callbacks[-1].several[0] == 1
 
 
 def test_algorithms_without_rollouts_are_refused(tmp_path):
@@ -107,12 +107,12 @@ def test_nested_callbacks(tmp_path):
 
     def callbacks():
         counts.append(Count())
-        return [CallbackList([EveryNTimesteps(30, counts[-1])])]
+        return [CallbackList([EveryNTimesteps(15, counts[-1])])]
 
     make = maker(SoftAC_v1, callbacks=callbacks)
-    uninterrupted(make, 150, tmp_path / "straight")
-    interrupted(make, 150, tmp_path / "cut", cuts=(65, 110))
-    assert counts[0].seen == counts[-1].seen == [(i, 30 * i) for i in range(1, 6)]
+    uninterrupted(make, 75, tmp_path / "straight")
+    interrupted(make, 75, tmp_path / "cut", cuts=(32, 55))
+    assert counts[0].seen == counts[-1].seen == [(i, 15 * i) for i in range(1, 6)]
 
 
 def test_other_callbacks_are_refused(tmp_path):

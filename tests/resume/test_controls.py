@@ -38,14 +38,14 @@ def make():
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
-    return uninterrupted(make, 100, tmp_path_factory.mktemp("straight"))
+    return uninterrupted(make, 60, tmp_path_factory.mktemp("straight"))
 
 
 @pytest.mark.parametrize("part", [*PARTS, "rows", "python", "numpy", "torch", "inner environments", "wrappers"])
 def test_each_part_is_needed(part, expected, tmp_path, monkeypatch):
     leave_out(part, monkeypatch)
     try:
-        ended = interrupted(make, 100, tmp_path, cuts=(70,))
+        ended = interrupted(make, 60, tmp_path, cuts=(45,))
     except ValueError as error:  # a buffer at another position than its rows notices that itself
         assert part == "replay" and "write position" in str(error)
     else:
@@ -53,4 +53,4 @@ def test_each_part_is_needed(part, expected, tmp_path, monkeypatch):
 
 
 def test_nothing_left_out(expected, tmp_path):
-    assert differences(expected, interrupted(make, 100, tmp_path, cuts=(70,))) == []
+    assert differences(expected, interrupted(make, 60, tmp_path, cuts=(45,))) == []

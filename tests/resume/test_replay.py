@@ -292,7 +292,8 @@ def test_trainings_that_change_stored_rows(algorithm, tmp_path):
     ends = []
     for name, cuts in {"straight": [], "cut": [75]}.items():
         for cut in [*cuts, 10**9]:
-            model = algorithm("MlpPolicy", make_vec_env(ALGORITHMS[algorithm], 1), buffer_size=60, train_freq=5, **SMALL)
+            settings = dict(buffer_size=60, train_freq=5, policy_kwargs=dict(net_arch=[16]), **SMALL)
+            model = algorithm("MlpPolicy", make_vec_env(ALGORITHMS[algorithm], 1), **settings)
             callbacks = [Relabel(), ExactCheckpoint(tmp_path / name, 25), Cut(cut)]
             with closing(model.env):
                 try:
@@ -370,7 +371,9 @@ def damage(folder, rng, number):
 
 
 def trainings():
-    settings = dict(buffer_size=200, train_freq=20, **SMALL)
+    settings = dict(
+        buffer_size=200, train_freq=20, policy_kwargs=dict(net_arch=[16]), **SMALL
+    )  # SB3 writes into policy_kwargs
     her = dict(replay_buffer_class=HerReplayBuffer, replay_buffer_kwargs=dict(n_sampled_goal=2))
     return {
         "SoftAC_v1": lambda: SoftAC_v1("MlpPolicy", make_vec_env("Pendulum-v1", 2), n_steps=3, **settings),

@@ -16,7 +16,7 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_softac.resume.environments import CannotCapture, read_environments, write_environments
-from sb3_softac.resume.plain import Origins
+from sb3_softac.resume.serialization import Baseline
 
 
 class Base(gym.Env):
@@ -40,24 +40,24 @@ class Base(gym.Env):
 
 
 def started(make):
-    env, origins = make(), Origins()
+    env, baseline = make(), Baseline()
     env.reset(seed=0)
-    write_environments([env], "env", origins, recording=True)
-    return env, origins
+    write_environments([env], "env", baseline, recording=True)
+    return env, baseline
 
 
 def restored(make, steps=5, resets=1):
     """:return: An environment after some steps, and one of a new program that has been restored from it."""
-    first, origins = started(make)
+    first, baseline = started(make)
     for _ in range(resets):
         for step in range(steps):
             first.step([0.1 * step])
         first.reset()
     for step in range(steps):
         first.step([0.1 * step])
-    written, tensors = write_environments([first], "env", origins)
-    second, origins = started(make)
-    read_environments([second], "env", json.loads(json.dumps(written)), tensors, origins)()
+    written, tensors = write_environments([first], "env", baseline)
+    second, baseline = started(make)
+    read_environments([second], "env", json.loads(json.dumps(written)), tensors, baseline)()
     return first, second
 
 
@@ -403,8 +403,8 @@ def test_restored_in_a_new_program(make, resets):
 def test_each_path_leads_to_its_object():
     """An object that is held by nobody else could get the id of another one later."""
     for make in KINDS_OF_SHARING:
-        _, origins = started(make)
-        assert all(id(origins.objects[path]) == number for number, path in origins.paths.items())
+        _, baseline = started(make)
+        assert all(id(baseline.objects[path]) == number for number, path in baseline.paths.items())
 
 
 def iterators(env):
@@ -466,13 +466,13 @@ def text_for_number(env):
 )
 def test_what_cannot_be_restored_is_named(change):
     env = views()
-    env.count, env.word, origins = 0, "a", Origins()
+    env.count, env.word, baseline = 0, "a", Baseline()
     env.reset(seed=0)
-    write_environments([env], "env", origins, recording=True)
+    write_environments([env], "env", baseline, recording=True)
     before = set(vars(env))
-    write_environments([env], "env", origins)
+    write_environments([env], "env", baseline)
     change(env)
     name = next(iter(vars(env).keys() - before), "")
     with pytest.raises(CannotCapture, match=rf"env0\.{name}"):
-        write_environments([env], "env", origins)
+        write_environments([env], "env", baseline)
     getattr(env, "file", io.StringIO()).close()

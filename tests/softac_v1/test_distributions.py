@@ -70,7 +70,7 @@ def test_separation_counts_what_an_action_tells_about_its_component():
             assert information == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("distribution", ["mixture", "flow"])
+@pytest.mark.parametrize("distribution", ["mixture", pytest.param("flow", marks=pytest.mark.slow)])
 def test_bandit_reaches_the_boltzmann_policy(distribution):
     """As the Gaussian in test_exact.py: the optimum is a Gaussian of variance alpha / k around the peak."""
     alpha, curvature, peak = 0.2, 10.0, 0.3

@@ -41,16 +41,6 @@ def test_variants_are_repeatable_and_restored(kwargs, tmp_path):
     assert loaded.num_timesteps == 50 and (act(model) != act(loaded)).any()
 
 
-@pytest.mark.parametrize(("before", "given", "alpha"), [("auto_0.1", lambda p: 0.1 + p, 1.1), (0.2, "auto_0.4", 0.4)])
-def test_load_with_another_kind_of_temperature(before, given, alpha, tmp_path):
-    model = make_model(ent_coef=before).learn(40)
-    loaded = SoftAC_v1.load(saved(model, tmp_path), env=gym.make("Pendulum-v1"), ent_coef=given)
-    assert_equal(model.policy.state_dict(), loaded.policy.state_dict())
-    assert loaded.temperature.alpha.item() == loaded.log_ent_coef.exp().item() == pytest.approx(alpha)
-    loaded.learn(20)
-    assert loaded.temperature.alpha.item() != pytest.approx(alpha)
-
-
 def test_parameters_are_set_as_in_sb3():
     """Every tensor comes back; what is missing is an error."""
     model = make_model(ent_coef="auto").learn(20)
@@ -110,8 +100,3 @@ def test_compiled_policy_is_saved_under_plain_names(tmp_path):
     model = make_model()
     model.policy = th.compile(model.policy)
     np.testing.assert_allclose(act(SoftAC_v1.load(saved(model, tmp_path))), act(model), rtol=1e-5)
-
-
-def test_continuing_equals_not_stopping():
-    """learn(30) twice on one object is learn(60)."""
-    assert_equal(*map(state_of, (make_model().learn(60), make_model().learn(30).learn(30, reset_num_timesteps=False))))

@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3 import HerReplayBuffer
-from stable_baselines3.common.envs import BitFlippingEnv, FakeImageEnv
+from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise, VectorizedActionNoise
 
 from sb3_softac import SoftAC_v1
-from sb3_softac.replay.batch import make_batch
 from sb3_softac.softac_v1 import SoftACPolicy
 from tests.softac_v1.helpers import QuadraticBandit, draw_batch, make_model
 from tests.toys import random_envs
@@ -39,15 +37,6 @@ def test_box_actions_of_any_bounds_and_shape(low, high, shape, dtype, use_sde):
     assert model.target_entropy == -np.prod(shape)
 
 
-def test_each_network_has_an_encoder_that_learns():
-    model = make_model(images(), "CnnPolicy", policy_kwargs=IMAGES)
-    before = [p.detach().clone() for p in model.critic.features_extractor.parameters()]
-    model.learn(20)
-    assert any(not th.equal(a, b) for a, b in zip(before, model.critic.features_extractor.parameters(), strict=True))
-    extractors = {id(getattr(model, n).features_extractor) for n in ("actor", "critic", "value_net", "value_net_target")}
-    assert len(extractors) == 4
-
-
 def test_shared_extractor_is_trained_by_the_actor_alone(monkeypatch):
     model = make_model(images(), "CnnPolicy", policy_kwargs=dict(IMAGES, share_features_extractor=True))
     model.learn(20)
@@ -61,25 +50,6 @@ def test_shared_extractor_is_trained_by_the_actor_alone(monkeypatch):
     for name, trains in (("critic_loss", False), ("value_loss", False), ("actor_loss", True)):
         model._minimize({name: seen[name]})
         assert any(p.grad is not None for p in shared.parameters()) is trains, name
-
-
-def test_hindsight_experience_replay(tmp_path):
-    env = BitFlippingEnv(n_bits=4, continuous=True, max_steps=4)
-    her = dict(replay_buffer_class=HerReplayBuffer, replay_buffer_kwargs=dict(n_sampled_goal=2))
-    model = make_model(env, "MultiInputPolicy", learning_starts=20, **her).learn(60)
-    model.save(tmp_path / "model")
-    loaded = SoftAC_v1.load(tmp_path / "model", env=env, learning_rate=1e-5)
-    model.save_replay_buffer(tmp_path / "buffer")
-    loaded.load_replay_buffer(tmp_path / "buffer")
-    loaded.learn(30, reset_num_timesteps=False)
-    assert loaded.num_timesteps == 90
-
-
-def test_n_step_returns_have_their_discounts():
-    model = make_model(n_steps=3, gamma=0.9).learn(40)
-    discounts = make_batch(model.replay_buffer.sample(64), model.gamma).discounts
-    assert set(np.round(discounts.tolist(), 6)) <= {0.9, 0.81, 0.729}  # fewer steps at the end of the buffer
-    assert discounts.min().item() == pytest.approx(0.9**3)
 
 
 @pytest.mark.parametrize("noise", [NormalActionNoise, OrnsteinUhlenbeckActionNoise])

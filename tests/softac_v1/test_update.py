@@ -5,7 +5,6 @@ from unittest.mock import Mock
 import pytest
 import torch as th
 from gymnasium.wrappers import TimeLimit
-from stable_baselines3.common.utils import LinearSchedule
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sb3_softac.algorithm.engine import StepResult
@@ -21,24 +20,6 @@ def filled_model(**kwargs):
 
 
 NETWORKS = ("actor", "critic", "value_net", "value_net_target")
-
-
-@pytest.mark.parametrize(
-    ("loss", "network"),
-    [("actor_loss", "actor"), ("critic_loss", "critic"), ("value_loss", "value_net"), ("ent_coef_loss", None)],
-)
-@pytest.mark.parametrize("actor_q", ["min", "first"])
-def test_each_loss_reaches_its_own_network_only(loss, network, actor_q, monkeypatch):
-    model = filled_model(ent_coef="auto", actor_q=actor_q)
-    seen = {}
-    with monkeypatch.context() as patch:
-        patch.setattr(model, "_minimize", lambda losses: seen.update(losses) or {})
-        model._update(draw_batch(model))
-    model._minimize({loss: seen[loss]})
-    for name in NETWORKS:
-        reached = [p.grad is not None and bool(p.grad.any()) for p in getattr(model, name).parameters()]
-        assert all(reached) if name == network else not any(reached), name
-    assert (model.log_ent_coef.grad is not None) is (loss == "ent_coef_loss")
 
 
 def test_update_equals_a_plain_reference():
@@ -92,20 +73,6 @@ def test_actor_q_first_ignores_the_other_critic(monkeypatch):
     assert losses["min", -300.0] > losses["min", 100.0] + 100.0
 
 
-@pytest.mark.parametrize(("interval", "tau"), [(1, 0.3), (4, 1.0)])
-def test_target_update_cadence_at_one_gradient_step_per_call(interval, tau):
-    model = filled_model(target_update_interval=interval, tau=tau, learning_starts=100)
-    expected = flat(model.value_net_target)
-    for step in range(1, 13):
-        model.train(gradient_steps=1, batch_size=16)
-        if step % interval == 0:
-            expected = (1 - tau) * expected + tau * flat(model.value_net)
-        th.testing.assert_close(flat(model.value_net_target), expected, rtol=1e-5, atol=1e-6)
-    assert model._n_updates == 12
-    if tau == 1.0:
-        assert th.equal(flat(model.value_net_target), flat(model.value_net))
-
-
 def test_target_cadence_survives_saving(tmp_path):
     model = filled_model(target_update_interval=4, tau=1.0, learning_starts=100)
     model.train(gradient_steps=3, batch_size=16)
@@ -151,16 +118,6 @@ def test_logged_values():
     assert logged.keys() == names | {"n_updates", "learning_rate"}
     assert all(isinstance(value, float | int) for value in logged.values())
     assert logged["n_updates"] == model._n_updates
-
-
-def test_learning_rate_and_temperature_schedules():
-    model = make_model(
-        TimeLimit(ConstantReward(), 7), learning_rate=LinearSchedule(1e-2, 1e-4, 1.0), ent_coef=LinearSchedule(1.0, 0.1, 1.0)
-    )
-    model.learn(40)
-    assert model.policy.optimizer.param_groups[0]["lr"] == pytest.approx(1e-4, rel=1e-3)
-    assert model.temperature.alpha.item() == pytest.approx(0.1, rel=1e-3)
-    assert model.logger.name_to_value["train/learning_rate"] == pytest.approx(1e-4, rel=1e-3)
 
 
 def test_zero_learning_rate_leaves_the_networks():

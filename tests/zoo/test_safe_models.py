@@ -45,6 +45,10 @@ def test_safe_load(name, tmp_path):
     hyperparams, *_ = manager._preprocess_hyperparams(hyperparams)
     env = DummyVecEnv([lambda: Spaces(algo, entry["policy"])] * manager.n_envs)
     hyperparams = manager._preprocess_action_noise(hyperparams, {}, env)
+    policy_kwargs = hyperparams.get("policy_kwargs") or {}
+    layers = policy_kwargs.get("net_arch")  # smaller ones are as good
+    small = {name: [4] for name in layers} if isinstance(layers, dict) else [4]
+    hyperparams["policy_kwargs"] = {**policy_kwargs, "net_arch": small}
     model = ALGOS[algo](env=env, device="cpu", **hyperparams)
     model.save(tmp_path / "model")
     loaded = ALGOS[algo].load(tmp_path / "model", safe=True)

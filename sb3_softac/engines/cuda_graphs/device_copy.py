@@ -7,7 +7,7 @@ import torch as th
 from stable_baselines3.common.type_aliases import TensorDict
 
 from sb3_softac.replay.buffer import SoftReplayBuffer
-from sb3_softac.replay.samples import Draw, SoftReplayBufferSamples
+from sb3_softac.replay.samples import BatchIndices, SoftReplayBufferSamples
 
 
 class DrawnBatches(NamedTuple):
@@ -84,7 +84,7 @@ class DeviceCopy:
             self._extras[name][there] = self._send(column[rows])
         self._n_seen = self.buffer.n_added
 
-    def send(self, draws: list[Draw]) -> DrawnBatches:
+    def send(self, draws: list[BatchIndices]) -> DrawnBatches:
         """
         :param draws: Draws of the buffer, one per gradient step.
         :return: The draws on the device.

@@ -13,7 +13,7 @@ from sb3_softac.engines.cuda_graphs.launcher import CaptureError, Launcher
 from sb3_softac.engines.cuda_graphs.unsupported_models import unsupported_reason
 from sb3_softac.replay.batch import make_batch
 from sb3_softac.replay.buffer import SoftReplayBuffer
-from sb3_softac.replay.samples import Draw
+from sb3_softac.replay.samples import BatchIndices
 
 # Gradient steps in one graph; a power of two.
 MAX_STEPS = 16
@@ -134,11 +134,11 @@ class GraphEngine(Engine):
         # Powers of two, so that few graphs serve any number of steps
         return 1 << min(wanted, MAX_STEPS).bit_length() - 1
 
-    def sample(self, batch_size: int) -> Draw:
+    def sample(self, batch_size: int) -> BatchIndices:
         assert self._copy is not None
         return self._copy.buffer.draw(batch_size)
 
-    def step(self, batches: list[Draw], target_weights: list[float]) -> StepResult:
+    def step(self, batches: list[BatchIndices], target_weights: list[float]) -> StepResult:
         model, copy = self.model, self._copy
         assert copy is not None
         weights = th.from_numpy(np.array(target_weights, np.float32)).to(model.device)

@@ -11,7 +11,7 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_softac.resume.codecs import CODECS
-from sb3_softac.resume.plain import Reader, ResumeError, Writer
+from sb3_softac.resume.serialization import Reader, ResumeError, Writer
 from tests.resume.harness import same
 
 

@@ -30,7 +30,7 @@ from sb3_softac.files.plain_files import leads_to_a_file
 from sb3_softac.resume.memory import Memory
 
 
-class Origins:
+class Baseline:
     """
     The objects of a program when training starts, by path. A program that is started again finds its own under the same
     paths.
@@ -81,7 +81,7 @@ class Origins:
 WITHOUT_STATE = (
     *(types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type, np.ufunc, random.SystemRandom),
     *(EnvSpec, WrapperSpec, np.dtype, th.dtype, th.device, pathlib.PurePath),
-    *(Logger, logging.Logger, Origins),
+    *(Logger, logging.Logger, Baseline),
 )
 # What decides where a program writes: it stays as the program has made it, whatever a file says.
 TARGETS = (pathlib.PurePath, io.IOBase, Logger, logging.Logger)
@@ -129,9 +129,9 @@ class Codec(NamedTuple):
 class Writer:
     """Turns values into JSON and tensors."""
 
-    def __init__(self, codecs: tuple[Codec, ...], origins: Origins | None = None, recording: bool = False):
-        self.codecs, self.origins, self.recording = codecs, origins, recording
-        self.memory = Memory(origins if not recording else None)
+    def __init__(self, codecs: tuple[Codec, ...], baseline: Baseline | None = None, recording: bool = False):
+        self.codecs, self.baseline, self.recording = codecs, baseline, recording
+        self.memory = Memory(baseline if not recording else None)
         self.unknown: list[str] = []
         """Paths of values that are neither plain data nor known to have no state."""
         self.restarted: list[str] = []
@@ -153,8 +153,8 @@ class Writer:
         """A value as JSON; its path is part of the names of its tensors."""
         if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
             return value
-        if self.recording and self.origins is not None:
-            self.origins.add(value, path)
+        if self.recording and self.baseline is not None:
+            self.baseline.add(value, path)
         if id(value) in self._seen:
             node = self._seen[id(value)][0]
             if node is None:
@@ -172,10 +172,10 @@ class Writer:
         node: dict[str, Any] = {}
         if self._detached and not codec.plain:
             return self._lose(f"{path} ({module_of(type(value))}.{type(value).__qualname__})")
-        if self.origins is not None and not self.recording:
-            origin, name = self.origins.path_of(value), class_name(value)
+        if self.baseline is not None and not self.recording:
+            origin, name = self.baseline.path_of(value), class_name(value)
             if not codec.plain:
-                template = self.origins.objects.get(origin or path)
+                template = self.baseline.objects.get(origin or path)
                 if template is None or class_name(template) != name:
                     return self._lose(f"{path} ({name}, created while the training runs)")
                 self.needs[origin or path] = name
@@ -192,25 +192,25 @@ class Writer:
 
     def _keep(self, value: Any, path: str) -> dict[str, Any]:
         """Where a function or class was when training started; None if it was here."""
-        if self.origins is None or self.recording or not isinstance(value, DEFINITIONS):
+        if self.baseline is None or self.recording or not isinstance(value, DEFINITIONS):
             return {"kept": None}
         if isinstance(value, types.FunctionType):
             self.needs[path] = "function"
-        if self.origins.objects.get(path) is value:
+        if self.baseline.objects.get(path) is value:
             return {"kept": None}
-        origin = self.origins.path_of(value)
+        origin = self.baseline.path_of(value)
         if origin is None:
             return self._lose(f"{path} (it has become {getattr(value, '__qualname__', value)} while the training ran)")
         return {"kept": origin}
 
     def _keep_unchanged(self, value: Any, path: str) -> dict[str, Any]:
         """An object of another kind can stay as the program creates it if it is and contains what it did at the start."""
-        digest = None if self.origins is None else _digest(value)
-        if self.origins is not None and self.recording and digest is not None:
-            self.origins.contents[id(value)] = digest
-        elif digest is None or self.origins is None or self.origins.contents.get(id(value)) != digest:
+        digest = None if self.baseline is None else _digest(value)
+        if self.baseline is not None and self.recording and digest is not None:
+            self.baseline.contents[id(value)] = digest
+        elif digest is None or self.baseline is None or self.baseline.contents.get(id(value)) != digest:
             return self._lose(f"{path} ({module_of(type(value))}.{type(value).__qualname__})")
-        origin = self.origins.path_of(value)
+        origin = self.baseline.path_of(value)
         return {"kept": None if origin == path else origin}
 
     def note_classes(self, value: Any) -> None:
@@ -222,12 +222,12 @@ class Writer:
     @contextlib.contextmanager
     def detached(self) -> Iterator[None]:
         """Within it, values are written that are put together only to be saved: they are read as new ones."""
-        origins, self.origins, self.memory.origins, self._detached = self.origins, None, None, self.origins is not None
+        baseline, self.baseline, self.memory.baseline, self._detached = self.baseline, None, None, self.baseline is not None
         try:
             yield
         finally:
-            self.origins, self._detached = origins, False
-            self.memory.origins = None if self.recording else origins
+            self.baseline, self._detached = baseline, False
+            self.memory.baseline = None if self.recording else baseline
 
     def finish(self) -> None:
         """Connect the arrays that share memory."""
@@ -240,9 +240,9 @@ class Reader:
         tensors: dict[str, th.Tensor],
         codecs: tuple[Codec, ...],
         device: th.device | str = "cpu",
-        origins: Origins | None = None,
+        baseline: Baseline | None = None,
     ):
-        self.tensors, self.device, self.origins = tensors, device, origins
+        self.tensors, self.device, self.baseline = tensors, device, baseline
         self.codecs = {codec.name: codec for codec in codecs}
         self.blocks: dict[str, np.ndarray] = {}
         self.changes: list[Callable[[], Any]] = []
@@ -251,7 +251,7 @@ class Reader:
         """Vectorized environments whose episodes will start over, each with the reason."""
         self._planned: dict[int, tuple[Any, Any]] = {}
         """By id of a container: the container, and what it is going to contain."""
-        self._protected = set() if origins is None else set(origins.protected)
+        self._protected = set() if baseline is None else set(baseline.protected)
         self._names: tuple[str, ...] = ()
         """Of what is being read: of the attribute, and of keys in it."""
         self._is_data = False
@@ -348,11 +348,11 @@ class Reader:
 
     def _read_node(self, codec: Codec, content: Any, live: Any, path: str, origin: str | None, number: int | None) -> Any:
         names, in_place = self._names, codec.shared
-        if self.origins is None:
+        if self.baseline is None:
             in_place |= id(live) not in self._used
         elif origin != NOWHERE:
-            live = self.origins.objects.get(origin or path, live)
-            names += self.origins.names(origin) if names and origin else ()
+            live = self.baseline.objects.get(origin or path, live)
+            names += self.baseline.names(origin) if names and origin else ()
             # Nothing changes within a container that stays, except the objects in it
             in_place |= not self._is_discarded or self.stays(live) or not _is_container(live)
         if not codec.plain and not self._is_of(codec, live):
@@ -369,7 +369,7 @@ class Reader:
         """A value that was not saved, as this program has created it."""
         if name == "lost" and live is None:
             raise LostError(f"{path} could not be saved")
-        return live if self.origins is None or origin is None else self.origins.objects.get(origin, live)
+        return live if self.baseline is None or origin is None else self.baseline.objects.get(origin, live)
 
     def _is_of(self, codec: Codec, live: Any) -> bool:
         """Whether a value like this one would be written as this kind."""
@@ -417,9 +417,9 @@ def _items(container: Any) -> Iterable[tuple[Any, Any]]:
     return ((None, item) for item in (container.ravel().tolist() if isinstance(container, np.ndarray) else container))
 
 
-def check_needs(needs: dict[str, str], origins: Origins) -> None:
+def check_needs(needs: dict[str, str], baseline: Baseline) -> None:
     for path, name in needs.items():
-        live = origins.objects.get(path)
+        live = baseline.objects.get(path)
         if class_name(live) != name and not (name == "function" and isinstance(live, types.FunctionType)):
             raise ResumeError(f"{path} is {_called(live)} now, but a {name} was saved. {REMEDY}")
 
