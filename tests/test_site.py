@@ -14,10 +14,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
+import numpy as np
 import pytest
 from filelock import FileLock
 
 import sb3_softac
+from tests.tabular.test_playground import SETTINGS, SOLVE, exact
 
 if importlib.util.find_spec("furo") is None:  # imported, it would load Sphinx wherever tests are collected
     pytest.skip('the site needs pip install -e ".[docs]"', allow_module_level=True)
@@ -217,6 +219,73 @@ def test_pages_look_as_they_should(site, browser, width, scheme):
         if found:
             complaints[str(path.relative_to(site))] = found
     assert not complaints, json.dumps(complaints, indent=1)
+
+
+def shown_results(browser, before=""):
+    """:return: The soft value, return and entropy that the playground shows, once they differ from those before."""
+    read = """const [before, done] = arguments, look = () => {
+        const now = document.querySelector(".playground-results strong")?.textContent ?? before;
+        now === before ? setTimeout(look, 20) : done(now);
+    }; look();"""
+    return browser.execute_async_script(read, before)
+
+
+def numbers_of(results):
+    value, reward, _temperature, entropy = map(float, re.findall(r"-?[\d.]+", results.replace("\u2212", "-")))
+    return [value, reward, entropy]
+
+
+def test_playground_computes_exact_solutions_in_the_browser(site, browser):
+    browser.get((site / "index.html").as_uri())
+    found = browser.execute_script(f"return ({SOLVE})(arguments[0])", SETTINGS)
+    for setting, each in zip(SETTINGS, found, strict=True):
+        np.testing.assert_allclose(each, exact(*setting), atol=1e-6, rtol=0, err_msg=str(setting[:4]))
+
+
+def test_playground_works_by_keyboard(site, browser):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    show(browser, PHONE, "light")
+    browser.get((site / "teach" / "playground.html").as_uri())
+    task, grid = shown_results(browser), next(setting for setting in SETTINGS if setting[:2] == ("gridWorld", 0.5))
+    browser.find_element(By.CSS_SELECTOR, ".playground-tasks input:checked").send_keys(Keys.ARROW_RIGHT)
+    first = shown_results(browser, task)
+    assert numbers_of(first) == pytest.approx(exact(*grid)[-3:], abs=0.005)
+
+    browser.find_element(By.CSS_SELECTOR, ".playground input[name=discount]").send_keys(Keys.ARROW_RIGHT)
+    second = shown_results(browser, first)
+    assert numbers_of(second) == pytest.approx(exact("gridWorld", 0.5, 0.96, *grid[3:])[-3:], abs=0.005)
+
+    picture = browser.find_element(By.CSS_SELECTOR, ".playground-map")
+    picture.send_keys(Keys.ARROW_UP)
+    mark = browser.find_element(By.CSS_SELECTOR, ".playground-mark").text
+    assert mark.startswith("Mark: column 1, row 3. Soft value") and ", up 0." in mark
+    picture.send_keys(Keys.ENTER)
+    third = shown_results(browser, second)
+    assert numbers_of(third) == pytest.approx(exact("gridWorld", 0.5, 0.96, grid[3], [*grid[4], 20])[-3:], abs=0.005)
+    picture.send_keys(Keys.ENTER)
+    assert shown_results(browser, third) == second
+
+
+@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+def test_playground_moves_only_where_that_is_welcome(site, browser, motion):
+    show(browser, DESKTOP, "dark")
+    features = [{"name": "prefers-reduced-motion", "value": motion}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get((site / "teach" / "playground.html").as_uri())
+    shown_results(browser)
+    look_twice = """const done = arguments[0], picture = () => document.querySelector(".playground-map").toDataURL();
+        requestAnimationFrame(() => requestAnimationFrame(() => {
+            const before = picture();
+            setTimeout(() => done(before === picture()), 600);
+        }));"""
+    assert browser.execute_async_script(look_twice) == (motion == "reduce")
+
+
+def test_a_picture_stands_for_the_playground_without_javascript(site):
+    for page in ("index.html", "teach/playground.html"):
+        assert re.search(r'<div class="playground [^>]*>\s*<p><img ', (site / page).read_text())
 
 
 BAD = """<!doctype html><body><article><img src="none.png"><script>missing()</script><p>Let $x$ be</p>

@@ -30,14 +30,19 @@ SETTINGS = [
     ("multiGoal", 10.0, 0.9, 30, [930, 750]),
     ("multiGoal", 30.0, 0.95, -20, [930]),
 ]
-ASK = """
-const settings = JSON.parse(require("fs").readFileSync(0)), Playground = require(process.argv[1]);
-console.log(JSON.stringify(settings.map(([task, temperature, discount, goalReward, walls]) => {
-    const {v, value, return: expected, entropy} = Playground.solve(
-        Playground[task]().build({goalReward, walls}), temperature, discount);
+SOLVE = """settings => settings.map(([task, temperature, discount, goalReward, walls]) => {
+    const mdp = Playground[task]().build({goalReward, walls});
+    const {v, value, return: expected, entropy} = Playground.solve(mdp, temperature, discount);
     return [...v, value, expected, entropy];
-})));
-"""
+})"""
+
+
+def in_node(function, data):
+    """:return: What a JavaScript function, which knows the playground, makes of some data."""
+    program = "const Playground = require(process.argv[1]), data = JSON.parse(require('fs').readFileSync(0));"
+    program += f"console.log(JSON.stringify(({function})(data)));"
+    command = ["node", "-e", program, str(Path(playground.__file__).with_suffix(".js"))]
+    return json.loads(subprocess.run(command, input=json.dumps(data), capture_output=True, text=True, check=True).stdout)
 
 
 def deterministic(moves, rewards, discount, terminal, start):
@@ -112,10 +117,7 @@ def exact(task, temperature, discount, goal_reward, walls):
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs Node")
 def test_node_finds_the_exact_solutions():
-    script = Path(playground.__file__).with_suffix(".js")
-    command = ["node", "-e", ASK, str(script)]
-    answer = subprocess.run(command, input=json.dumps(SETTINGS), capture_output=True, text=True, check=True).stdout
-    for setting, found in zip(SETTINGS, json.loads(answer), strict=True):
+    for setting, found in zip(SETTINGS, in_node(SOLVE, SETTINGS), strict=True):
         np.testing.assert_allclose(found, exact(*setting), atol=1e-6, rtol=0, err_msg=str(setting[:4]))
 
 
@@ -124,11 +126,8 @@ def test_page_of_an_own_mdp_has_its_solution(tmp_path):
     mdp = TabularMDP.from_gymnasium("FrozenLake-v1", discount=0.99)
     write_playground(mdp, tmp_path / "lake.html", columns=4)
     tables = json.loads((tmp_path / "lake.html").read_text().split("Playground.tables = ")[1].split(";\n</script>")[0])
-    ask = """const tables = JSON.parse(require("fs").readFileSync(0)), Playground = require(process.argv[1]);
-             console.log(JSON.stringify([...Playground.solve(Playground.fromTables(tables).build(), 0.05, 0.99).v]))"""
-    command = ["node", "-e", ask, str(Path(playground.__file__).with_suffix(".js"))]
-    found = subprocess.run(command, input=json.dumps(tables), capture_output=True, text=True, check=True).stdout
-    np.testing.assert_allclose(json.loads(found), soft_policy_iteration(mdp, 0.05).v, atol=1e-6, rtol=0)
+    found = in_node("tables => [...Playground.solve(Playground.fromTables(tables).build(), 0.05, 0.99).v]", tables)
+    np.testing.assert_allclose(found, soft_policy_iteration(mdp, 0.05).v, atol=1e-6, rtol=0)
 
 
 def test_page_stands_by_itself(tmp_path):
