@@ -38,7 +38,7 @@ const Playground = (() => {
                 largest = Math.max(largest, Math.abs(value));
                 values[s] = value;
             }
-            if (discount * change <= (1 - discount) * 1e-8 + 1e-14 * largest) return;
+            if (!(discount * change > (1 - discount) * 1e-8 + 1e-14 * largest)) return; // also if it is not a number
             for (const s of live) {
                 const difference = values[s] - before[s];
                 product += changes[s] * difference;
