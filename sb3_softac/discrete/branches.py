@@ -45,11 +45,7 @@ class Branches:
         self._uniform_size = sizes[0] if len(set(sizes)) == 1 else None
 
     def log_softmax(self, logits: th.Tensor, masks: th.Tensor | None = None) -> th.Tensor:
-        """
-        :param logits: Unnormalised log-probabilities ``[..., n]``.
-        :param masks: True where an action is allowed ``[..., n]``; None if all are.
-        :return: Log-probabilities of the product policy ``[..., n]``, in nats; forbidden actions have probability 0.
-        """
+        """Log-probabilities of the product policy ``[..., n]`` in nats; forbidden actions have probability 0."""
         if masks is not None:
             logits = logits.masked_fill(~masks, MASKED_LOGIT)
         if len(self.sizes) == 1:
@@ -59,60 +55,36 @@ class Branches:
         return th.cat([branch.log_softmax(dim=-1) for branch in logits.split(self.sizes, dim=-1)], dim=-1)
 
     def argmax(self, scores: th.Tensor) -> th.Tensor:
-        """
-        :param scores: One number per option ``[..., n]``.
-        :return: Index of the best option of each branch ``[..., n_branches]``.
-        """
+        """Index of the best option of each branch ``[..., n_branches]``, from one number per option ``[..., n]``."""
         if self._uniform_size is not None:
             return scores.unflatten(-1, (-1, self._uniform_size)).argmax(dim=-1)
         return th.stack([branch.argmax(dim=-1) for branch in scores.split(self.sizes, dim=-1)], dim=-1)
 
     def sample(self, log_pi: th.Tensor) -> th.Tensor:
-        """
-        Draw actions by the Gumbel-max trick, all branches at once.
-
-        :param log_pi: Log-probabilities ``[..., n]``.
-        :return: Index of the drawn option of each branch ``[..., n_branches]``.
-        """
+        """Index of a drawn option of each branch ``[..., n_branches]``, by the Gumbel-max trick for all branches at once."""
         # The clamp keeps the logarithm finite, otherwise a forbidden action could occasionally win
         noise = th.empty_like(log_pi).exponential_().clamp_(min=th.finfo(log_pi.dtype).tiny)
         return self.argmax(log_pi - noise.log())
 
     def choose(self, log_pi: th.Tensor, deterministic: bool) -> th.Tensor:
-        """
-        :param log_pi: Log-probabilities ``[batch, n]``.
-        :param deterministic: Whether to take the most probable action instead of a sample.
-        :return: Actions of the action space ``[batch, *action_space.shape]``.
-        """
+        """Actions of the action space ``[batch, *action_space.shape]``, the most probable or drawn ones."""
         chosen = self.argmax(log_pi) if deterministic else self.sample(log_pi)
         return chosen.reshape(-1, *self.shape) + th.as_tensor(self.start, device=chosen.device)
 
     def select(self, utilities: th.Tensor, actions: th.Tensor) -> th.Tensor:
-        """
-        :param utilities: One number per option ``[..., n]``.
-        :param actions: Index of the chosen option of each branch ``[..., n_branches]``.
-        :return: Sum over the branches of the number of the chosen option ``[...]``.
-        """
+        """Sum over the branches ``[...]`` of the numbers ``[..., n]`` of the chosen options ``[..., n_branches]``."""
         if len(self.sizes) == 1:
             return utilities.gather(-1, actions).squeeze(-1)
         self._offsets = self._offsets.to(actions.device)  # moves once
         return utilities.gather(-1, actions + self._offsets).sum(dim=-1)
 
     def max_entropies(self, masks: th.Tensor) -> th.Tensor:
-        """
-        :param masks: True where an action is allowed ``[..., n]``.
-        :return: Entropy in nats of the policy that is uniform over the allowed actions ``[...]``.
-        """
+        """Entropy in nats of the policy that is uniform over the allowed actions ``[...]``."""
         counts = [branch.sum(dim=-1) for branch in masks.split(self.sizes, dim=-1)]
         return th.stack(counts, dim=-1).log().sum(dim=-1)
 
     def read_masks(self, masks: Any, batch: int) -> np.ndarray:
-        """
-        :param masks: True (or 1) where an action is allowed, ``batch * n`` entries.
-        :param batch: Number of environments or observations.
-        :return: The masks as booleans ``[batch, n]``.
-        :raises ValueError: if the shape is wrong or an entry is neither true nor false.
-        """
+        """The masks as booleans ``[batch, n]``; ValueError if the shape is wrong or an entry is neither true nor false."""
         needed = (
             f"Action masks need shape ({batch}, {self.n}): one entry per option of each branch (sizes {self.sizes}) for each "
             "environment, got "
@@ -133,19 +105,11 @@ class Branches:
         return given.astype(bool).reshape(batch, self.n)
 
     def allow_an_action(self, masks: np.ndarray) -> np.ndarray:
-        """
-        :param masks: True where an action is allowed ``[batch, n]``.
-        :return: Whether each branch has an allowed option ``[batch, n_branches]``.
-        """
+        """Whether each branch has an allowed option ``[batch, n_branches]``."""
         return np.logical_or.reduceat(masks, self._starts, axis=1)
 
     def check_masks(self, masks: Any, batch: int) -> np.ndarray:
-        """
-        :param masks: True (or 1) where an action is allowed, ``batch * n`` entries.
-        :param batch: Number of environments or observations.
-        :return: The masks as booleans ``[batch, n]``.
-        :raises ValueError: if the shape is wrong, an entry is neither true nor false, or a branch has no allowed option.
-        """
+        """As :meth:`read_masks`; a branch without an allowed option is refused too."""
         checked = self.read_masks(masks, batch)
         allowed = self.allow_an_action(checked)
         if not allowed.all():

@@ -15,12 +15,7 @@ from sb3_softac.algorithm.policies import require_finite_actions
 
 
 def masked_log_probs(policy: Any, obs: PyTorchObs, action_masks: np.ndarray | None = None) -> th.Tensor:
-    """
-    :param obs: Observations.
-    :param action_masks: True where an action is allowed ``[batch, n]``; None if all are.
-    :return: Log-probabilities of the options of all branches ``[batch, n]``, in nats.
-    :raises ValueError: if a mask has the wrong shape or forbids everything.
-    """
+    """Log-probabilities of the options of all branches ``[batch, n]``, in nats; masks are checked."""
     if action_masks is None:
         return policy.log_pi(obs)
     batch = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
@@ -30,13 +25,7 @@ def masked_log_probs(policy: Any, obs: PyTorchObs, action_masks: np.ndarray | No
 def masked_forward(
     policy: Any, obs: PyTorchObs, deterministic: bool = False, action_masks: np.ndarray | None = None
 ) -> th.Tensor:
-    """
-    :param obs: Observations.
-    :param deterministic: Whether to take the most probable action instead of a sample.
-    :param action_masks: True where an action is allowed ``[batch, n]``; None if all are.
-    :return: Actions of the action space ``[batch, *action_space.shape]``.
-    :raises ValueError: if a mask has the wrong shape or forbids everything.
-    """
+    """Actions of the action space ``[batch, *action_space.shape]``; without masks everything is allowed."""
     return policy.branches.choose(policy.log_probs(obs, action_masks), deterministic)
 
 

@@ -46,10 +46,7 @@ class ActionMaskInfo(gym.Wrapper):
         self._reports = env.has_wrapper_attr(EXPECTED_METHOD_NAME)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """
-        :param action: Action.
-        :return: What the environment returns, with the mask added to the last entry.
-        """
+        """The step, with the mask of the state that it leads to in the info."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         if self._reports and not terminated:
             # A copy, because an environment may keep its mask in one array that its next reset changes

@@ -25,11 +25,7 @@ class CategoricalActor(BaseActor):
         self.logits = nn.Sequential(*create_mlp(self.features_dim, self.branches.n, self.net_arch, self.activation_fn))
 
     def log_probs(self, features: th.Tensor, masks: th.Tensor | None = None) -> th.Tensor:
-        """
-        :param features: What :meth:`features` returned ``[batch, features_dim]``.
-        :param masks: True where an action is allowed ``[batch, n]``; None if all are.
-        :return: Log-probabilities of the options of all branches ``[batch, n]``, in nats.
-        """
+        """Log-probabilities of the options of all branches ``[batch, n]`` in nats, from features."""
         return self.branches.log_softmax(self.logits(features), masks)
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False, action_masks: th.Tensor | None = None) -> th.Tensor:
@@ -59,10 +55,7 @@ class StackedDiscreteCritic(BaseCritic):
         self.q_networks = StackedMLP(self.n_critics, self.features_dim, branches.n, self.net_arch, self.activation_fn)
 
     def q_values(self, features: th.Tensor) -> th.Tensor:
-        """
-        :param features: What :meth:`features` returned ``[batch, features_dim]``.
-        :return: Utilities of all options in units of reward ``[n_critics, batch, n]``; Q-values where there is one branch.
-        """
+        """Utilities of all options ``[n_critics, batch, n]``, from features; Q-values where there is one branch."""
         return self.q_networks(features) / self.n_branches
 
     def forward(self, obs: PyTorchObs) -> th.Tensor:

@@ -20,10 +20,7 @@ class SaturationWatch:
         self._steps, self._first_alpha, self._warned = 0, 0.0, False
 
     def observe(self, lost: np.ndarray, alpha: np.ndarray) -> None:
-        """
-        :param lost: Whether the policy had almost no entropy, far below its target, one per gradient step ``[n_steps]``.
-        :param alpha: Temperature ``[n_steps]``.
-        """
+        """Look at gradient steps ``[n_steps]``: whether the entropy was lost, far below its target, and the temperature."""
         for is_lost, value in zip(lost.tolist(), alpha.tolist(), strict=True):
             if self._steps == 0:
                 self._first_alpha = value

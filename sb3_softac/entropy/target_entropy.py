@@ -193,13 +193,7 @@ def read_nats(value: Any) -> float | str:
 
 
 def continuous_target(target_entropy: Any, shape: tuple[int, ...]) -> TargetEntropy:
-    """
-    Read the ``target_entropy`` of an algorithm with continuous actions.
-
-    :param target_entropy: A number of nats, or ``"auto"`` for minus the number of action dimensions.
-    :param shape: Shape of an action.
-    :raises ValueError: if it is neither.
-    """
+    """The target entropy for continuous actions: a number of nats, or ``"auto"`` for minus the number of dimensions."""
     nats = read("target_entropy", target_entropy, Argument("a finite number of nats or 'auto'", read_nats))
     return TargetEntropy(continuous_target_entropy(shape) if nats == "auto" else float(nats), math.prod(shape))
 

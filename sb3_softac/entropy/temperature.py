@@ -135,11 +135,7 @@ class AutoTemperature(Temperature):
         self.optimizer = th.optim.Adam([self.log_ent_coef], lr=learning_rate, fused=True)
 
     def set_bounds(self, bounds: Bounds | None) -> None:
-        """
-        Change the bounds; the next step of the optimizer clamps the temperature to them.
-
-        :param bounds: Smallest and largest temperature, each may be None; None for no bounds.
-        """
+        """Change the bounds, None for none; the next step of the optimizer clamps the temperature to them."""
         low, high = check_bounds(bounds) or (None, None)
         self._log_bounds = None if low is None else math.log(low), None if high is None else math.log(high)
 
@@ -164,13 +160,7 @@ def _scheduled(schedule: Schedule, progress_remaining: float) -> float:
 
 
 def check_bounds(bounds: Any) -> Bounds | None:
-    """
-    Validate the argument ``ent_coef_bounds``.
-
-    :param bounds: Smallest and largest temperature, each may be None; None for no bounds.
-    :return: The same as a tuple.
-    :raises ValueError: if they are not two numbers greater than 0, or the first is larger than the second.
-    """
+    """The argument ``ent_coef_bounds`` as a tuple; ValueError if it is not valid."""
     if bounds is None:
         return None
     try:
@@ -229,13 +219,6 @@ def _read_ent_coef(ent_coef: Any) -> tuple[str, float]:
 
 
 def check_ent_coef(ent_coef: Any, bounds: Bounds | None = None) -> Any:
-    """
-    Validate the argument ``ent_coef``.
-
-    :param ent_coef: See :func:`make_temperature`.
-    :param bounds: See :func:`make_temperature`.
-    :return: The same; a number of NumPy as a float.
-    :raises ValueError: if it is not valid.
-    """
+    """The argument ``ent_coef``, NumPy's numbers as floats; ValueError if :func:`make_temperature` refuses it."""
     make_temperature(ent_coef, th.device("cpu"), 0.0, bounds)
     return float(ent_coef) if is_number(ent_coef) and not isinstance(ent_coef, int) else ent_coef

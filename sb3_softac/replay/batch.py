@@ -28,11 +28,7 @@ class Batch(NamedTuple):
 
 
 def make_batch(samples: ReplayBufferSamples | DictReplayBufferSamples | SoftReplayBufferSamples, gamma: float) -> Batch:
-    """
-    :param samples: Samples from our replay buffer or one of SB3's.
-    :param gamma: Discount factor, used if the buffer does not return discounts.
-    :return: The same transitions; values that are one number per transition have shape ``[batch]``.
-    """
+    """The samples as a batch, numbers of transitions as ``[batch]``; gamma stands where there are no discounts."""
     rewards, discounts = _numbers(samples.rewards), samples.discounts
     return Batch(
         obs=samples.observations,

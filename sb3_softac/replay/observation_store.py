@@ -69,26 +69,13 @@ class ObservationStore:
         return self.pieces.nbytes + self.index.nbytes
 
     def fit(self, obs: Any, next_obs: Any, part: str = "") -> tuple[np.ndarray, np.ndarray]:
-        """
-        :param obs: Observations.
-        :param next_obs: Next observations.
-        :param part: Name of this part of the observations, for errors.
-        :return: The same in the dtype of the space ``[n_envs, ...]``, not always copies.
-        :raises ValueError: if a shape differs.
-        """
+        """Both observations ``[n_envs, ...]`` in the dtype of the space, not always copies; ValueError if a shape differs."""
         shape, reshape, dtype = self.row_shape, isinstance(self.space, spaces.Discrete), self.space.dtype
         first, second = as_row(f"obs{part}", obs, shape, reshape), as_row(f"next_obs{part}", next_obs, shape, reshape)
         return first.astype(dtype, copy=False), second.astype(dtype, copy=False)
 
     def add(self, row: int, obs: np.ndarray, next_obs: np.ndarray) -> None:
-        """
-        Store one transition per environment.
-
-        :param row: Row to write, the one after the newest; its old content is discarded.
-        :param obs: Observations ``[n_envs, ...]`` as :meth:`fit` returns them.
-        :param next_obs: Next observations, likewise.
-        :raises ValueError: if it is another row; nothing is stored then.
-        """
+        """Store what :meth:`fit` returned in the row after the newest, whose old content is discarded."""
         if row != self._next_row and self._n_rows > 0:
             raise ValueError(
                 f"The replay buffer's write position is {row} but the next row is {self._next_row}: do not set pos, which "
@@ -113,13 +100,7 @@ class ObservationStore:
             self._release(old_second, following)
 
     def add_rows(self, row: int, obs: np.ndarray, next_obs: np.ndarray) -> None:
-        """
-        Store several transitions per environment, as :meth:`add` does one by one, but faster.
-
-        :param row: The first row to write; none of the rows is in use.
-        :param obs: Observations ``[n_rows, n_envs, ...]`` in the dtype of the space.
-        :param next_obs: Next observations, likewise.
-        """
+        """Store ``[n_rows, n_envs, ...]`` in rows that are not in use, as :meth:`add` does one by one, but faster."""
         if self.n_pieces > 1:
             for number, pair in enumerate(zip(obs, next_obs, strict=True), start=row):
                 self.add(number, *pair)
@@ -138,11 +119,7 @@ class ObservationStore:
         self._n_rows, self._next_row = self._n_rows + len(obs), (row + len(obs)) % self.size
 
     def get(self, next_obs: bool, where: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        """
-        :param next_obs: Whether to use the next observations.
-        :param where: Rows and environments ``[batch]`` each.
-        :return: Observations ``[batch, ...]``, a copy.
-        """
+        """Observations, or next observations, at these rows and environments ``[batch]``: ``[batch, ...]``, a copy."""
         rows, columns = where
         index = self.index[int(next_obs)].reshape(-1, self.n_pieces).take(rows * self.row_shape[0] + columns, axis=0)
         return self.pieces.take(index, axis=0).reshape(len(index), *self.shape)
@@ -155,13 +132,7 @@ class ObservationStore:
             self._last = None  # it was rounded
 
     def _store(self, values: np.ndarray, new: bytes, old: bytes | None, before: np.ndarray) -> np.ndarray:
-        """
-        :param values: Observations ``[n_envs, ...]``.
-        :param new: Their bytes.
-        :param old: The bytes of those before them, None if not known.
-        :param before: Where the pieces of those before them are ``[n_envs * n_pieces]``.
-        :return: Where their pieces are ``[n_envs * n_pieces]``.
-        """
+        """Where the pieces of observations are ``[n_envs * n_pieces]``; those before them, if known, may have the same."""
         if new == old:
             return before
         number = len(values) * self.n_pieces

@@ -9,16 +9,7 @@ from stable_baselines3.common import buffers as sb3_buffers
 
 
 def as_row(name: str, value: Any, shape: tuple[int, ...], reshape: bool = False) -> np.ndarray:
-    """
-    Bring a value to the shape of a row, as assignment in NumPy and so in SB3's buffers does.
-
-    :param name: Name of the value in errors.
-    :param value: Array or list.
-    :param shape: Shape of the row ``[n_envs, ...]``.
-    :param reshape: Whether only the number of elements has to match.
-    :return: Array of that shape, not always a copy.
-    :raises ValueError: if the shape does not match.
-    """
+    """The value in the shape of a row, brought there as by NumPy's assignment in SB3's buffers; not always a copy."""
     if isinstance(value, np.ndarray) and value.shape == shape:
         return value
     array = np.asarray(value)
@@ -37,27 +28,13 @@ def as_row(name: str, value: Any, shape: tuple[int, ...], reshape: bool = False)
 
 
 def time_limits(infos: Sequence[dict[str, Any]], n_envs: int) -> Any:
-    """
-    :param infos: Infos, one per environment.
-    :param n_envs: Number of environments.
-    :return: Whether time limits ended the episodes ``[n_envs]``; 0-dimensional arrays and arrays of one element are accepted
-        too.
-    :raises ValueError: if the number of infos is wrong.
-    """
+    """Whether time limits ended the episodes ``[n_envs]``, by the infos; arrays of one element are accepted there too."""
     timeouts = [bool(info.get("TimeLimit.truncated")) for info in infos]
     return timeouts if len(timeouts) == n_envs else as_row("infos", timeouts, (n_envs,))
 
 
 def by_key(name: str, obs: Any, keys: KeysView[str]) -> dict[str, Any]:
-    """
-    Split observations by key.
-
-    :param name: Name of the observations in errors.
-    :param obs: Observations ``[n_envs, ...]`` or a dictionary of them.
-    :param keys: Keys of the observation space; one empty key if it is not a dictionary.
-    :return: Observations by these keys.
-    :raises ValueError: if keys are missing or unknown.
-    """
+    """Observations by the keys of their space; one empty key if it is not a dictionary."""
     is_dict = isinstance(obs, dict)
     if not is_dict and "" in keys:
         return {"": obs}
@@ -69,12 +46,7 @@ def by_key(name: str, obs: Any, keys: KeysView[str]) -> dict[str, Any]:
 
 
 def extra_columns(given: Sequence[dict[str, Any]], columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """
-    :param given: Values of the extra columns by name, one dictionary per environment.
-    :param columns: The columns by name ``[buffer_size, n_envs, ...]``.
-    :return: The values as rows of the columns.
-    :raises ValueError: if columns are missing or unknown, or a shape does not fit.
-    """
+    """Rows of the extra columns, from their values by name, one dictionary per environment."""
     for i, values in enumerate(given):
         if values.keys() != columns.keys():
             missing, unknown = sorted(columns.keys() - values.keys()), sorted(values.keys() - columns.keys())
@@ -88,23 +60,14 @@ def extra_columns(given: Sequence[dict[str, Any]], columns: dict[str, np.ndarray
 
 
 def steps(column: Any) -> Iterable[Any]:
-    """
-    :param column: Values of several steps ``[n_steps, ...]``, or a dictionary of them.
-    :return: The values of each step, as a replay buffer's :meth:`add` expects them.
-    """
+    """The values of each step, from those of several steps ``[n_steps, ...]`` or a dictionary of them."""
     if not isinstance(column, dict):
         return column
     return (dict(zip(column, values, strict=True)) for values in zip(*column.values(), strict=True))
 
 
 def check_numbers(buffer_size: int, n_envs: int, n_steps: int, gamma: float) -> None:
-    """
-    :param buffer_size: Number of transitions.
-    :param n_envs: Number of environments.
-    :param n_steps: Number of rewards in a target.
-    :param gamma: Discount factor.
-    :raises ValueError: if one of them is out of its range.
-    """
+    """Refuse numbers that are out of their ranges."""
     for name, number in {"buffer_size": buffer_size, "n_envs": n_envs, "n_steps": n_steps}.items():
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
@@ -113,11 +76,7 @@ def check_numbers(buffer_size: int, n_envs: int, n_steps: int, gamma: float) -> 
 
 
 def warn_about_memory(needed: int) -> None:
-    """
-    Warn if the memory will not be sufficient, as SB3's buffers do if psutil is installed.
-
-    :param needed: Bytes of the replay buffer when it is full.
-    """
+    """Warn if the full replay buffer needs more bytes than there are, as SB3's buffers do if psutil is installed."""
     if sb3_buffers.psutil is None:
         return
     available = sb3_buffers.psutil.virtual_memory().available

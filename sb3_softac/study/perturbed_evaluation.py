@@ -67,10 +67,7 @@ def make_env(env: str, env_kwargs: dict[str, Any]) -> gym.Env:
 
 
 def default_sweeps(env: str, env_kwargs: dict[str, Any]) -> tuple[PerturbationSweep, ...]:
-    """
-    :return: All perturbations that apply to an environment, with their own strengths.
-    :raises StudyError: if none does.
-    """
+    """All perturbations that apply to an environment, with their own strengths; StudyError if none does."""
     with make_env(env, env_kwargs) as made:
         options: dict[str, tuple[dict[str, Any], ...]] = {name: ({},) for name in PERTURBATIONS} | {
             "parameter": tuple({"name": parameter} for parameter in parameters_of(made.unwrapped))
@@ -165,10 +162,7 @@ def digest_of(folder: Path, env: str) -> str:
 
 
 def read_rows(file: Path) -> dict[Condition, dict[str, Any]]:
-    """
-    :return: The rows that :func:`evaluate` has written to a file; none if there is no file.
-    :raises StudyError: if it is a file of another kind.
-    """
+    """The rows that :func:`evaluate` has written to a file; StudyError if it is a file of another kind."""
     if not file.exists():
         return {}
     try:
@@ -236,11 +230,7 @@ def summary(groups: dict[str, list[Returns]], sweep: PerturbationSweep, episodes
 def write_sweeps(
     groups: dict[str, list[Returns]], sweeps: list[tuple[PerturbationSweep, int]], path: Path
 ) -> tuple[str, list[dict[str, str]]]:
-    """
-    Write the plot and the table of an environment to a path without extension.
-
-    :return: The plot as SVG, and the rows of the table.
-    """
+    """Write plot and table of an environment to a path without extension; returns the plot as SVG and the rows."""
     several = len({episodes for _, episodes in sweeps}) > 1
     panels = {
         f"{sweep.name}, {episodes} episodes" if several else sweep.name: (

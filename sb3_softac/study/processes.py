@@ -174,11 +174,7 @@ def steps_of(study: Study, run: Run) -> int:
 
 
 def watch(study: Study, futures: "list[tuple[Run, Future[None]]]") -> dict[str, str]:
-    """
-    Show steps, runs and an estimate of the remaining time until all runs have ended.
-
-    :return: The reasons of failed runs, by run id.
-    """
+    """Show steps, runs and the remaining time until all runs have ended, and return why runs failed, by run id."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     ended: set[str] = set()
     failures: dict[str, str] = {}

@@ -35,17 +35,11 @@ class Result:
     versions: dict[str, str]
 
     def final(self, mode: str) -> float:
-        """
-        :param mode: Evaluation mode.
-        :return: Mean return at the last evaluation.
-        """
+        """Mean return at the last evaluation."""
         return float(self.returns[mode][-1])
 
     def mean(self, mode: str) -> float:
-        """
-        :param mode: Evaluation mode.
-        :return: Mean return of all evaluations, which is high for a run that learns early.
-        """
+        """Mean return of all evaluations, which is high for a run that learns early."""
         return float(self.returns[mode].mean())
 
     @property
@@ -54,11 +48,7 @@ class Result:
         return float(self.train_returns[-TRAINING_EPISODES:].mean()) if len(self.train_returns) else float("nan")
 
     def first(self, evaluations: int, step: int) -> "Result":
-        """
-        :param evaluations: Number of evaluations to keep.
-        :param step: Step until which training episodes are kept.
-        :return: The result as if the run had ended there.
-        """
+        """The result as if the run had ended after so many evaluations, and its training episodes at that step."""
         within = self.train_timesteps <= step
         return dataclasses.replace(
             self,
@@ -89,11 +79,7 @@ class Missing:
 
 
 def read_results(study: Study) -> tuple[list[Result], list[Result], list[Missing]]:
-    """
-    :param study: Study.
-    :return: The results, the partial results of unfinished runs, and the runs without a result, each with the reason. Every
-        run is in the first or in the last list.
-    """
+    """Results, partial results of unfinished runs, and missing runs with the reasons: each run is in the first or the last."""
     results: list[Result] = []
     partial: list[Result] = []
     missing: list[Missing] = []
@@ -168,10 +154,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_result(run: Run, path: Path) -> Result:
-    """
-    :return: The result in a file, without evaluations after the declared number of steps.
-    :raises StudyError: if the file is damaged.
-    """
+    """The result in a file, up to the declared number of steps; StudyError if the file is damaged."""
     data = read_arrays(path)
     try:
         with np.errstate(invalid="ignore", over="ignore"):  # returns that are not finite
@@ -198,10 +181,7 @@ def read_result(run: Run, path: Path) -> Result:
 
 
 def changed_settings(study: Study, run: Run) -> str | None:
-    """
-    :return: How a run's declaration differs from the one with which it was started; None if it does not.
-    :raises StudyError: if that declaration cannot be read.
-    """
+    """How a run differs from its declaration when it was started; None if it does not, StudyError if that is unreadable."""
     for before in _started_with(study, run):
         now = json.loads(run.as_json())
         if not ("defaults" in before and "defaults" in now):  # the hyperparameter files have not been read

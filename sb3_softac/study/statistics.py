@@ -35,32 +35,19 @@ class Tolerance(NamedTuple):
 
 
 def interquartile_mean(values: np.ndarray, axis: int = 0) -> np.ndarray:
-    """
-    The mean of the middle half, without the lowest and the highest quarter (arXiv:2108.13264, section 4.3).
-
-    :param values: Numbers.
-    :param axis: Axis over which to average.
-    :return: Their interquartile mean; NaN where one of them is not finite, since it has no place in the order.
-    """
+    """Mean of the middle half (arXiv:2108.13264, section 4.3); NaN where a number is not finite."""
     finite = np.isfinite(values).all(axis=axis)
     return np.where(finite, stats.trim_mean(np.where(np.isfinite(values), values, 0.0), 0.25, axis=axis), np.nan)
 
 
 def iqm_interval(values: Sequence[float] | np.ndarray) -> Interval:
-    """
-    :param values: One number per run ``[n]``.
-    :return: Their interquartile mean with its 95 % interval; NaN for the interval of fewer than 10 runs.
-    """
+    """The interquartile mean of one number per run, with its 95 % interval; NaN for the interval of fewer than 10 runs."""
     value, low, high = iqm_band(np.asarray(values, float)[:, None])
     return Interval(float(value[0]), float(low[0]), float(high[0]))
 
 
 def iqm_band(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """
-    :param curves: One curve per run ``[n, evaluations]``.
-    :return: Interquartile mean at each evaluation and the limits of its 95 % interval, ``[evaluations]`` each; NaN for the
-        limits of fewer than 10 runs.
-    """
+    """The same for one curve per run ``[n, evaluations]``: mean and limits at each evaluation."""
     value = interquartile_mean(curves)
     if len(curves) < SEEDS_FOR_INTERVAL or not np.isfinite(value).any():
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
@@ -70,12 +57,7 @@ def iqm_band(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def bootstrap(
     samples: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], axis: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """
-    :param samples: Samples, resampled independently of each other; whole runs are drawn.
-    :param statistic: Function of the samples with an argument ``axis``.
-    :param axis: Axis of the runs.
-    :return: Limits of the 95 % percentile bootstrap interval.
-    """
+    """Limits of the 95 % percentile bootstrap interval of a statistic; whole runs are drawn, in each sample by itself."""
     found = stats.bootstrap(
         samples,
         statistic,
@@ -125,12 +107,7 @@ def tolerance_interval(values: Sequence[float] | np.ndarray, share: float = 0.9)
 
 
 def share_of_wins(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
-    """
-    :param x: Numbers; the last axis counts the runs.
-    :param y: Numbers of others.
-    :param axis: The last axis (an argument that the bootstrap needs).
-    :return: Share of pairs in which the first is larger; ties count half (the Mann-Whitney statistic over n * m).
-    """
+    """Share of pairs of runs in which the first is larger; ties count half (the Mann-Whitney statistic over n * m)."""
     return 0.5 + 0.5 * np.sign(x[..., :, None] - y[..., None, :]).mean(axis=(-2, -1))
 
 

@@ -155,8 +155,6 @@ def test_each_loss_reaches_its_own_network_only(algorithm, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(model, "_minimize", lambda found, losses=losses: losses.update(found) or {})
             model._update(make_batch(model.replay_buffer.sample(8), model.gamma))
-        model.policy.zero_grad()
-        model.log_ent_coef.grad = None
         model._minimize({loss: losses[loss]})
         for name, network in model.policy.named_children():
             reached = {parameter.grad is not None for parameter in network.parameters()}

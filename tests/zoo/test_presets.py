@@ -47,7 +47,7 @@ def test_preset_trains(name, tmp_path, monkeypatch):
         "Pendulum-v1",
         str(tmp_path),
         config=f"{name}.yml",
-        n_timesteps=220,
+        n_timesteps=110,
         hyperparams=small,
         n_eval_envs=1,
         eval_freq=-1,
@@ -63,7 +63,7 @@ def test_preset_trains(name, tmp_path, monkeypatch):
     assert (model.action_noise is not None) == (name == "softac_v1_deterministic")
     manager.learn(model)
     manager.save_trained_model(model)
-    assert model._n_updates == 120 * model.gradient_steps
+    assert model._n_updates == 10 * model.gradient_steps
     loaded = type(model).load(next(tmp_path.rglob("Pendulum-v1.zip")))
     assert loaded.policy.distribution == model.policy.distribution
 

@@ -13,13 +13,14 @@ import yaml
 import _sb3_softac_autoload as autoload
 import sb3_softac
 from sb3_softac.zoo import algorithms, register, registration
+from tests.toys import ENVIRONMENTS
 
 rl_zoo3 = pytest.importorskip("rl_zoo3")  # imported here so that the hook, if it is installed, has done its work
 exp_manager = __import__("rl_zoo3.exp_manager", fromlist=["ExperimentManager"])
 hyperparams_opt = __import__("rl_zoo3.hyperparams_opt", fromlist=["HYPERPARAMS_SAMPLER"])
 
 ALGOS = sorted(algorithms.ALGORITHMS)
-ENVS = {"softac_v1": "Pendulum-v1", "discretesac": "CartPole-v1", "discretesql": "CartPole-v1", "sql": "Pendulum-v1"}
+ENVS = {algorithm.__name__.lower(): env for algorithm, env in ENVIRONMENTS.items()}
 ZOO_KEYS = {"n_timesteps", "policy", "n_envs", "normalize", "env_wrapper", "frame_stack", "callback"}
 
 
