@@ -117,7 +117,7 @@ def extensions(monkeypatch, machine=None):
     """What setup.py hands over."""
     found = {}
     with monkeypatch.context() as patch:
-        patch.setattr(setuptools, "setup", lambda ext_modules: found.update(ext_modules=ext_modules))
+        patch.setattr(setuptools, "setup", lambda **kwargs: found.update(kwargs))
         patch.chdir(ROOT)
         if machine:
             patch.setattr("platform.machine", lambda: machine)
