@@ -15,7 +15,10 @@ UV_FLAGS ?= --torch-backend=cpu
 # Where the Zoo's tools are tried
 ZOO_TOOLS ?= .venv-zoo-tools
 
-.PHONY: train test slow drills gate lint type format docs oldest zoo-tools clean
+# Code in Markdown has room for 88 characters beside the menu of the site
+MARKDOWN := --line-length 88 --config "format.exclude = []" README.md $(shell find docs -name "*.md" -not -path "*/_build/*")
+
+.PHONY: train test slow drills gate lint type format examples docs oldest zoo-tools clean
 
 # torch comes first and by itself: with the version pinned, nothing later can replace it by a larger build
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
@@ -43,6 +46,7 @@ gate: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/ruff format --check $(MARKDOWN)
 
 type: $(VENV)/.installed
 	$(BIN)/mypy
@@ -50,6 +54,12 @@ type: $(VENV)/.installed
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/ruff format $(MARKDOWN)
+
+# What the examples print and draw, on the site; after a change of an example. Only this needs these packages
+examples: $(VENV)/.installed
+	$(BIN)/python -m pip install jupytext nbclient ipykernel
+	$(BIN)/python tools/record_examples.py
 
 docs: $(VENV)/.installed
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html

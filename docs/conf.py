@@ -6,6 +6,8 @@ import sys
 from importlib import resources
 from pathlib import Path
 
+from sphinx.application import Sphinx
+
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS), str(DOCS.parent)]
 
@@ -14,6 +16,8 @@ import equation_table  # noqa: E402
 import inventories  # noqa: E402
 import learned_paths  # noqa: E402
 import ledger  # noqa: E402
+import notebooks  # noqa: E402
+import readability  # noqa: E402
 import study_reports  # noqa: E402
 
 import sb3_softac  # noqa: E402
@@ -72,6 +76,7 @@ html_css_files = ["site.css"]
 def write_tables(_app: object) -> None:
     (DOCS / "_build" / "equation_table.md").write_text(equation_table.as_markdown())
     (DOCS / "_build" / "ledger.md").write_text(ledger.as_markdown())
+    (DOCS / "_build" / "results.md").write_text(ledger.at_a_glance())
     conformance_tables.write(DOCS / "_build")
 
 
@@ -93,8 +98,11 @@ def module_of(_app: object, module: str, name: str) -> str | None:
     return getattr(owner, "__module__", module)
 
 
-def setup(app: object) -> None:
-    app.connect("builder-inited", write_tables)  # type: ignore[attr-defined]
-    app.connect("builder-inited", write_reports)  # type: ignore[attr-defined]
-    app.connect("html-page-context", add_playground)  # type: ignore[attr-defined]
-    app.connect("viewcode-follow-imported", module_of)  # type: ignore[attr-defined]
+def setup(app: Sphinx) -> None:
+    app.add_source_suffix(".ipynb", "notebook")
+    app.add_source_parser(notebooks.NotebookParser)
+    readability.setup(app)
+    app.connect("builder-inited", write_tables)
+    app.connect("builder-inited", write_reports)
+    app.connect("html-page-context", add_playground)
+    app.connect("viewcode-follow-imported", module_of)

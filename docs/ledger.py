@@ -183,6 +183,19 @@ def vocabulary() -> dict[str, object]:
     return functions | names | {name: Returns(name) for name in NAMES if results_of(name)[1]}
 
 
+def at_a_glance() -> str:
+    """:return: A table of the final returns in all studies."""
+    lines = ["| task | steps | algorithm | return | seeds | study |", "|---|--:|---|--:|--:|---|"]
+    for name in NAMES:
+        _, done, *_ = results_of(name)
+        for env in dict.fromkeys(result.run.env for result in done):
+            returns = Returns(name, env)
+            for algorithm in sorted(returns.groups, key=returns.final, reverse=True):
+                numbers = f"{returns.last_step()} | {algorithm} | {returns.final(algorithm):.0f} | {returns.n(algorithm)}"
+                lines.append(f'| {env} | {numbers} | <a href="studies/{name}/index.html">{name}</a> |')
+    return "\n".join([*lines, ""])
+
+
 def seeds_by_group(runs: list) -> str:
     """:return: Algorithms and environments with their seeds, such as ``SAC on Hopper-v4 (0 to 4)``."""
     groups: dict[str, list[int]] = {}

@@ -106,6 +106,16 @@ def test_every_public_object_is_described(site):
     assert not [name for name, value in public.items() if id(value) not in described]
 
 
+def test_tables_and_plots_are_made_readable(site):
+    results = (site / "results.html").read_text()
+    assert re.search(r'<td class="[^"]*\bnumber\b', results) and not re.search(
+        r'<td class="[^"]*number[^"]*"><p>[^\d-]', results
+    )
+    pictures = Page(site / "benchmarks.html").references
+    plots = {name for name in pictures if name.endswith("by_environment.svg")}
+    assert plots and (site / "benchmarks.html").read_text().count("only-dark") >= len(plots)
+
+
 def test_front_page_leads_everywhere_from_three_entrances(site):
     front = (site / "index.html").read_text()
     assert re.findall(r'<div class="entrance [^>]*>\s*<p><strong>(.*?)</strong>', front) == [
@@ -166,6 +176,9 @@ wait().then(() => {
     if (!elsewhere && /\$\S[^$]*\$|\\[([a-zA-Z]/.test(text))
       complaints.push("source in the text: " + text.trim());
   }
+  for (const code of document.querySelectorAll("div.highlight pre"))
+    if (width > 1000 && code.scrollWidth > code.clientWidth + 1)
+      complaints.push("code cut off: " + code.textContent.slice(0, 80));
   const reach = document.documentElement.scrollWidth;
   if (reach > right) complaints.push(`the page is wider than the window: ${reach} > ${right}`);
   const scrolls = element => {
@@ -290,19 +303,21 @@ def test_a_picture_stands_for_the_playground_without_javascript(site):
 
 BAD = """<!doctype html><body><article><img src="none.png"><script>missing()</script><p>Let $x$ be</p>
 <span class="math">\\(y\\)</span><script src="https://example.org/x.js"></script>
+<div class="highlight"><pre style="overflow: auto; width: 20px">a_long_name = 1</pre></div>
 <div style="width: 2000px">wide</div></article>"""
 
 
 def test_what_is_wrong_is_seen(tmp_path, browser):
-    show(browser, PHONE, "light")
+    show(browser, DESKTOP, "light")
     (tmp_path / "bad.html").write_text(BAD)
-    complaints, _, _ = look_at(browser, (tmp_path / "bad.html").as_uri(), PHONE, patience=0)
+    complaints, _, _ = look_at(browser, (tmp_path / "bad.html").as_uri(), DESKTOP, patience=0)
     for expected in (
         "missing picture",
         "formula left as source",
         "source in the text",
         "the page is wider",
         "cut at the right edge: <div",
+        "code cut off: a_long_name",
         "console: ",
         "request to another host: https://example.org/x.js",
     ):

@@ -1,8 +1,13 @@
-"""Export a policy as ONNX, and use it in a program that has neither this package nor PyTorch."""
+# %% [markdown]
+# # Use a policy without this package
+#
+# A trained policy becomes an ONNX file, and a program that has neither this package nor
+# PyTorch acts by it. `VecNormalize` is part of what is exported: the program hands in
+# what its sensors say.
 
+# %%
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from stable_baselines3.common.env_util import make_vec_env
@@ -11,14 +16,30 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_softac import SoftAC_v1
 from sb3_softac.export import export_onnx
 
-# What runs on the robot: onnxruntime, NumPy and, in place of the robot, Gymnasium
-ROBOT = """
+env = VecNormalize(make_vec_env("Pendulum-v1"), norm_reward=False)
+model = SoftAC_v1(
+    "MlpPolicy",
+    env,
+    learning_rate=1e-3,
+    ent_coef=0.2,
+    batch_size=128,
+    policy_kwargs=dict(net_arch=[64, 64]),
+    seed=0,
+)
+model.learn(total_timesteps=8_000, progress_bar=True)
+export_onnx(model, "pendulum.onnx")  # pip install "sb3_softac[export]"
+
+# %% [markdown]
+# What runs on the robot: onnxruntime, NumPy and, in place of the robot, Gymnasium.
+
+# %%
+Path("robot.py").write_text("""
 import sys
 
 import gymnasium as gym
 import onnxruntime
 
-session = onnxruntime.InferenceSession(sys.argv[1])
+session = onnxruntime.InferenceSession("pendulum.onnx")
 env = gym.make("Pendulum-v1")
 returns = []
 for seed in range(5):
@@ -26,26 +47,12 @@ for seed in range(5):
     returns.append(0.0)
     truncated = False
     while not truncated:
-        (actions,) = session.run(["actions"], {"observations": observation[None]})  # a batch of one
+        batch = {"observations": observation[None]}  # of one
+        (actions,) = session.run(["actions"], batch)
         observation, reward, _, truncated, _ = env.step(actions[0])
         returns[-1] += reward
 assert not {"torch", "stable_baselines3", "sb3_softac"} & sys.modules.keys()
-print(sum(returns) / len(returns))
-"""
-
-
-def main(timesteps: int = 8_000) -> float:
-    """Return the mean return of five episodes on the robot."""
-    # VecNormalize is part of what is exported: the robot hands in what its sensors say
-    env = VecNormalize(make_vec_env("Pendulum-v1"), norm_reward=False)
-    small = dict(net_arch=[64, 64])
-    model = SoftAC_v1("MlpPolicy", env, learning_rate=1e-3, ent_coef=0.2, batch_size=128, policy_kwargs=small, seed=0)
-    model.learn(timesteps)
-    path = Path(tempfile.mkdtemp()) / "pendulum.onnx"
-    export_onnx(model, path)
-    robot = subprocess.run([sys.executable, "-c", ROBOT, str(path)], check=True, capture_output=True, text=True)
-    return float(robot.stdout)
-
-
-if __name__ == "__main__":
-    print(f"mean return {main():.0f}")
+print(f"mean return {sum(returns) / len(returns):.0f}")
+""")
+robot = [sys.executable, "robot.py"]
+print(subprocess.run(robot, check=True, capture_output=True, text=True).stdout)

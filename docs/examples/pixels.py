@@ -1,51 +1,75 @@
-"""Learn from pixels: catch a ball that falls through a picture of 36 x 36 pixels."""
+# %% [markdown]
+# # Learn from pixels
+#
+# A ball falls through a picture of 36 x 36 pixels, and a paddle has to catch it.
+# `CnnPolicy` is SB3's: the network of the Atari papers, which divides pixels by 255 and
+# needs 36 x 36 of them or more. To show an agent several pictures at a time, so that it
+# sees speeds, wrap the environment in `VecFrameStack`.
 
-from typing import Any
-
+# %%
 import gymnasium as gym
+import matplotlib.pyplot as plt
 import numpy as np
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
 from sb3_softac import DiscreteSAC
 
-SIZE, CELL = 36, 6  # pixels of the picture, and of ball and paddle: six columns and six rows
+CELL, N = 6, 6  # pixels of the ball and the paddle; rows and columns
 
 
 class Catch(gym.Env):
-    """The paddle in the lowest row moves left, stays or moves right; the reward is 1 if it is where the ball comes down."""
+    """Move left, stay or move right; the reward is 1 for a ball that is caught."""
 
     action_space = gym.spaces.Discrete(3)
-    # Integers from 0 to 255 with the channel in front or at the end are what SB3 recognises as a picture
-    observation_space = gym.spaces.Box(0, 255, (SIZE, SIZE, 1), np.uint8)
+    # SB3 takes integers from 0 to 255 with the channel first or last for a picture
+    observation_space = gym.spaces.Box(0, 255, (N * CELL, N * CELL, 1), np.uint8)
 
-    def picture(self) -> np.ndarray:
-        picture = np.zeros((SIZE, SIZE, 1), np.uint8)
-        for row, column in ((self.row, self.ball), (SIZE // CELL - 1, self.paddle)):
-            picture[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL] = 255
-        return picture
+    def picture(self):
+        picture = np.zeros((N, N), np.uint8)
+        picture[self.row, self.ball] = picture[N - 1, self.paddle] = 255
+        return picture.repeat(CELL, axis=0).repeat(CELL, axis=1)[..., None]
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.row, (self.ball, self.paddle) = 0, self.np_random.integers(SIZE // CELL, size=2)
+        self.row, (self.ball, self.paddle) = 0, self.np_random.integers(N, size=2)
         return self.picture(), {}
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        self.row, self.paddle = self.row + 1, int(np.clip(self.paddle + action - 1, 0, SIZE // CELL - 1))
-        landed = self.row == SIZE // CELL - 1
-        return self.picture(), float(landed and self.ball == self.paddle), landed, False, {}
+    def step(self, action):
+        self.row += 1
+        self.paddle = int(np.clip(self.paddle + action - 1, 0, N - 1))
+        landed = self.row == N - 1
+        caught = float(landed and self.ball == self.paddle)
+        return self.picture(), caught, landed, False, {}
 
 
-def main(timesteps: int = 2_500) -> float:
-    """Return the share of 100 balls that the deterministic policy catches; a paddle that never moves catches a sixth."""
-    settings: dict[str, Any] = dict(learning_rate=1e-3, ent_coef=0.02, gamma=0.9, batch_size=32, buffer_size=timesteps, seed=0)
-    # CnnPolicy is SB3's: the network of the Atari papers, which divides by 255 and needs 36 x 36 pixels or more.
-    # For more than one picture at a time, such as for speeds, wrap the environment in VecFrameStack.
-    model = DiscreteSAC("CnnPolicy", Catch(), policy_kwargs=dict(features_extractor_kwargs=dict(features_dim=64)), **settings)
-    model.learn(timesteps)
-    mean_reward, _ = evaluate_policy(model, Monitor(Catch()), n_eval_episodes=100)
-    return float(mean_reward)
+env = Monitor(Catch())
+model = DiscreteSAC(
+    "CnnPolicy",
+    env,
+    learning_rate=1e-3,
+    ent_coef=0.02,
+    gamma=0.9,
+    batch_size=32,
+    buffer_size=2_500,
+    policy_kwargs=dict(features_extractor_kwargs=dict(features_dim=64)),
+    seed=0,
+)
+model.learn(total_timesteps=2_500, progress_bar=True)
 
+# %% [markdown]
+# An episode as the agent sees it. A paddle that never moves catches a sixth of the
+# balls.
 
-if __name__ == "__main__":
-    print(f"balls caught {main():.0%}")
+# %%
+obs, _ = env.reset(seed=0)
+axes = plt.figure(figsize=(8, 1.6)).subplots(1, N)
+for step, axis in enumerate(axes):
+    axis.imshow(obs[..., 0], cmap="gray")
+    axis.set(xticks=[], yticks=[], title=f"step {step}")
+    if step < N - 1:
+        obs, *_ = env.step(int(model.predict(obs, deterministic=True)[0]))
+plt.savefig("pixels.png", bbox_inches="tight")
+
+share, _ = evaluate_policy(model, env, n_eval_episodes=100)
+print(f"balls caught {share:.0%}")

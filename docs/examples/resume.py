@@ -1,8 +1,11 @@
-"""A training that is cut off and goes on: in the end it has the same numbers as one that was never cut off."""
+# %% [markdown]
+# # Resume after an interruption
+#
+# A training is cut off and goes on, and in the end it has the same numbers as one that
+# was never cut off. All it takes is the callback `ExactCheckpoint`: the same program,
+# started again, goes on from the newest checkpoint in its folder.
 
-import tempfile
-
-import torch as th
+# %%
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_softac import SoftAC_v1
@@ -12,37 +15,37 @@ from sb3_softac.resume import ExactCheckpoint
 class PowerCut(BaseCallback):
     """Ends the program in the middle of a training, as a power cut would."""
 
-    not_resumed = ("at",)  # a checkpoint holds the attributes of callbacks, but for those named here
+    not_resumed = ("at",)  # checkpoints hold all attributes of callbacks but these
 
-    def __init__(self, at: int):
+    def __init__(self, at):
         super().__init__()
         self.at = at
 
-    def _on_step(self) -> bool:
+    def _on_step(self):
         if self.num_timesteps == self.at:
             raise KeyboardInterrupt
         return True
 
 
-def train(folder: str, timesteps: int, power_cut: int = -1) -> SoftAC_v1:
-    """Train, and go on from the newest checkpoint in the folder if there is one. Nothing else has to be called."""
+def train(folder, power_cut=-1):
     model = SoftAC_v1("MlpPolicy", "Pendulum-v1", learning_rate=1e-3, seed=0)
-    return model.learn(timesteps, callback=[ExactCheckpoint(folder, every=timesteps // 4, verbose=1), PowerCut(power_cut)])
+    callbacks = [ExactCheckpoint(folder, every=500, verbose=1), PowerCut(power_cut)]
+    return model.learn(total_timesteps=2_000, callback=callbacks)
 
 
-def main(timesteps: int = 2_000) -> float:
-    """Return the largest difference between the parameters of the two trainings."""
-    uninterrupted = train(tempfile.mkdtemp(), timesteps)
-    folder = tempfile.mkdtemp()
-    try:
-        train(folder, timesteps, power_cut=2 * timesteps // 3)
-    except KeyboardInterrupt:
-        print("cut off")
-    resumed = train(folder, timesteps)  # in practice: the same program, started again
+uninterrupted = train("uninterrupted")
 
-    both = zip(uninterrupted.policy.parameters(), resumed.policy.parameters(), strict=True)
-    return max(float(th.max(abs(a - b)).detach()) for a, b in both)
+# %%
+try:
+    train("interrupted", power_cut=1_333)
+except KeyboardInterrupt:
+    print("cut off")
 
+# %% [markdown]
+# The same call once more. The largest difference between the parameters of both models
+# is 0: they are equal bit for bit.
 
-if __name__ == "__main__":
-    print(f"largest difference {main()}")
+# %%
+resumed = train("interrupted")
+pairs = zip(uninterrupted.policy.parameters(), resumed.policy.parameters(), strict=True)
+print("largest difference:", max(float(abs(a - b).max().detach()) for a, b in pairs))

@@ -1,38 +1,59 @@
-"""Tabular against deep: DiscreteSAC on FrozenLake, next to the policy that is exactly right at the same temperature."""
+# %% [markdown]
+# # Compare a network with the exact answer
+#
+# FrozenLake is small enough to be solved exactly. `DiscreteSAC` learns it at the same
+# temperature and discount, or the two would be right about different questions.
 
+# %%
 import gymnasium as gym
 import numpy as np
 import torch as th
 
 from sb3_softac import DiscreteSAC
-from sb3_softac.tabular import TabularEnv, TabularMDP, soft_policy_evaluation, soft_value_iteration
+from sb3_softac.tabular import (
+    TabularEnv,
+    TabularMDP,
+    soft_policy_evaluation,
+    soft_value_iteration,
+)
 
 TEMPERATURE = 0.05
 
+lake = gym.make("FrozenLake-v1", is_slippery=False)
+mdp = TabularMDP.from_gymnasium(lake, discount=0.95)
+exact = soft_value_iteration(mdp, TEMPERATURE)
 
-def main(timesteps: int = 8_000) -> tuple[float, float, float]:
-    """Return the soft value of the start: of the exact policy, of the learned one, and of uniformly random actions."""
-    mdp = TabularMDP.from_gymnasium(gym.make("FrozenLake-v1", is_slippery=False), discount=0.95)
-    exact = soft_value_iteration(mdp, TEMPERATURE)
+model = DiscreteSAC(
+    "MlpPolicy",
+    gym.wrappers.TimeLimit(TabularEnv(mdp), 50),
+    learning_rate=2e-3,
+    ent_coef=TEMPERATURE,
+    gamma=mdp.discount,
+    batch_size=64,
+    tau=0.02,
+    policy_kwargs=dict(net_arch=[64]),
+    seed=0,
+)
+model.learn(total_timesteps=8_000, progress_bar=True)
 
-    # The same temperature and discount, or the two would be right about different questions
-    env = gym.wrappers.TimeLimit(TabularEnv(mdp), 50)
-    settings = dict(learning_rate=2e-3, batch_size=64, policy_kwargs=dict(net_arch=[64]), tau=0.02, seed=0)
-    model = DiscreteSAC("MlpPolicy", env, ent_coef=TEMPERATURE, gamma=mdp.discount, **settings)
-    model.learn(timesteps)
+# %% [markdown]
+# The probabilities of left, down, right and up at the start:
 
-    states, _ = model.policy.obs_to_tensor(np.arange(mdp.n_states))
-    with th.no_grad():
-        pi = model.policy.get_distribution(states).distribution.probs.double().numpy()
-    pi /= pi.sum(axis=1, keepdims=True)  # in single precision they sum to 1 but for the eighth digit
-    print(f"start, left down right up: exact {exact.pi[0].round(2)}, learned {pi[0].round(2)}")
+# %%
+states, _ = model.policy.obs_to_tensor(np.arange(mdp.n_states))
+with th.no_grad():
+    distribution = model.policy.get_distribution(states).distribution
+    learned = distribution.probs.double().numpy()
+learned /= learned.sum(axis=1, keepdims=True)  # single precision: 1 up to 8 digits
+print("exact  ", exact.pi[0].round(2))
+print("learned", learned[0].round(2))
 
-    def value_of_start(policy: np.ndarray) -> float:
-        return float(soft_policy_evaluation(mdp, policy, TEMPERATURE).v[0])
+# %% [markdown]
+# The soft value of the start under three policies. No policy has more than the exact
+# one.
 
-    return float(exact.v[0]), value_of_start(pi), value_of_start(np.full_like(pi, 1 / mdp.n_actions))
-
-
-if __name__ == "__main__":
-    exact, learned, uniform = main()
-    print(f"soft value of the start: {exact:.3f} exact, {learned:.3f} learned, {uniform:.3f} at random")
+# %%
+uniform = np.full_like(learned, 1 / mdp.n_actions)
+for name, pi in {"exact": exact.pi, "learned": learned, "uniform": uniform}.items():
+    value = soft_policy_evaluation(mdp, pi, TEMPERATURE).v[0]
+    print(f"{name:8} {value:.3f}")

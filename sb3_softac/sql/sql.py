@@ -255,8 +255,8 @@ class SQL(SoftOffPolicyAlgorithm):
         **kwargs: Any,
     ) -> SelfSQL:
         """
-        Make a model of a weighted sum of soft Q-functions (arXiv:1803.06773). It acts without training; :meth:`distil` makes
-        it faster.
+        Make a model that acts by a weighted sum of soft Q-functions (arXiv:1803.06773): their mean approximates the soft
+        Q-function of the mean reward. It acts without training; :meth:`distil` makes it faster.
 
         :param models: Trained models with equal observation and action spaces, and equally normalized observations.
         :param weights: ``"mean"``, ``"sum"``, or one number per model.

@@ -92,15 +92,18 @@ def draw_band(axes: Axes, x: Any, bands: tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def learning_curves(groups: dict[str, list[Result]], partial: dict[str, list[Result]], mode: str, axis: str) -> Figure:
-    """:return: The interquartile means with their bands; below, a panel for each name with every seed (unfinished: dotted)."""
+    """
+    :return: The interquartile means with their bands, over the steps that all have; below, a panel for each name with every
+        seed over all its steps (unfinished: dotted).
+    """
     names = list(dict.fromkeys([*groups, *partial]))
     columns = min(COLUMNS, len(names))
     rows = -(-len(names) // columns)
-    figure = Figure(figsize=(7, 3.4 + 1.5 * rows), layout="constrained")
+    figure = Figure(figsize=(7, 3.8 + 1.6 * rows), layout="constrained")
     grid = figure.add_gridspec(1 + rows, columns, height_ratios=[2.4, *[1] * rows])
     main = figure.add_subplot(grid[0, :])
     for position, (name, number) in enumerate(style_numbers(names).items()):
-        panel = figure.add_subplot(grid[1 + position // columns, position % columns], sharex=main, sharey=main)
+        panel = figure.add_subplot(grid[1 + position // columns, position % columns], sharey=main)
         group, unfinished, colour = groups.get(name, []), partial.get(name, []), line_style(number)["color"]
         for result in unfinished:
             panel.plot(AXES[axis](result), result.returns[mode], color=colour, linestyle=":", linewidth=1)
@@ -115,11 +118,15 @@ def learning_curves(groups: dict[str, list[Result]], partial: dict[str, list[Res
         seeds = "1 seed" if len(group) == 1 else f"{len(group)} seeds"
         title = f"{name}, {seeds}" + (f", {len(unfinished)} unfinished" if unfinished else "")
         panel.set_title(plot_text(title, 90 // columns), fontsize="small")
-        panel.tick_params(labelsize="x-small", labelleft=position % columns == 0, labelbottom=position + columns >= len(names))
+        panel.tick_params(labelsize="x-small", labelleft=position % columns == 0)
         panel.xaxis.set_major_locator(MaxNLocator(5))
     main.set_ylabel(f"return, {mode} policy")
     if groups:
-        main.legend(fontsize="small", title=band_caption(groups), title_fontsize="small")
+        columns = min(COLUMNS, len(groups))
+        style: dict[str, Any] = {"fontsize": "small", "title": band_caption(groups), "title_fontsize": "small"}
+        figure.legend(*main.get_legend_handles_labels(), loc="outside upper center", ncols=columns, **style)
+        if axis == "environment steps":  # a longer training of one of them would squeeze the others
+            main.set_xlim(0, min(max(AXES[axis](result).max() for result in group) for group in groups.values()))
     figure.supxlabel(axis, fontsize="medium")
     return figure
 

@@ -10,6 +10,8 @@ processes, see :mod:`sb3_softac.zoo.torchrun`.
 
 import runpy
 import sys
+import traceback
+from pathlib import Path
 
 from sb3_softac.checks import did_you_mean
 from sb3_softac.zoo import register
@@ -19,17 +21,27 @@ from sb3_softac.zoo.sweeps import make_sweeps_survive
 from sb3_softac.zoo.torchrun import join
 
 SCRIPTS = {
-    **{
-        name: f"rl_zoo3.{name}"
-        for name in ("train", "enjoy", "record_video", "record_training", "push_to_hub", "load_from_hub", "benchmark")
-    },
-    **{name: f"rl_zoo3.plots.{name}" for name in ("plot_train", "all_plots", "plot_from_file")},
-    "robustness": "sb3_softac.study.robustness_command",
+    "train": ("rl_zoo3.train", "train an agent, or search for hyperparameters with -optimize"),
+    "enjoy": ("rl_zoo3.enjoy", "evaluate a trained agent, or watch it"),
+    "record_video": ("rl_zoo3.record_video", "film a trained agent"),
+    "record_training": ("rl_zoo3.record_training", "film an agent at each checkpoint of its training, and join the films"),
+    "benchmark": ("rl_zoo3.benchmark", "evaluate all trained agents in a folder, and write a table of their returns"),
+    "plot_train": ("rl_zoo3.plots.plot_train", "plot the returns of training episodes"),
+    "all_plots": ("rl_zoo3.plots.all_plots", "plot and compare the evaluations of several algorithms"),
+    "plot_from_file": ("rl_zoo3.plots.plot_from_file", "plot what all_plots has saved"),
+    "push_to_hub": ("rl_zoo3.push_to_hub", "upload a trained agent to the Hugging Face Hub"),
+    "load_from_hub": ("rl_zoo3.load_from_hub", "download an agent from the Hugging Face Hub"),
+    "robustness": ("sb3_softac.study.robustness_command", "evaluate trained agents in perturbed environments"),
 }
-USAGE = (
-    f"usage: python -m sb3_softac.zoo SCRIPT ..., where SCRIPT is one of {', '.join(SCRIPTS)}\n"
-    "       python -m sb3_softac.zoo resume RUN_FOLDER ..."
-)
+"""For each script its module, and what it does."""
+HELP = f"""usage: python -m sb3_softac.zoo SCRIPT ...
+
+RL Zoo's scripts, with the algorithms of this package, and two more:
+
+{chr(10).join(f"  {name:<16} {text}" for name, (_, text) in SCRIPTS.items())}
+  resume           complete a training that was interrupted: resume RUN_FOLDER
+
+Options of a script: python -m sb3_softac.zoo SCRIPT --help"""
 PLOTS = ("matplotlib", "seaborn", "rliable")
 """What the extra ``plots`` installs and RL Zoo's plots import."""
 
@@ -37,15 +49,15 @@ PLOTS = ("matplotlib", "seaborn", "rliable")
 def main() -> None:
     """Run the script named by the first argument with the remaining ones."""
     if sys.argv[1:] in (["-h"], ["--help"]):
-        print(f"{USAGE}\n\n`python -m sb3_softac.zoo SCRIPT --help` lists the options of a script.")
+        print(HELP)
         return
     if not sys.argv[1:]:
-        sys.exit(f"{USAGE}\nerror: a SCRIPT is missing")
+        sys.exit(f"{HELP}\n\nerror: a SCRIPT is missing")
     name = sys.argv.pop(1)
     if name == "resume":
         name, sys.argv[1:] = "train", command_of(sys.argv[1:])
     if name not in SCRIPTS:
-        sys.exit(f"{USAGE}\nerror: there is no script {name!r}{did_you_mean(name, SCRIPTS)}")
+        sys.exit(f"{HELP}\n\nerror: there is no script {name!r}{did_you_mean(name, SCRIPTS)}")
     register()
     repair_hub()
     make_sweeps_survive()
@@ -56,11 +68,21 @@ def main() -> None:
     if name == "record_training":
         sys.argv[1:] = absolute_output(sys.argv[1:])
     try:
-        runpy.run_module(SCRIPTS[name], run_name="__main__", alter_sys=True)
-    except ModuleNotFoundError as error:
-        if error.name not in PLOTS:
+        runpy.run_module(SCRIPTS[name][0], run_name="__main__", alter_sys=True)
+    except Exception as error:
+        if (message := message_for_users(error)) is None:
             raise
-        sys.exit(f"{SCRIPTS[name]} needs {error.name}: pip install 'sb3_softac[plots]'")
+        sys.exit(f"error: {message}")
+
+
+def message_for_users(error: Exception) -> str | None:
+    """:return: What an error says without its traceback, if the Zoo or this package has raised it on purpose."""
+    if isinstance(error, ModuleNotFoundError) and error.name in PLOTS:
+        return f"{error.name} is missing: pip install 'sb3_softac[plots]'"
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    if not {"rl_zoo3", "sb3_softac"} & set(Path(place.filename).parts[-4:]):
+        return None
+    return str(error) if isinstance(error, OSError) or (place.line or "").startswith(("raise ", "assert ")) else None
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from sb3_softac import SQL
 from sb3_softac.nets.candidates import smallest_q
 from sb3_softac.sql import MlpPolicy, composition
-from sb3_softac.tabular import BoltzmannOracle, ks_distance
+from sb3_softac.tabular import BoltzmannOracle, TabularMDP, ks_distance, soft_value_iteration
 from tests.softac_v1.helpers import make_model as make_softac
 from tests.sql.helpers import make_model, sample, solve_bandit
 
@@ -227,3 +227,19 @@ def test_large_q_values_of_a_composition(monkeypatch):
         th.manual_seed(0)
         actions.append(policy(th.zeros(500, 3)))
     assert (actions[0] == actions[1]).float().mean() > 0.99
+
+
+def test_mean_of_soft_q_functions_and_the_mean_reward():
+    """The bound that the page on SQL states, after arXiv:1803.06773, on a random MDP."""
+    rng, discount, temperature = np.random.default_rng(0), 0.9, 0.3
+    moves, rewards = rng.dirichlet(np.full(6, 0.3), (6, 3)), rng.normal(size=(2, 6, 3))
+    first, second, both = (
+        soft_value_iteration(TabularMDP.from_arrays(moves, reward, discount), temperature)
+        for reward in (*rewards, rewards.mean(axis=0))
+    )
+    divergence = -2.0 * np.log(np.sqrt(first.pi * second.pi).sum(axis=1))
+    gap = np.zeros((6, 3))
+    for _ in range(500):
+        gap = discount * moves @ (0.5 * temperature * divergence + gap.max(axis=1))
+    error = 0.5 * (first.q + second.q) - both.q
+    assert (error > 0).all() and (error < gap).all() and gap.max() < 1.5 * error.max()

@@ -1,6 +1,7 @@
 """``python -m sb3_softac.zoo``: what it says, and its repairs of the Zoo's scripts, without the hub."""
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import huggingface_sb3
 import moviepy.config  # noqa: F401  (calls its ffmpeg when it is imported)
 import pytest
 from requests.exceptions import HTTPError
+from rl_zoo3.utils import get_model_path, get_trained_models
 
 from sb3_softac.zoo import scripts
 from sb3_softac.zoo.__main__ import SCRIPTS, main
@@ -37,6 +39,22 @@ def test_help(monkeypatch, capsys):
 def test_wrong_scripts(arguments, message, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["zoo", *arguments])
     with pytest.raises(SystemExit, match=f"usage: python -m sb3_softac.zoo SCRIPT(.|\n)*error: .*{message}"):
+        main()
+
+
+def test_errors_on_purpose_have_no_traceback(tmp_path, monkeypatch, undo_patches):
+    monkeypatch.setattr(sys, "argv", ["zoo", "enjoy"])
+    none = str(tmp_path / "none")
+    monkeypatch.setattr(runpy, "run_module", lambda *_, **__: get_model_path(0, none, "softac_v1", "Pendulum-v1"))
+    with pytest.raises(SystemExit, match=r"^error: The .*none/softac_v1 folder was not found$"):
+        main()
+    monkeypatch.setattr(sys, "argv", ["zoo", "benchmark"])
+    monkeypatch.setattr(runpy, "run_module", lambda *_, **__: get_trained_models(none))
+    with pytest.raises(SystemExit, match=r"^error: .*No such file"):
+        main()
+    monkeypatch.setattr(sys, "argv", ["zoo", "enjoy"])
+    monkeypatch.setattr(runpy, "run_module", lambda *_, **__: {}["an accident"])
+    with pytest.raises(KeyError):
         main()
 
 
