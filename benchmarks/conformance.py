@@ -27,14 +27,7 @@ RESULTS = Path(__file__).parent / "results" / "conformance.csv"
 HEADER = ["algorithm", "mutation", "seed", "check", "kind", "exact", "measured", "low", "high", "tolerance", "verdict"]
 
 
-class FewParticles(Subject):
-    """SQL with fewer particles than by default, which takes a third of the time and is enough for these problems."""
-
-    algorithm = SQL
-    settings: ClassVar[dict[str, Any]] = dict(kernel_particles=16, value_particles=32)
-
-
-SUBJECTS = {each.__name__: as_subject(each) for each in (DiscreteSAC, SoftAC_v1, DiscreteSQL)} | {"SQL": FewParticles}
+SUBJECTS = {each.__name__: as_subject(each) for each in (DiscreteSAC, SoftAC_v1, DiscreteSQL, SQL)}
 
 
 def rows(seeds: int, done: set[tuple[str, ...]]) -> Iterator[tuple[object, ...]]:

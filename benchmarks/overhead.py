@@ -4,12 +4,12 @@ Where the time of one step of ``learn`` goes, as parts that add up::
     OMP_NUM_THREADS=1 python benchmarks/overhead.py
 
 The functions of the loop are timed where they are called, each without those that it calls in turn, so every microsecond
-belongs to one part; what is left is SB3's own loop. Processor time of one thread is measured, so that other programs disturb
-little. What timing itself takes is measured and subtracted. DiscreteSAC trains with the Zoo's settings for CartPole-v1 but for
-one gradient step per environment step of 64 transitions.
+belongs to one part; what is left is SB3's own loop. Processor time of one thread is measured, and what timing itself takes is
+subtracted. DiscreteSAC trains with the Zoo's settings for CartPole-v1 but for one gradient step per environment step of 64
+transitions.
 
-Writes ``benchmarks/results/overhead.csv``: microseconds per environment step, in the turn that took the least, so that the
-parts add up. ``--name`` writes another file, to compare two versions of the package.
+Writes ``benchmarks/results/overhead.csv``: microseconds per environment step, in the block of steps that took least, so that
+the parts add up and other programs disturb little. ``--name`` writes another file, to compare two versions of the package.
 """
 
 import argparse
@@ -35,9 +35,11 @@ from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
 from sb3_softac.discrete.discrete_algorithm import DiscreteOffPolicyAlgorithm
 from sb3_softac.engines.native.native_engine import NativeEngine
 from sb3_softac.engines.native.plan import Plan
+from sb3_softac.nets.base import BaseActor, BaseCritic
+from sb3_softac.nets.gaussian import SquashedGaussianActor
 
 RESULTS = Path(__file__).parent / "results"
-TURNS, STEPS, STARTS = 40, 150, 1_000
+BLOCKS, STEPS, STARTS = 60, 20, 200
 SETTINGS: dict[str, Any] = dict(learning_starts=STARTS, buffer_size=100_000, seed=0, device="cpu")
 CARTPOLE = dict(learning_rate=1e-3, tau=0.05, target_entropy="ratio_0.5", critic_ent_coef_scale=0.0)
 MODELS: dict[str, Callable[[], Any]] = {
@@ -52,7 +54,9 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "environment": [(VecEnv, "step")],
     "storing": [(SoftOffPolicyAlgorithm, "_store_transition"), (DiscreteOffPolicyAlgorithm, "_store_transition")],
     "sampling": [(NativeEngine, "sample")],
-    "train: modes of the networks": [(BaseModel, "set_training_mode")],
+    "modes of the networks": [
+        (kind, "set_training_mode") for kind in (BaseModel, BaseActor, BaseCritic, SquashedGaussianActor)
+    ],
     "train: detecting changes": [
         (ModelWatch, "look"),
         (Functions, "are_original"),
@@ -66,7 +70,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "callbacks": [(BaseCallback, name) for name in ("on_step", "update_locals", "on_rollout_start", "on_rollout_end")],
     "loop: episode statistics": [(SoftOffPolicyAlgorithm, "_update_info_buffer"), (SoftOffPolicyAlgorithm, "dump_logs")],
 }
-IN_C, LOOP, WHOLE = "train: C", "loop: SB3's own", "whole step"
+IN_C, LOOP, WHOLE = "train: C", "loop: the rest, SB3's own", "whole step"
 
 
 class Clock:
@@ -74,15 +78,21 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+        self.calls = 0
         self._inner = [0.0]
-        self._cost = 0.0
-        self._cost = self._cost_of_timing()
+        self.cost = 0.0
+        """Seconds that timing one call adds to what called it."""
+        nothing, start = self.timed("", lambda: None), thread_time()
+        for _ in range(20_000):
+            nothing()
+        self.cost = (thread_time() - start - self.seconds.pop("")) / self.calls
 
     def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """:return: The function, its time added to that of its part."""
 
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls += 1
             self._inner.append(0.0)
             start = thread_time()
             try:
@@ -90,19 +100,35 @@ class Clock:
             finally:
                 took = thread_time() - start
                 self.seconds[part] += took - self._inner.pop()
-                self._inner[-1] += took + self._cost
+                self._inner[-1] += took + self.cost
 
         return call
 
-    def _cost_of_timing(self) -> float:
-        """:return: Seconds that timing one call adds to what called it."""
-        nothing = self.timed("", lambda: None)
-        start = thread_time()
-        for _ in range(20_000):
-            nothing()
-        cost = (thread_time() - start - self.seconds.pop("")) / 20_000
-        self._inner = [0.0]
-        return cost
+
+class Blocks(BaseCallback):
+    """Reads a clock after each block of steps."""
+
+    def __init__(self, clock: Clock):
+        super().__init__()
+        self.clock = clock
+        self.blocks: list[dict[str, float]] = []
+        """Microseconds per environment step by part."""
+
+    def _on_training_start(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        self.clock.seconds.clear()
+        self.clock.calls, self._began = 0, thread_time()
+
+    def _on_step(self) -> bool:
+        if self.n_calls % STEPS == 0:
+            took = thread_time() - self._began - self.clock.calls * self.clock.cost
+            rest = took - sum(self.clock.seconds.values())
+            parts = {**self.clock.seconds, LOOP: rest}
+            self.blocks.append({part: 1e6 / STEPS * seconds for part, seconds in parts.items()})
+            self._start()
+        return True
 
 
 def watch(clock: Clock) -> None:
@@ -119,14 +145,6 @@ def watch(clock: Clock) -> None:
     Plan._prepare_step = prepare_step  # type: ignore[method-assign]
 
 
-def turn(model: Any, clock: Clock) -> dict[str, float]:
-    """:return: Microseconds per environment step by part, and of the whole step."""
-    clock.seconds.clear()
-    learn = clock.timed(LOOP, model.learn)
-    learn(STEPS, reset_num_timesteps=False)
-    return {part: 1e6 / STEPS * seconds for part, seconds in clock.seconds.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", default="overhead")
@@ -134,12 +152,11 @@ def main() -> None:
     th.set_num_threads(1)
     clock = Clock()
     watch(clock)
-    models = {title: make().learn(STARTS + STEPS) for title, make in MODELS.items()}
-    turns: dict[str, list[dict[str, float]]] = {title: [] for title in models}
-    for _ in range(TURNS):
-        for title, model in models.items():
-            turns[title].append(turn(model, clock))
-    best = {title: min(of_model, key=lambda parts: sum(parts.values())) for title, of_model in turns.items()}
+    best = {}
+    for title, make in MODELS.items():
+        blocks = Blocks(clock)
+        make().learn(STARTS + STEPS).learn(BLOCKS * STEPS, blocks, reset_num_timesteps=False)
+        best[title] = min(blocks.blocks, key=lambda parts: sum(parts.values()))
     rows = [[part, *(f"{parts.get(part, 0.0):.1f}" for parts in best.values())] for part in [*PARTS, IN_C, LOOP]]
     rows.append([WHOLE, *(f"{sum(parts.values()):.1f}" for parts in best.values())])
     with open(RESULTS / f"{name}.csv", "w", newline="") as file:

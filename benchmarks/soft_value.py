@@ -21,7 +21,7 @@ from sb3_softac.tabular import BoltzmannOracle
 
 RESULTS = Path(__file__).parent / "results"
 CENTRE, CURVATURE, ALPHA = 0.3, 30.0, 1.0
-DIMS, PARTICLES = (1, 3, 6, 17), (16, 64)
+DIMS, PARTICLES = (1, 3, 6, 17), (16, 32, 64)
 IMPERFECT_DIMS, IMPERFECT_PARTICLES = (6, 17), 64
 BLOCKS, STATES = 80, 2_000  # one estimate per state
 HEADER = ["proposal", "sampler", "dimensions", "particles", "bias (nats)", "standard error", "standard deviation"]

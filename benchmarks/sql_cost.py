@@ -20,7 +20,7 @@ from sb3_softac import SQL
 
 RESULT = Path(__file__).parent / "results" / "sql_cost.csv"
 ENV, BATCH, ROUNDS, STEPS = "Walker2d-v5", 256, 5, 10
-PARTICLES = ((32, 64), (16, 32), (16, 16))  # kernel and value particles; the first are the default
+PARTICLES = ((32, 64), (16, 32), (16, 16))  # kernel and value particles; the second are the default
 WIDTHS = (128, 256)
 
 

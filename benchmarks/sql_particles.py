@@ -28,7 +28,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from sb3_softac import SQL
 
 RESULTS = Path(__file__).parent / "results"
-PARTICLES = [(32, 64), (16, 32), (16, 16), (8, 8)]  # kernel and value particles
+PARTICLES = [(32, 64), (16, 32), (16, 16)]  # kernel and value particles
 SEEDS = range(3)
 SMALL = dict(batch_size=64, policy_kwargs=dict(net_arch=[64, 64]))
 TASKS: dict[str, tuple[int, dict[str, Any]]] = {
