@@ -12,14 +12,13 @@ import csv
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
 
 import torch as th
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from sb3_softac import SQL, DiscreteSAC, DiscreteSQL, SoftAC_v1
-from sb3_softac.conformance import CHECKS, Subject, as_subject
+from sb3_softac.conformance import CHECKS, as_subject
 from sb3_softac.conformance.check import KINDS
 from tests.conformance.mutations import MUTATIONS
 
