@@ -90,6 +90,10 @@ def unscaled(self, action):
     return np.clip(action, self.action_space.low, self.action_space.high)
 
 
+def one_step(self, changed):
+    self.replay_buffer.n_steps = 1
+
+
 def unsquashed(log_mu, u):
     return log_mu
 
@@ -179,6 +183,7 @@ MUTATIONS = [
         "discount of one step for three", DiscreteSAC, "n steps",
         discretesac, "soft_bellman_target", with_arguments(lambda r, dones, v, gamma: (r, dones, v, 0.8)),
     ),
+    Mutation("n_steps ignored", DiscreteSAC, "n steps are taken", DiscreteSAC, "_follow_targets", instead(one_step)),
     Mutation(
         "ends of the first environment for all", DiscreteSAC, "several environments",
         SoftReplayBuffer, "add", with_arguments(ends_of_the_first),

@@ -7,9 +7,11 @@ import torch as th
 from gymnasium import spaces
 from scipy.optimize import minimize
 
+from sb3_softac.conformance.problems import ContinuousChain
+from sb3_softac.conformance.subject import ALPHA, GAMMA
 from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob
 from sb3_softac.tabular import BoltzmannOracle, ks_distance
-from tests.softac_v1.helpers import ALPHA, GAMMA, Chain, make_model
+from tests.softac_v1.helpers import make_model
 
 
 class Bandit(gym.Env):
@@ -94,8 +96,8 @@ def test_bimodal_bandit_gets_what_a_tanh_gaussian_can_get():
 
 @pytest.mark.slow
 def test_chain_matches_soft_value_iteration():
-    exact, oracles = Chain.solve()
-    model = train(Chain(), 3_000, gamma=GAMMA)
+    exact, oracles = ContinuousChain.solve(ALPHA, GAMMA)
+    model = train(ContinuousChain(), 3_000, gamma=GAMMA)
     model.learn(2_000, reset_num_timesteps=False)  # at the small learning rate, on what the policy does by now
     obs = th.tensor([0, 1])
     with th.no_grad():

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch as th
 
+from sb3_softac.conformance.problems import ContinuousChain
+from sb3_softac.conformance.subject import ALPHA, GAMMA
 from sb3_softac.sql import SQL
 from sb3_softac.tabular import BoltzmannOracle, ks_distance, sliced_wasserstein_distance
-from tests.softac_v1.helpers import ALPHA, GAMMA, Chain
 from tests.sql.helpers import sample, solve_bandit, train
 
 REWARDS = {
@@ -53,7 +54,7 @@ def test_deterministic_actions_are_the_best_of_many():
 @pytest.mark.parametrize("proposal", ["mixture", "uniform"])
 def test_soft_values_over_several_steps(proposal):
     """Two states, discounted: the soft values of both against soft value iteration with exact integrals."""
-    env = Chain()
+    env = ContinuousChain()
     model = SQL(
         "MlpPolicy", env, policy_kwargs=dict(net_arch=[64, 64], n_critics=1), gamma=GAMMA, ent_coef=ALPHA, tau=0.05,
         buffer_size=6_000, proposal=proposal, seed=0, device="cpu",
@@ -61,12 +62,12 @@ def test_soft_values_over_several_steps(proposal):
     rng = np.random.default_rng(0)
     for _ in range(6_000):
         state, a = rng.integers(2), rng.uniform(-1, 1)
-        nxt = int(rng.random() < Chain.probability_of_1(a))
-        model.replay_buffer.add(
-            np.array([state]), np.array([nxt]), np.array([[a]]), np.array([Chain.reward(state, a)]), np.zeros(1), [{}]
-        )
+        nxt = int(rng.random() < ContinuousChain.probability_of_1(a))
+        reward = ContinuousChain.reward(state, a)
+        arrays = [np.array(value) for value in ([state], [nxt], [[a]], [reward], [0.0])]
+        model.replay_buffer.add(*arrays, [{}])
     train(model, 1_500)
-    v, oracles = Chain.solve()
+    v, oracles = ContinuousChain.solve(ALPHA, GAMMA)
     obs = th.tensor([[0], [1]])
     grid = th.linspace(-1, 1, 401).reshape(1, -1, 1).expand(2, -1, 1)
     with th.no_grad():

@@ -1,0 +1,61 @@
+"""The suite as users run it: on a class that is not of this package, on an adapter, and on what is none."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from stable_baselines3 import SAC
+
+from sb3_softac.conformance import NotApplicable, Subject, as_subject, import_subject, run
+from sb3_softac.conformance.__main__ import main
+
+
+class Adapter(Subject):
+    algorithm = SAC
+    settings = {"gamma": 0.5}
+
+    def stored(self):
+        return 10
+
+
+def test_command_on_the_sac_of_sb3(capsys):
+    """SB3 does not store the step at which a callback stops: 9 of 10 transitions."""
+    assert main(["--algo", "stable_baselines3:SAC", "--only", "stop"]) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "10" in shown and "9" in shown and "FAIL" in shown
+    assert main(["--algo", "stable_baselines3:SAC", "--only", "deterministic"]) == 0
+
+
+def test_an_adapter_is_used_as_it_is():
+    (result,) = run(import_subject(f"{__name__}:Adapter"), only="stop")
+    assert result.verdict == "pass" and as_subject(Adapter) is Adapter
+    assert Adapter("Pendulum-v1").model.gamma == 0.5
+    with pytest.raises(NotApplicable, match="takes no masks"):
+        Adapter("Pendulum-v1", masks=True)
+
+
+def test_what_the_algorithm_does_not_offer_is_named():
+    (result,) = run(import_subject("sb3_softac:SQL"), only="density at")
+    assert (result.verdict, result.found) == ("not applicable", "has no actor.mu")
+
+
+@pytest.mark.parametrize(
+    ("name", "only", "message"),
+    [
+        ("SAC", "", "must be module:Class"),
+        ("stable_baselines3:TD3", "", "can be created neither for Box nor for Discrete actions: .* argument 'ent_coef'"),
+        ("stable_baselines3:SAC", "mask", r"no check for \['Box'\] actions has 'mask' in its name"),
+    ],
+)
+def test_wrong_names_are_refused(name, only, message):
+    with pytest.raises(ValueError, match=message):
+        list(run(import_subject(name), only=only))
+
+
+@pytest.mark.slow
+def test_of_pytest():
+    command = [sys.executable, "-m", "pytest", "-q", "--pyargs", "sb3_softac.conformance", "-k", "stop_and_continue"]
+    environment = {**os.environ, "CONFORMANCE_ALGO": "stable_baselines3:SAC"}
+    result = subprocess.run([*command, "-p", "no:cacheprovider"], env=environment, capture_output=True, text=True)
+    assert "1 failed, 1 skipped" in result.stdout and "is taken in the environment and never stored" in result.stdout
