@@ -110,6 +110,11 @@ def sac_of_sbx() -> type[Subject]:
             scaled = jax.tree.map(lambda leaf: factor * leaf, policy.qf_state.target_params)
             policy.qf_state = policy.qf_state.replace(target_params=scaled)
 
+        def seed_everything(self, seed: int) -> None:
+            super().seed_everything(seed)
+            self.model.key = self.model.policy.key = jax.random.PRNGKey(seed)
+            self.model.policy.reset_noise()
+
         def reloaded(self, env: gym.Env[Any, Any]) -> Subject:
             return super().reloaded(FlattenObservation(env))
 

@@ -151,8 +151,7 @@ class Subject:
             model.load_replay_buffer(buffer)
         return self.of(model)
 
-    @staticmethod
-    def seed_everything(seed: int) -> None:
+    def seed_everything(self, seed: int) -> None:
         """Seed the generators that training draws from."""
         set_random_seed(seed)
 
