@@ -148,8 +148,8 @@ MUTATIONS = [
         softac_v1, "soft_value_target", with_arguments(lambda q, log_pi, alpha: (q, log_pi, 0.0 * alpha)),
     ),
     Mutation(
-        "discount squared", SoftAC_v1, "chain policy",
-        softac_v1, "soft_bellman_target", with_arguments(lambda r, dones, v, gamma: (r, dones, v, gamma**4)),
+        "a quarter of the log-density", SoftAC_v1, "chain policy",
+        gaussian, "squashed_log_prob", lambda right: lambda log_mu, u: 0.25 * right(log_mu, u),
     ),
     Mutation(
         "no entropy in the value", DiscreteSAC, "mdp q",
