@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sb3_softac.conformance import Measurement, Result, import_subject, run
+from sb3_softac.conformance import CheckResult, Measurement, import_subject, run
 
 COLOURS = {"pass": "green", "FAIL": "bold red", "not applicable": "dim"}
 
@@ -16,7 +16,7 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def cells(result: Result) -> list[str]:
+def cells(result: CheckResult) -> list[str]:
     """:return: One row of the table."""
     colour = COLOURS[result.verdict]
     name, verdict = f"{result.check.name} [dim]{result.check.kind}[/]", f"[{colour}]{result.verdict}[/]"

@@ -45,7 +45,7 @@ class Check:
     failure: str
     """What a failure means, in one sentence."""
 
-    def run(self, subject: type[Subject], seed: int = 0) -> "Result":
+    def run(self, subject: type[Subject], seed: int = 0) -> "CheckResult":
         """Run the check on one seed."""
         start = perf_counter()
         try:
@@ -54,10 +54,10 @@ class Check:
             found: Measurement | str = self.function(subject, seed)
         except NotApplicable as reason:
             found = str(reason)
-        return Result(self, found, perf_counter() - start)
+        return CheckResult(self, found, perf_counter() - start)
 
 
-class Result(NamedTuple):
+class CheckResult(NamedTuple):
     """A check and what came of it."""
 
     check: Check
@@ -96,7 +96,7 @@ def check(*kinds: str) -> Callable[[Function], Function]:
     return register
 
 
-def run(subject: type[Subject], seed: int = 0, only: str = "") -> Iterator[Result]:
+def run(subject: type[Subject], seed: int = 0, only: str = "") -> Iterator[CheckResult]:
     """
     Run the checks for the action spaces that the algorithm takes.
 
