@@ -231,8 +231,8 @@ def clean_commit() -> str:
 class Trainer:
     """Trains several runs at a time, and keeps those that have a purpose in a file."""
 
-    def __init__(self, jobs: int):
-        self.pool = ProcessPoolExecutor(jobs)
+    def __init__(self, pool: ProcessPoolExecutor):
+        self.pool = pool
 
     def train(self, runs: list[Trained], planted: str | None = None) -> Iterator[tuple[float, float]]:
         return self.pool.map(train, *zip(*runs, strict=True), [planted] * len(runs)) if runs else iter(())
@@ -349,20 +349,21 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="add the outcome of check to the history")
     parser.add_argument("--plant", choices=PLANTED, help="a regression that check is to find")
     args = parser.parse_args()
-    trainer = Trainer(args.jobs)
-    if args.command == "check":
-        sys.exit(any(outcome.verdict == "worse" for outcome in check(trainer, args.plant, args.record)))
-    elif args.command == "store":
-        trainer.keep("stored", [(name, STRIDE * i) for i in range(STORED) for name in ENTRIES])
-    elif args.command == "trials":
-        trials(trainer)
-    elif args.command == "simulate":
-        RATES.unlink(missing_ok=True)
-        for row in simulate(stored_runs()):
-            append(RATES, row)
-            print(*row.values())
-    else:
-        plot()
+    with ProcessPoolExecutor(args.jobs) as pool:
+        trainer = Trainer(pool)
+        if args.command == "check":
+            sys.exit(any(outcome.verdict == "worse" for outcome in check(trainer, args.plant, args.record)))
+        elif args.command == "store":
+            trainer.keep("stored", [(name, STRIDE * i) for i in range(STORED) for name in ENTRIES])
+        elif args.command == "trials":
+            trials(trainer)
+        elif args.command == "simulate":
+            RATES.unlink(missing_ok=True)
+            for row in simulate(stored_runs()):
+                append(RATES, row)
+                print(*row.values())
+        else:
+            plot()
 
 
 if __name__ == "__main__":
