@@ -116,7 +116,7 @@ def frozen_targets(make: Make, seed: int, kind: str) -> Measurement:
     box = Bandit(reward, KINDS["Box"], ends=False)
     model = make(box if kind == "Box" else levels(ends=False), seed, tau=0.0)
     model.scale_targets(3.0)  # so that their smallest value and their mean are far apart
-    model.learn(1_000)
+    model.learn(2_000)
     if kind == "Box":
         x = np.linspace(-0.8, 0.8, 17)[:, None]
         learned = (model.q(START[:17], x).mean(axis=0) - reward(x)).mean() / GAMMA
@@ -126,7 +126,7 @@ def frozen_targets(make: Make, seed: int, kind: str) -> Measurement:
         pi = np.bincount(model.act(START), minlength=len(LEVELS)) / SAMPLES
         both = [aggregate(model.q([0], network="critic_target")[:, 0], axis=0) for aggregate in (np.min, np.mean)]
         candidates = [value for q in both for value in (pi @ q + ALPHA * entr(pi).sum(), ALPHA * logsumexp(q / ALPHA))]
-    return Measurement(min(candidates, key=lambda value: abs(value - learned)), float(learned), 0.1)
+    return Measurement(min(candidates, key=lambda value: abs(value - learned)), float(learned), 0.2)
 
 
 def _soft_values(model: Subject) -> list[float]:

@@ -18,7 +18,7 @@ ENTROPY = {"Box": -0.3, "Discrete": 1.0}
 
 
 def _learned(env: gym.Env[Any, Any], make: Make, seed: int, entropy: float) -> float:
-    model = make(env, seed, ent_coef="auto_0.5", target_entropy=entropy)
+    model = make(env, seed, ent_coef="auto_0.3", target_entropy=entropy)
     model.learn(1_600)
     return model.temperature()
 
