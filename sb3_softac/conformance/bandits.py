@@ -109,8 +109,8 @@ def density_at_the_edge(make: Make, seed: int) -> Measurement:
 @check("Box", "Discrete")
 def frozen_targets(make: Make, seed: int, kind: str) -> Measurement:
     """
-    With targets that never move, the critics do not learn reward + gamma V, where V is the policy's soft value, or the
-    largest one, of the smallest of the target Q-values, or of their mean.
+    With targets that never move, the critics do not learn reward + gamma V, where V is the policy's soft value (without an
+    actor, the largest one) of the smallest of the target Q-values, or of their mean.
     """
     reward = CURVES["one optimum"][1]
     box = Bandit(reward, KINDS["Box"], ends=False)
@@ -125,7 +125,9 @@ def frozen_targets(make: Make, seed: int, kind: str) -> Measurement:
         learned = (model.q([0]).mean(axis=0)[0] - LEVELS).mean() / GAMMA
         pi = np.bincount(model.act(START), minlength=len(LEVELS)) / SAMPLES
         both = [aggregate(model.q([0], network="critic_target")[:, 0], axis=0) for aggregate in (np.min, np.mean)]
-        candidates = [value for q in both for value in (pi @ q + ALPHA * entr(pi).sum(), ALPHA * logsumexp(q / ALPHA))]
+        candidates = [
+            float(pi @ q + ALPHA * entr(pi).sum() if model.has_actor() else ALPHA * logsumexp(q / ALPHA)) for q in both
+        ]
     return Measurement(min(candidates, key=lambda value: abs(value - learned)), float(learned), 0.2)
 
 

@@ -99,6 +99,10 @@ class Subject:
         pi = self._get("policy.get_distribution")(self._obs(states)).distribution.probs.double().numpy()
         return pi / pi.sum(axis=1, keepdims=True)  # in single precision they sum to 1 but for the eighth digit
 
+    def has_actor(self) -> bool:
+        """:return: Whether a network of its own chooses the actions, rather than the Q-values."""
+        return getattr(self._get("policy"), "actor", None) is not None
+
     def accepts_masks(self) -> bool:
         """:return: Whether ``predict`` takes sb3-contrib's ``action_masks``."""
         return "action_masks" in inspect.signature(self.model.predict).parameters
