@@ -41,7 +41,7 @@ def foreign_names(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-        if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("sb3_softac"):
+        if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith(("sb3_softac", "_sb3_softac")):
             names |= {alias.asname or alias.name for alias in node.names}
         if isinstance(node, ast.Assign) and root(node.value) in IMPORTS:
             names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
