@@ -7,8 +7,10 @@ from stable_baselines3.common.noise import NormalActionNoise
 
 from sb3_softac import SoftAC_v1
 from sb3_softac.nets.candidates import QRanking
-from tests.softac_v1.helpers import ALPHA, QuadraticBandit, draw_batch, make_model
+from tests.softac_v1.helpers import QuadraticBandit, draw_batch, make_model
 from tests.toys import saved
+
+ALPHA = 0.2  # the default temperature
 
 NOISE = NormalActionNoise(np.zeros(1), np.full(1, 0.1))
 DETERMINISTIC = dict(policy_kwargs=dict(net_arch=[16], distribution="deterministic"), ent_coef=0.0, action_noise=NOISE)
