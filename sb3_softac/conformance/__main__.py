@@ -36,13 +36,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="run the checks whose name contains this")
     given = parser.parse_args(arguments)
-    subject = import_subject(given.algo)
+    try:
+        results = run(import_subject(given.algo), given.seed, given.only)
+    except (ImportError, ValueError) as error:
+        sys.exit(f"error: {error}")
     table = Table(title=f"{given.algo}, seed {given.seed}", title_justify="left")
     for column in ("check", "exact", "measured", "tolerance", "verdict", "what it means"):
         table.add_column(column, overflow="fold")
     failures = 0
     with Live(table, console=Console(), refresh_per_second=2, vertical_overflow="visible"):
-        for result in run(subject, given.seed, given.only):
+        for result in results:
             table.add_row(*cells(result))
             failures += result.verdict == "FAIL"
     return int(failures > 0)

@@ -111,5 +111,4 @@ def run(subject: type[Subject], seed: int = 0, only: str = "") -> Iterator[Check
         raise ValueError(f"{subject.__name__} can be created neither for Box nor for Discrete actions: {refused}")
     if not (chosen := [each for each in CHECKS if only in each.name and each.kind not in refused]):
         raise ValueError(f"no check for {sorted(KINDS.keys() - refused.keys())} actions has {only!r} in its name")
-    for each in chosen:
-        yield each.run(subject, seed)
+    return (each.run(subject, seed) for each in chosen)

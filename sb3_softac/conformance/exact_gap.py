@@ -3,9 +3,11 @@
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from scipy.special import rel_entr
 from stable_baselines3.common.callbacks import BaseCallback
 
+from sb3_softac.checks import integer, read
 from sb3_softac.conformance.problems import Bandit
 from sb3_softac.conformance.references import divergence_from_samples
 from sb3_softac.conformance.subject import NotApplicable, Subject
@@ -17,21 +19,22 @@ SAMPLES = 4_000
 class ExactGap(BaseCallback):
     """
     Logs the distance to the soft optimum in an environment whose solution is known: a
-    :class:`~sb3_softac.tabular.TabularEnv`, or a :class:`~sb3_softac.conformance.problems.Bandit` with continuous actions.
+    :class:`~sb3_softac.tabular.TabularEnv`, or a :class:`~sb3_softac.conformance.problems.Bandit` with continuous actions in
+    which each step ends the episode.
 
     The optimum is that of the present temperature. Logged are ``exact/regret``, the soft value that the start has lost to it
     (in units of reward), ``exact/kl``, the divergence of the policy from the optimal one (in nats, the mean over all states
     that are not terminal), and ``exact/q_error``, the root of the mean squared error of the Q-values over them and all
     actions, where the model has critics. ``history`` keeps them.
 
-    :param freq: Calls between two measurements; one call is a step of all environments.
+    :param freq: Calls between two measurements, at least 1; one call is a step of all environments.
     :raises ValueError: at the start of the training, if the environment has no exact solution, or another discount than the
         model.
     """
 
     def __init__(self, freq: int = 500):
         super().__init__()
-        self.freq = freq
+        self.freq = read("freq", freq, integer(1))
         self.history: list[dict[str, float]] = []
         """``step`` and what was logged, by name, of each measurement."""
 
@@ -45,6 +48,8 @@ class ExactGap(BaseCallback):
             )
         if not isinstance(env, TabularEnv | Bandit):
             raise ValueError(f"{type(env).__name__} has no exact solution: use a TabularEnv or a Bandit")
+        if isinstance(env, Bandit) and not (env.ends and isinstance(env.action_space, spaces.Box)):
+            raise ValueError("of a Bandit with discrete actions, or whose steps do not end the episode, make a TabularEnv")
         self.env, self.subject = env, Subject.of(self.model)
 
     def _on_step(self) -> bool:
@@ -66,9 +71,9 @@ class ExactGap(BaseCallback):
     def _of_bandit(self, env: Bandit) -> dict[str, float]:
         alpha, dim = self.subject.temperature(), env.action_space.shape[0]  # type: ignore[index]
         oracle = BoltzmannOracle(env.reward, alpha, dim)
-        kl, _ = divergence_from_samples(oracle, self.subject.act(np.zeros(SAMPLES, dtype=np.int64)))
-        actions = np.random.default_rng(0).uniform(-1.0, 1.0, (SAMPLES, dim))
         zeros = np.zeros(SAMPLES, dtype=np.int64)
+        kl, _ = divergence_from_samples(oracle, self.subject.act(zeros))
+        actions = np.random.default_rng(0).uniform(-1.0, 1.0, (SAMPLES, dim))
         # of one step: alpha KL is what the objective loses
         return {"regret": alpha * kl, "kl": kl} | self._q_error(
             lambda: self.subject.q(zeros, actions).mean(axis=0) - env.reward(actions)

@@ -195,11 +195,12 @@ def as_subject(algorithm: type[Any]) -> type[Subject]:
 
 
 def import_subject(name: str) -> type[Subject]:
-    """:return: The adapter of ``module:Class``."""
+    """:return: The adapter of ``module:Class``; ValueError if that is not a class."""
     module, _, attribute = name.partition(":")
-    if not attribute:
+    found = getattr(importlib.import_module(module), attribute, None) if module and attribute else None
+    if not isinstance(found, type):
         raise ValueError(f"--algo must be module:Class, e.g. stable_baselines3:SAC, got {name!r}")
-    return as_subject(getattr(importlib.import_module(module), attribute))
+    return as_subject(found)
 
 
 class _Spaces(gym.Env[Any, Any]):

@@ -7,7 +7,7 @@ import torch as th
 
 from sb3_softac import DiscreteSAC, SoftAC_v1
 from sb3_softac.conformance import ExactGap
-from sb3_softac.conformance.problems import bandit
+from sb3_softac.conformance.problems import Bandit, bandit, levels
 from sb3_softac.tabular import TabularEnv, TabularMDP, soft_policy_evaluation, soft_value_iteration
 
 SMALL = dict(policy_kwargs=dict(net_arch=[16]), learning_starts=20, batch_size=16, buffer_size=500, seed=0, device="cpu")
@@ -53,8 +53,20 @@ def test_of_a_bandit():
     [
         (gym.make("CartPole-v1"), "CartPoleEnv has no exact solution"),
         (TabularEnv(MDP), "gamma is 0.99 and the discount of the"),
+        (levels(), "make a TabularEnv"),
     ],
 )
 def test_questions_without_an_answer_are_refused(env, message):
     with pytest.raises(ValueError, match=message):
         trained(DiscreteSAC("MlpPolicy", env, **SMALL), 10)
+
+
+def test_a_bandit_that_goes_on_is_refused():
+    env = Bandit(lambda a: 0.0, gym.spaces.Box(-1.0, 1.0, (1,), np.float32), ends=False)
+    with pytest.raises(ValueError, match="make a TabularEnv"):
+        trained(SoftAC_v1("MlpPolicy", env, **SMALL), 10)
+
+
+def test_a_wrong_interval_is_refused():
+    with pytest.raises(ValueError, match="freq must be an integer, at least 1, got 0"):
+        ExactGap(0)

@@ -44,13 +44,15 @@ def test_what_the_algorithm_does_not_offer_is_named():
     ("name", "only", "message"),
     [
         ("SAC", "", "must be module:Class"),
+        ("stable_baselines3:SAK", "", "must be module:Class"),
+        ("no_such_module:SAC", "", "No module named 'no_such_module'"),
         ("stable_baselines3:TD3", "", "can be created neither for Box nor for Discrete actions: .* argument 'ent_coef'"),
         ("stable_baselines3:SAC", "mask", r"no check for \['Box'\] actions has 'mask' in its name"),
     ],
 )
 def test_wrong_names_are_refused(name, only, message):
-    with pytest.raises(ValueError, match=message):
-        list(run(import_subject(name), only=only))
+    with pytest.raises(SystemExit, match=f"^error: .*{message}"):
+        main(["--algo", name, "--only", only])
 
 
 @pytest.mark.slow
