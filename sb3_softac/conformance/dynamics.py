@@ -27,7 +27,7 @@ SAMPLES = 4_000
 @lru_cache(maxsize=2)
 def chain(make: Make, seed: int) -> Subject:
     model = make(ContinuousChain(), seed, ent_coef=ALPHA, learning_starts=1_200)
-    model.learn(3_000)
+    model.learn(4_500)
     return model
 
 
