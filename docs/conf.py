@@ -39,6 +39,8 @@ myst_enable_extensions = ["attrs_block", "colon_fence", "deflist", "dollarmath",
 myst_heading_anchors = 3
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
+# For those who add an algorithm: with its base class
+autodoc_default_options = {"exclude-members": "arguments, own_policies, policy_base, trains, targets"}
 intersphinx_mapping = inventories.write_inventories(DOCS / "inventories.txt", DOCS / "_build" / "inventories")
 nitpicky = True
 nitpick_ignore_regex = [

@@ -185,13 +185,13 @@ def vocabulary() -> dict[str, object]:
 
 def at_a_glance() -> str:
     """:return: A table of the final returns in all studies."""
-    lines = ["| task | steps | algorithm | return | seeds | study |", "|---|--:|---|--:|--:|---|"]
+    lines = ["| task | algorithm | return | steps | seeds | study |", "|---|---|--:|--:|--:|---|"]
     for name in NAMES:
         _, done, *_ = results_of(name)
         for env in dict.fromkeys(result.run.env for result in done):
             returns = Returns(name, env)
             for algorithm in sorted(returns.groups, key=returns.final, reverse=True):
-                numbers = f"{returns.last_step()} | {algorithm} | {returns.final(algorithm):.0f} | {returns.n(algorithm)}"
+                numbers = f"{algorithm} | {returns.final(algorithm):.0f} | {returns.last_step()} | {returns.n(algorithm)}"
                 lines.append(f'| {env} | {numbers} | <a href="studies/{name}/index.html">{name}</a> |')
     return "\n".join([*lines, ""])
 

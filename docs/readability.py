@@ -7,7 +7,7 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.application import Sphinx
 
-NUMBER = re.compile(r"[-−]?\d[\d.,]*( ?%)?( ?\(?[-−±]?\d[\d.,]*( (to|and) [-−]?\d[\d.,]*)?\)?)?")
+NUMBER = re.compile(r"[-−]?\d[\d.,]*( ?%)?( ?\(?[-−±]?\d[\d.,]*(( (to|and) |-)[-−]?\d[\d.,]*)?\)?)?")
 EMPTY = {"", "-", "–"}
 DARK = {"#000000": "#dddddd", "#ffffff": "none", "<style": "<style>svg {fill: #dddddd}</style><style"}
 """What replaces black, which is also the colour of what has none, and white on a dark ground."""

@@ -146,7 +146,9 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     """
 
     arguments: ClassVar[dict[str, Argument]] = ARGUMENTS
-    """What the arguments of the constructor must be, by name. A subclass may add its own."""
+    """What the arguments of the constructor must be, by name. A subclass may add its own.
+
+    :meta hide-value:"""
     policy_base: ClassVar[type[BasePolicy]]
     """Base class of the policies that the algorithm can use."""
     own_policies: ClassVar[dict[str, type[BasePolicy]]] = {}
