@@ -204,8 +204,8 @@ def _write_object(writer: Writer, value: Any, path: str) -> Any:
         )
         texts = {name: part for name, part in attributes.items() if type(part) is str and before.get(name) == part}
         attributes = {name: part for name, part in attributes.items() if name not in texts}
-        if texts:
-            content["texts"] = texts
+        for name, part in texts.items():
+            writer.note_setting(part, f"{path}.{name}")
     return content | {"attributes": write_attributes(writer, attributes, path)}
 
 
@@ -317,7 +317,10 @@ def _read_deque(reader: Reader, content: Any, live: Any, path: str, in_place: bo
 
 def _write_pairs(writer: Writer, value: Any, path: str) -> Any:
     return [
-        [writer.write(key, f"{path}.key{i}"), writer.write(item, f"{path}.{key if type(key) in (str, int) else i}")]
+        [
+            key if type(key) in (str, int) else writer.write(key, f"{path}.key{i}"),
+            writer.write(item, f"{path}.{key if type(key) in (str, int) else i}"),
+        ]
         for i, (key, item) in enumerate(value.items())
     ]
 
@@ -507,8 +510,10 @@ def _copy_tensor(target: th.Tensor, values: th.Tensor) -> None:
         target.copy_(values)
 
 
-def _write_bits(writer: Writer, value: Any, path: str) -> Any:
-    return writer.write(value.state, path)
+def _write_state(writer: Writer, state: Any, path: str) -> Any:
+    """The state of a random generator, which is put together only to be saved."""
+    with writer.detached():
+        return writer.write(state, path)
 
 
 def _read_bits(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
@@ -530,7 +535,7 @@ def _read_generator(reader: Reader, content: Any, live: Any, path: str, in_place
 
 def _write_random_state(writer: Writer, value: np.random.RandomState, path: str) -> Any:
     bits = value._bit_generator  # type: ignore[attr-defined]
-    return [writer.write(bits, f"{path}.bit_generator"), writer.write(value.get_state(legacy=False), path)]
+    return [writer.write(bits, f"{path}.bit_generator"), _write_state(writer, value.get_state(legacy=False), path)]
 
 
 def _read_random_state(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> np.random.RandomState:
@@ -761,7 +766,13 @@ CODECS = (
         _read_subarray,
     ),
     Codec("tensor", lambda v: isinstance(v, th.Tensor) and v.layout is th.strided, _write_tensor, _read_tensor, plain=True),
-    Codec("bits", lambda v: type(v).__name__ in BIT_GENERATORS and hasattr(v, "state"), _write_bits, _read_bits, plain=True),
+    Codec(
+        "bits",
+        lambda v: type(v).__name__ in BIT_GENERATORS and hasattr(v, "state"),
+        lambda w, v, p: _write_state(w, v.state, p),
+        _read_bits,
+        plain=True,
+    ),
     Codec(
         "generator",
         lambda v: isinstance(v, np.random.Generator) and type(v.bit_generator).__name__ in BIT_GENERATORS,
@@ -779,14 +790,14 @@ CODECS = (
     Codec(
         "random",
         lambda v: isinstance(v, random.Random) and not isinstance(v, random.SystemRandom),
-        lambda w, v, p: w.write(v.getstate(), p),
+        lambda w, v, p: _write_state(w, v.getstate(), p),
         _read_random,
         plain=True,
     ),
     Codec(
         "torch_generator",
         lambda v: isinstance(v, th.Generator),
-        lambda w, v, p: w.write(v.get_state(), p),
+        lambda w, v, p: _write_state(w, v.get_state(), p),
         _read_torch_generator,
         plain=True,
     ),

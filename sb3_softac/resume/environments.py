@@ -96,7 +96,7 @@ def write_environments(
         box2d = any(is_box2d(env) for env in envs)
         remedy = f"it belongs to Box2D. {WRAP}" if box2d else "give it the methods get_state() and set_state(state)"
         raise CannotCapture(f"{writer.unknown[0]}{others} is not plain data: {remedy}")
-    return {"environments": written, "classes": classes, "needs": writer.needs}, writer.tensors
+    return {"environments": written, "classes": classes, "needs": writer.needs, "settings": writer.settings}, writer.tensors
 
 
 def read_environments(
@@ -155,8 +155,8 @@ class Resumable(gym.Wrapper):
                 try_once([self.env], "env", written, tensors, self._baseline)
         except CannotCapture as error:
             return {"unknown": str(error)}
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        return {"state": json.dumps(written), "arrays": arrays, "generators": generator_states()}
+        arrays, settings = {name: tensor.numpy() for name, tensor in tensors.items()}, written.pop("settings")
+        return {"state": json.dumps(written), "arrays": arrays, "generators": generator_states(), "settings": settings}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """

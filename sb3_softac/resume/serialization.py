@@ -8,6 +8,7 @@ that views, closures and other references to it see the restored values; what wa
 
 import collections
 import contextlib
+import enum
 import functools
 import hashlib
 import io
@@ -27,6 +28,7 @@ from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from stable_baselines3.common.logger import Logger
 
 from sb3_softac.files.plain_files import leads_to_a_file
+from sb3_softac.resume.describe import describe
 from sb3_softac.resume.memory import Memory
 
 
@@ -89,6 +91,8 @@ MUTABLE = (collections.OrderedDict, dict, list, set, collections.deque)
 NOTHING: Mapping[int, tuple[Any, Any]] = types.MappingProxyType({})
 NOWHERE = ""  # the path of what was not there when training started
 CONTAINERS = (list, tuple, set, frozenset, dict, collections.deque)
+SIMPLE = (types.NoneType, bool, int, float, complex, str, bytes, enum.Enum, np.generic, np.ndarray, th.Tensor)
+START_TIMES = (".t_start", ".episode_start_time")  # of SB3's Monitor and Gymnasium's RecordEpisodeStatistics
 DEFINITIONS = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type)
 # Whose classes and functions have no attributes that users change
 LIBRARIES = ("builtins", "gymnasium", "stable_baselines3", "sb3_contrib", "sb3_softac", "numpy", "torch", "mujoco", "ale_py")
@@ -140,6 +144,8 @@ class Writer:
         """The classes of objects that must exist when the state is restored, by path."""
         self.classes: dict[type, None] = {}
         """The classes of the objects."""
+        self.settings: dict[str, str] = {}
+        """Texts of the simple values by path, to be compared with those of another program."""
         self._seen: dict[int, tuple[dict[str, Any] | None, Any]] = {}  # the values are held, so that no other gets their id
         self._count = 0
         self._detached = False
@@ -151,6 +157,7 @@ class Writer:
 
     def write(self, value: Any, path: str) -> Any:
         """A value as JSON; its path is part of the names of its tensors."""
+        self.note_setting(value, path)
         if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
             return value
         if self.recording and self.baseline is not None:
@@ -212,6 +219,11 @@ class Writer:
             return self._lose(f"{path} ({module_of(type(value))}.{type(value).__qualname__})")
         origin = self.baseline.path_of(value)
         return {"kept": None if origin == path else origin}
+
+    def note_setting(self, value: Any, path: str) -> None:
+        is_setting = self.baseline is not None and isinstance(value, SIMPLE) and not path.endswith(START_TIMES)
+        if is_setting and not names_files(path.rpartition(".")[2], value):
+            self.settings |= describe(value, path)
 
     def note_classes(self, value: Any) -> None:
         self.classes.update((cls, None) for cls in type(value).__mro__ if module_of(cls).split(".")[0] not in LIBRARIES)

@@ -6,9 +6,7 @@ Functions, texts and the arguments of callbacks come from the program.
 """
 
 import inspect
-import json
 import re
-import zlib
 from typing import Any
 
 import torch as th
@@ -17,28 +15,14 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.save_util import recursive_getattr
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
-from sb3_softac.resume.codecs import CODECS
-from sb3_softac.resume.describe import SHORT, describe
-from sb3_softac.resume.serialization import Baseline, names_files
+from sb3_softac.resume.describe import describe
+from sb3_softac.resume.serialization import Baseline
 
 # Arguments that concern the program and not what is trained, or that are part of the structure
 OTHERS = {
     *("self", "policy", "env", "policy_kwargs", "verbose", "device", "tensorboard_log", "monitor_wrapper"),
     *("_init_setup_model", "cuda_graphs", "buffer_size", "replay_buffer_class", "optimize_memory_usage", "use_sde"),
     *("rollout_buffer_class", "supported_action_spaces", "support_multi_env", "sde_support"),
-}
-NODES = {codec.name for codec in CODECS} | {"vec_env", "protocol", "mujoco", "atari", "episodes", "callback", "algorithm"}
-NOT_SETTINGS = {
-    "bits",
-    "generator",
-    "random_state",
-    "random",
-    "torch_generator",
-    "episodes",
-    "kept",
-    "same",
-    "space",
-    "number",
 }
 
 
@@ -50,7 +34,7 @@ class Start:
         self.structure = structure(model, callback)
         self.arguments = arguments(model)
         self.environment: dict[str, str] = {}
-        """The values in the environments, by name, that have not changed since."""
+        """Texts of the simple values in the environments that have not changed since, by name."""
 
 
 def structure(model: BaseAlgorithm, callback: BaseCallback) -> dict[str, str]:
@@ -119,7 +103,7 @@ def arguments(model: BaseAlgorithm) -> dict[str, str]:
     for number, env in enumerate(specs):
         if getattr(env, "spec", None) is not None:
             kwargs = {name: part for name, part in env.spec.kwargs.items() if name != "render_mode"}
-            texts |= describe(kwargs, f"environments.{number}.kwargs")
+            texts |= describe(kwargs, f"environment.environment{number}.kwargs")
     return texts
 
 
@@ -155,66 +139,11 @@ def _shown(text: str | None, other: str | None) -> str:
     return next((line.strip() for line in lines if line not in others), text) if len(lines) > 1 else text
 
 
-def leaves(node: Any, tensors: dict[str, th.Tensor], name: str = "") -> dict[str, str]:
-    """The simple values in an encoded value as texts, by name, random generators excepted."""
-    if isinstance(node, dict) and len(keys := [key for key in node if key not in ("at", "n")]) == 1 and keys[0] in NODES:
-        return _leaves_of(keys[0], node[keys[0]], tensors, name)
-    if isinstance(node, dict):
-        parts = node.items()
-    elif isinstance(node, list):
-        parts = {str(number): part for number, part in enumerate(node)}.items()
-    else:
-        return {} if names_files(name, node) else {name: repr(node)}
-    return {
-        leaf: text for key, part in parts for leaf, text in leaves(part, tensors, f"{name}.{key}" if name else key).items()
-    }
-
-
-def _leaves_of(kind: str, content: Any, tensors: dict[str, th.Tensor], name: str) -> dict[str, str]:
-    if kind in NOT_SETTINGS:
-        return {}
-    if kind == "float":
-        return {name: content}
-    if kind in ("array", "tensor"):
-        values = tensors[content["data"]]
-        if values.numel() <= SHORT and "dtype" not in content:
-            return {name: str(values.tolist())}
-        return {name: f"array {list(values.shape)} {zlib.crc32(values.float().numpy().tobytes()):08x}"}
-    if kind in ("object", "container", "subarray"):
-        texts = leaves(content.get("texts", {}), tensors, name)
-        for key, part in content["attributes"].items():
-            texts |= leaves(part, tensors, f"{name}.{key}")
-        return texts | (leaves(content["items"], tensors, name) if "items" in content else {})
-    if kind == "dict":
-        pairs = {str(key) if isinstance(key, str | int) else str(i): part for i, (key, part) in enumerate(content[1:])}
-        return {leaf: text for key, part in pairs.items() for leaf, text in leaves(part, tensors, f"{name}.{key}").items()}
-    if kind == "vec_env":
-        return leaves([content["environments"], content["wrappers"]], tensors, name)
-    if kind == "protocol":
-        return {}
-    return leaves(content, tensors, name)
-
-
-def environment_leaves(tree: dict[str, Any], tensors: dict[str, th.Tensor]) -> dict[str, str]:
-    content = tree["vec_env"]
-    texts = leaves(content["wrappers"], tensors, "wrappers")
-    environments = content["environments"]
-    if isinstance(environments, dict) and "environments" in environments:
-        texts |= leaves(environments["environments"], tensors, "environments")
-    elif isinstance(environments, dict):  # in other processes
-        for number, node in enumerate(environments.get("list", [])):
-            pairs = {key: part for key, part in node["dict"][1:]} if "dict" in node else {}
-            if "state" in pairs:
-                arrays = {key: tensors[part["array"]["data"]] for key, part in pairs["arrays"]["dict"][1:]}
-                texts |= leaves(json.loads(pairs["state"])["environments"][0], arrays, f"environments.{number}")
-    return {name: text for name, text in texts.items() if not name.endswith((".t_start", ".episode_start_time"))}
-
-
 def differences(saved: dict[str, str], now: dict[str, str]) -> list[str]:
     """The differences between two descriptions, readable, each one once."""
     found: dict[tuple[str, str | None, str | None], None] = {}
     for name in {**saved, **now}:
         if saved.get(name) != now.get(name):
-            short = re.sub(r"^environments\.\d+\.(kwargs\.|env\.)*", "environment: ", name)
+            short = re.sub(r"^environment\.environment\d+\.(kwargs\.|env\.)*", "environment: ", name)
             found[short, saved.get(name), now.get(name)] = None
     return [f"{name} is {now or 'not given'}, but {saved or 'not given'} in the checkpoint" for name, saved, now in found]

@@ -25,12 +25,15 @@ def _write_mujoco(writer: Writer, value: Any, path: str) -> Any:
     attributes = {name: part for name, part in vars(value).items() if name not in ("model", "data")}
     # Environments read what was derived from the state before, such as positions of bodies, and randomise the model
     arrays = {name: _arrays(getattr(value, name)) for name in ("data", "model")}
+    options = _arrays(value.model.opt)
     writer.note_classes(value)
     note_texts(writer, value, attributes, path)
+    for name, part in {**options, **arrays["model"]}.items():
+        writer.note_setting(part, f"{path}.model.{name}")
     with writer.detached():
         native = {
             "physics": writer.write(physics, f"{path}.physics"),
-            "options": writer.write(_arrays(value.model.opt), f"{path}.options"),
+            "options": writer.write(options, f"{path}.options"),
             "arrays": writer.write(arrays, f"{path}.arrays"),
         }
     return native | {"attributes": write_attributes(writer, attributes, path)}
@@ -67,8 +70,9 @@ def _is_atari(value: Any) -> bool:
 def _write_atari(writer: Writer, value: Any, path: str) -> Any:
     attributes = {name: part for name, part in vars(value).items() if name != "ale"}
     note_texts(writer, value, attributes, path)
-    state = value.clone_state(include_rng=True).serialize()
-    return {"state": writer.write(state, f"{path}.state"), "attributes": write_attributes(writer, attributes, path)}
+    with writer.detached():
+        state = writer.write(value.clone_state(include_rng=True).serialize(), f"{path}.state")
+    return {"state": state, "attributes": write_attributes(writer, attributes, path)}
 
 
 def _read_atari(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:

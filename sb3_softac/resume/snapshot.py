@@ -20,7 +20,7 @@ from sb3_softac.resume.environments import ENVIRONMENT_CODECS
 from sb3_softac.resume.generators import generator_states, set_generator_states
 from sb3_softac.resume.replay import end_all_episodes, other_attributes
 from sb3_softac.resume.serialization import Codec, Reader, ResumeError, Writer, check_needs
-from sb3_softac.resume.settings import Start, argument_names, differences, different_structure, environment_leaves
+from sb3_softac.resume.settings import Start, argument_names, differences, different_structure
 from sb3_softac.resume.vec_envs import VEC_ENV, is_restarted
 
 # Attributes of an algorithm that are saved otherwise, or belong to the call of learn() and not to what is trained.
@@ -272,9 +272,9 @@ def capture(model: BaseAlgorithm, callback: BaseCallback, start: Start | None = 
         snapshot.restarted.extend(writer.restarted)
         if name in ("attributes", "callbacks"):
             snapshot.lost.extend(writer.unknown)
+        if start is not None and name == "environment":
+            start.environment = {path: text for path, text in start.environment.items() if writer.settings.get(path) == text}
     if start is not None:
-        now = environment_leaves(snapshot.tree["environment"], snapshot.tensors)
-        start.environment = {name: text for name, text in start.environment.items() if now.get(name) == text}
         settings = {"structure": start.structure, "arguments": start.arguments, "environment": start.environment}
         snapshot.tree["settings"] = settings
     return snapshot
@@ -285,10 +285,10 @@ def note_start(model: BaseAlgorithm, callback: BaseCallback) -> Start:
     start = Start(model, callback)
     for name in WITH_BASELINE:
         writer = Writer(CODECS, start.baseline, recording=True)
-        written = PARTS[name][0](writer, model, callback)
+        PARTS[name][0](writer, model, callback)
         write_classes(writer)
         if name == "environment":
-            start.environment = environment_leaves(written, writer.tensors)
+            start.environment = writer.settings
     return start
 
 

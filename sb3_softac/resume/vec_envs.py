@@ -50,6 +50,7 @@ def _write_environments(writer: Writer, base: VecEnv, path: str) -> Any:
         if writer.baseline is not None and not writer.recording:
             try_once(base.envs, f"{path}.environment", written, tensors, writer.baseline)
         writer.tensors.update(tensors)
+        writer.settings |= written.pop("settings")
         return written
     if isinstance(base, SubprocVecEnv):
         if not all(base.env_is_wrapped(Resumable)):
@@ -60,6 +61,9 @@ def _write_environments(writer: Writer, base: VecEnv, path: str) -> Any:
         unknown = [state["unknown"] for state in states if "unknown" in state]
         if unknown:
             raise CannotCapture(unknown[0])
+        for number, state in enumerate(states):
+            texts = state.pop("settings")
+            writer.settings |= {f"{path}.environment{number}{name.removeprefix('env0')}": texts[name] for name in texts}
         with writer.detached():
             return writer.write(states, f"{path}.environments")
     if hasattr(base, "get_state") and hasattr(base, "set_state"):
