@@ -43,13 +43,7 @@ def differs(one: Any, other: Any) -> bool:
 
 
 def read(name: str, value: Any, argument: Argument) -> Any:
-    """
-    :param name: Name of the argument.
-    :param value: Its value.
-    :param argument: What it must be.
-    :return: The value in the type that the program uses.
-    :raises ValueError: if it is not what is expected.
-    """
+    """The value in the type that the program uses; Refused if it is not what is expected."""
     try:
         return argument.read(value)
     except Refused:
@@ -184,14 +178,7 @@ def keyword_table(name: str, table: dict[str, Argument]) -> Argument:
 
 
 def evaluate(name: str, schedule: Callable[[float], Any], progress_remaining: float, argument: Argument) -> float:
-    """
-    :param name: Name of the argument that is a schedule.
-    :param schedule: Schedule.
-    :param progress_remaining: 1 at the start of training, 0 at its end.
-    :param argument: What its values must be.
-    :return: Its value.
-    :raises ValueError: if the schedule fails, or its value is not what is expected.
-    """
+    """The value of a schedule, for a progress from 1 to 0; Refused if it fails, or if the value is not what is expected."""
     where = f"at the remaining progress {progress_remaining:g} (1 at the start of the training, 0 at its end)"
     try:
         value = schedule(progress_remaining)

@@ -57,12 +57,7 @@ RATE = number("a finite number, at least 0", lambda rate: rate >= 0.0)
 
 
 def check_learning_rate(schedule: Callable[[float], Any], progress_remaining: float) -> float:
-    """
-    :param schedule: Schedule of the learning rate.
-    :param progress_remaining: 1 at the start of training, 0 at its end.
-    :return: The learning rate.
-    :raises ValueError: if it is not a finite number, or negative.
-    """
+    """The learning rate of a schedule, for a progress from 1 to 0; an error unless it is finite and at least 0."""
     # SB3 wraps the user's schedule in a conversion to float, whose errors do not say what was converted
     schedule = schedule.value_schedule if isinstance(schedule, FloatSchedule) else schedule
     return evaluate("learning_rate", schedule, progress_remaining, RATE)
@@ -188,14 +183,7 @@ PASSED_BY_THE_ALGORITHM = ("self", "observation_space", "action_space", "lr_sche
 
 
 def check_policy_class(policy: object, base: type[BasePolicy], algorithm: str) -> None:
-    """
-    Require a policy of this algorithm; a saved model contains the policy class that it was created with.
-
-    :param policy: Policy class, or its name.
-    :param base: Base class of the policies of the algorithm.
-    :param algorithm: Name of the algorithm.
-    :raises ValueError: if it is a class for another algorithm.
-    """
+    """Refuse a policy class of another algorithm; a saved model contains the class that it was created with."""
     if isinstance(policy, str) or (isinstance(policy, type) and issubclass(policy, base)):
         return
     given = f"{policy.__module__}.{policy.__qualname__}" if isinstance(policy, type) else shown(policy)
@@ -210,9 +198,8 @@ OWN_AND_SB3 = ("sb3_softac.", "stable_baselines3.")
 
 def parameters_of(cls: type) -> tuple[dict[str, type], bool]:
     """
-    :param cls: Class.
-    :return: Names of its constructor's parameters, those included that it passes on to its base classes, with the class that
-        defines each; and whether it accepts others too. A user's constructor may read its ``**kwargs`` itself.
+    Parameters of a constructor by name, those passed on to base classes too, each with the class that defines it; and
+    whether it accepts others: a user's constructor may read its ``**kwargs`` itself.
     """
     found: dict[str, type] = {}
     accepts_others = False
@@ -236,14 +223,7 @@ def merged(defaults: dict[str, Any], given: Any) -> Any:
 
 
 def check_keywords(name: str, given: Mapping[str, Any], cls: type, taken: Iterable[str] = ()) -> dict[str, type]:
-    """
-    :param name: Name of the argument that contains them.
-    :param given: Keyword arguments.
-    :param cls: Class that is constructed with them.
-    :param taken: Names that the algorithm gives.
-    :return: The classes that define the parameters, by name.
-    :raises ValueError: if the class has no such parameter, or the algorithm gives it.
-    """
+    """The classes that define the parameters by name; an error for one that is unknown or that the algorithm gives."""
     known, accepts_others = parameters_of(cls)
     for key in given:
         if key in taken:
@@ -255,12 +235,7 @@ def check_keywords(name: str, given: Mapping[str, Any], cls: type, taken: Iterab
 
 
 def check_policy_kwargs(policy_class: type[BasePolicy], given: dict[str, Any]) -> dict[str, Any]:
-    """
-    :param policy_class: Class of the policy.
-    :param given: Its keyword arguments.
-    :return: The same in the types that the program uses.
-    :raises ValueError: if one is unknown, or not what is expected.
-    """
+    """A policy's keyword arguments in the types that the program uses; an error if one is unknown or wrong."""
     owners = check_keywords("policy_kwargs", given, policy_class, PASSED_BY_THE_ALGORITHM)
     table: dict[str, Argument] = getattr(policy_class, "arguments", POLICY_ARGUMENTS)
     kwargs = {
@@ -276,12 +251,7 @@ def check_policy_kwargs(policy_class: type[BasePolicy], given: dict[str, Any]) -
 
 
 def check_features_extractor(policy_class: type[BasePolicy], kwargs: dict[str, Any], observation_space: spaces.Space) -> None:
-    """
-    :param policy_class: Class of the policy.
-    :param kwargs: Its keyword arguments.
-    :param observation_space: Observation space.
-    :raises ValueError: if the features extractor of SB3 that it has is for other observations.
-    """
+    """Refuse a features extractor of SB3's that is for other observations."""
     extractor = kwargs.get("features_extractor_class") or getattr(policy_class, "default_features_extractor_class", None)
     is_dict = isinstance(observation_space, spaces.Dict)
     if extractor is CombinedExtractor and not is_dict:
@@ -337,13 +307,7 @@ GIVEN_TO_BUFFERS = (*("buffer_size", "observation_space", "action_space", "devic
 
 
 def check_buffer_kwargs(buffer_class: type[ReplayBuffer], given: dict[str, Any], taken: Iterable[str]) -> dict[str, Any]:
-    """
-    :param buffer_class: Class of the replay buffer.
-    :param given: Keyword arguments of the user.
-    :param taken: Names that the algorithm gives.
-    :return: The same in the types that the program uses.
-    :raises ValueError: if one is unknown, or not what is expected.
-    """
+    """A replay buffer's keyword arguments in the types that the program uses; an error if one is unknown or wrong."""
     owners = check_keywords("replay_buffer_kwargs", given, buffer_class, taken)
     return {
         name: read(f"replay_buffer_kwargs: {name}", value, BUFFER_ARGUMENTS[name])
@@ -380,10 +344,7 @@ LEARN_ARGUMENTS: dict[str, Argument] = {
 
 
 def check_env(env: object) -> None:
-    """
-    :param env: What the user passed as the environment.
-    :raises ValueError: if it is no environment; the message says what to do with it.
-    """
+    """Refuse what is no environment; the message says what to do with it."""
     if isinstance(env, str | VecEnv):
         return
     remedy = "give an environment, a vectorized environment of SB3, or a registered name"
@@ -401,13 +362,7 @@ def check_env(env: object) -> None:
 
 
 def check_bounded_box(action_space: spaces.Space) -> None:
-    """
-    Require an action space that a squashed policy can use.
-
-    :param action_space: Action space of the environment.
-    :raises AssertionError: if it is not a Box of floating-point numbers with finite, different bounds (the type is SB3's for
-        unsupported spaces).
-    """
+    """Require a Box of floating-point numbers with finite, different bounds; as in SB3, the error is an AssertionError."""
     if not isinstance(action_space, spaces.Box):
         raise AssertionError(
             f"SoftAC_v1 and SQL need continuous actions (a Box), got {action_space}: for Discrete, MultiDiscrete and "

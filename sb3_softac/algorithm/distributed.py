@@ -23,12 +23,7 @@ def rank() -> int:
 
 @th.no_grad()
 def average(tensors: Sequence[th.Tensor]) -> None:
-    """
-    Replace tensors by their means over all processes, which are bit-identical in all of them.
-
-    :param tensors: Tensors of the same shapes in all processes.
-    :raises RuntimeError: if another process has ended.
-    """
+    """Replace tensors by their means over all processes, which are bit-identical in all of them."""
     flat = th.cat([tensor.flatten() for tensor in tensors])
     _sum(flat)
     flat /= distributed.get_world_size()
@@ -37,23 +32,14 @@ def average(tensors: Sequence[th.Tensor]) -> None:
 
 
 def all_agree(agrees: bool, device: th.device) -> bool:
-    """
-    :param agrees: Whether this process agrees.
-    :param device: Device of the networks.
-    :return: Whether all processes agree.
-    :raises RuntimeError: if another process has ended.
-    """
+    """Whether all processes agree."""
     objections = th.tensor(float(not agrees), device=device)
     _sum(objections)
     return not objections
 
 
 def _sum(tensor: th.Tensor) -> None:
-    """
-    Replace a tensor by its sum over all processes.
-
-    :raises RuntimeError: if another process has ended.
-    """
+    """Replace a tensor by its sum over all processes."""
     try:
         distributed.all_reduce(tensor)
     except RuntimeError as error:
@@ -65,28 +51,20 @@ def _sum(tensor: th.Tensor) -> None:
 
 @th.no_grad()
 def broadcast(tensors: Sequence[th.Tensor]) -> None:
-    """
-    :param tensors: Tensors of the same shapes in all processes; all get the values of the first process.
-    """
+    """Give the tensors the values that they have in the first process."""
     for tensor in tensors:
         distributed.broadcast(tensor, src=0)
 
 
 def common(values: Sequence[Any]) -> set[Any]:
-    """
-    :param values: The values of this process.
-    :return: The values that all processes have.
-    """
+    """The values that all processes have."""
     gathered: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(gathered, list(values))
     return set.intersection(*map(set, gathered))
 
 
 def broadcast_object(value: Any) -> Any:
-    """
-    :param value: Any value.
-    :return: The value in the first process.
-    """
+    """The value in the first process."""
     holder = [value]
     distributed.broadcast_object_list(holder, src=0)
     return holder[0]

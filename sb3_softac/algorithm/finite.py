@@ -14,9 +14,6 @@ def step_if(optimizer: th.optim.Optimizer, finite: th.Tensor) -> None:
 
     A fused optimizer reads the flag in its kernel (the mechanism of gradient scaling), so the host does not wait. For any
     other optimizer the host reads the flag.
-
-    :param optimizer: The optimizer, with gradients in place.
-    :param finite: 1.0 to step, 0.0 to leave parameters and optimizer state as they are; no dimensions, on their device.
     """
     if optimizer.defaults.get("fused"):
         optimizer.grad_scale, optimizer.found_inf = None, 1.0 - finite  # type: ignore[attr-defined]
@@ -27,9 +24,8 @@ def step_if(optimizer: th.optim.Optimizer, finite: th.Tensor) -> None:
 
 def largest_norms(tensors: dict[str, list[th.Tensor]]) -> dict[str, th.Tensor]:
     """
-    :param tensors: Tensors by name, at least one each.
-    :return: The largest of their norms by name, not finite if an element is not, or if one exceeds 1e19: its square, and with
-        it Adam's second moment, overflows.
+    The largest norm of the tensors of each name. It is not finite if an element is not, or if one exceeds 1e19, because its
+    square, and with it Adam's second moment, overflows.
     """
     if not tensors:
         return {}
@@ -39,13 +35,7 @@ def largest_norms(tensors: dict[str, list[th.Tensor]]) -> dict[str, th.Tensor]:
 
 
 def find_faults(policy: nn.Module, batch: Batch | None) -> list[str]:
-    """
-    Find what made a gradient step fail. Only called after a step that was not finite.
-
-    :param policy: All networks.
-    :param batch: The transitions of that step, if they are still available.
-    :return: Names of the parts of the batch, and of the parameters and buffers of the networks, that are not finite.
-    """
+    """Names of the parts of the batch, and of the parameters and buffers, that are not finite; called after a failed step."""
     return [name for name, tensor in [*_parts(batch), *policy.state_dict().items()] if not tensor.isfinite().all()]
 
 

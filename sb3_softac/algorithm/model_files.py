@@ -43,10 +43,8 @@ def without_pickles(
     cls: Any, path: str | Path | BufferedIOBase, given: dict[str, Any]
 ) -> tuple[io.BytesIO, dict[str, Any], list[int]]:
     """
-    :param path: File.
-    :param given: Objects to use instead of those in the file.
-    :return: Its content, objects to use instead of all pickles in it, and the sizes of its tensors.
-    :raises ValueError: if something is not what :meth:`save` writes, or there is no replacement for a pickle.
+    The content of a file, objects to use instead of all pickles in it, and the sizes of its tensors. An error if something is
+    not what :meth:`save` writes, or if no object is given for a pickle.
     """
     content = _read(path)  # once: what is checked is what is loaded
     try:
@@ -85,11 +83,7 @@ def _read(path: str | Path | BufferedIOBase) -> bytes:
 
 
 def _look_into(content: bytes) -> tuple[dict[str, Any], dict[str, Any], list[int]]:
-    """
-    :param content: Content of a model's file.
-    :return: What SB3 saved, what of it is there as JSON, and the sizes of all tensors.
-    :raises NotTensors: if it is no such file, or a part of it is larger than the file.
-    """
+    """What SB3 saved, what of it is there as JSON, and the sizes of all tensors."""
     with stored_members(content) as archive:
         sizes = []
         for name in archive.namelist():
@@ -109,12 +103,7 @@ def _look_into(content: bytes) -> tuple[dict[str, Any], dict[str, Any], list[int
 
 @contextmanager
 def networks_that_fit(sizes: list[int], path: Any) -> Iterator[None]:
-    """
-    Stop building networks before they take memory if they have more parameters than a file can fill.
-
-    :param sizes: Sizes of the tensors in the file.
-    :param path: The file.
-    """
+    """Stop building networks before they take memory if they have more parameters than a file can fill."""
     seen, most = [0, 0], [ROOM * sum(sizes) + SLACK, ROOM * len(sizes) + SLACK_TENSORS]
     thread = threading.get_ident()
 
@@ -149,10 +138,7 @@ def _pickled(data: dict[str, Any]) -> set[str]:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """
-    :param path: Path of a file.
-    :return: A file to write, which replaces the one at the path when it is complete and on disk.
-    """
+    """A file to write, which replaces the one at the path when it is complete and on disk."""
     path = Path(path)
     if path.is_dir():
         warnings.warn(f"Path '{path}' is a folder. Will save instead to {path}_2", stacklevel=4)

@@ -88,9 +88,8 @@ def _followed_shapes(network: th.nn.Module) -> dict[str, th.Size]:
 
 def _find_misfit(optimizer: th.optim.Optimizer) -> tuple[th.Tensor, str] | None:
     """
-    PyTorch's fused Adam does not check shapes and strides, and overwrites unrelated memory where they do not fit.
-
-    :return: A parameter that an optimizer cannot step, and the reason; None if there is none.
+    A parameter that an optimizer cannot step, and the reason. PyTorch's fused Adam does not check shapes and strides, and
+    overwrites unrelated memory where they do not fit.
     """
     for parameter in (each for group in optimizer.param_groups for each in group["params"] if not each.is_contiguous()):
         if parameter.requires_grad and th.empty_like(parameter).stride() != parameter.stride():

@@ -40,12 +40,7 @@ class NotPlain(ValueError):
 
 
 def to_plain(value: Any, policies: dict[str, type[BasePolicy]]) -> Any:
-    """
-    :param value: A value.
-    :param policies: Policy classes by name.
-    :return: The value as JSON.
-    :raises NotPlain: if it cannot be written as JSON.
-    """
+    """The value as JSON; NotPlain if it has no such form."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, type_aliases.TrainFreq):
@@ -77,12 +72,7 @@ def _class_to_plain(value: type, policies: dict[str, type[BasePolicy]]) -> Any:
 
 
 def from_plain(plain: Any, policies: dict[str, type[BasePolicy]]) -> Any:
-    """
-    :param plain: What :func:`to_plain` returned.
-    :param policies: Policy classes by name.
-    :return: The value.
-    :raises NotPlain: if it is not such a value.
-    """
+    """The value that :func:`to_plain` turned into JSON."""
     if not isinstance(plain, dict):
         return plain
     if len(plain) != 1:
@@ -136,10 +126,7 @@ def _object_from_plain(name: str, attributes: dict[str, Any]) -> Any:
 
 
 def spaces_in(plain: Any) -> Iterator[Any]:
-    """
-    :param plain: A value as JSON, from anywhere.
-    :return: All spaces in it, however deep.
-    """
+    """All spaces in a JSON value from anywhere, however deep."""
     if isinstance(plain, list):
         parts: Iterable[Any] = plain
     elif not isinstance(plain, dict):
@@ -156,11 +143,7 @@ def spaces_in(plain: Any) -> Iterator[Any]:
 
 
 def declared_size(plain: Any) -> int:
-    """
-    :param plain: A space as JSON.
-    :return: Number of its elements; of a discrete space, of its values.
-    :raises NotPlain: if it is not a space.
-    """
+    """Number of elements of a space as JSON; of a discrete space, of its values."""
     match plain:
         case ["Box", _, _, list(shape), _]:
             return math.prod(map(_count, shape))

@@ -94,10 +94,6 @@ def make_joint_optimizer(policy: Any, lr_schedule: Schedule) -> th.optim.Optimiz
     Create the optimizer of all trained networks; needed again after a network or a layer was replaced::
 
         model.policy.optimizer = model.policy.make_optimizer(model.lr_schedule)
-
-    :param lr_schedule: Learning rate schedule.
-    :return: The optimizer, of the policy's ``optimizer_class`` and with its ``optimizer_kwargs``.
-    :raises ValueError: if a network has lazy layers outside of its features extractor.
     """
     networks = {name: getattr(policy, name) for name in policy.trained_networks}
     if lazy := [name for name, network in networks.items() if any(map(is_lazy, network.parameters()))]:

@@ -47,11 +47,8 @@ def temperature_of_entropy(entropy_at: Callable[[float], float], entropy: float)
 
 def divergence_from_counts(counts: np.ndarray, p: np.ndarray) -> tuple[float, tuple[float, float]]:
     """
-    KL divergence of the distribution that samples were drawn from to an exact one, over the same bins.
-
-    :param counts: Samples in each bin.
-    :param p: Exact probabilities of the bins, greater than 0.
-    :return: The estimate in nats, corrected for its bias (Miller and Madow), and its interval.
+    KL divergence in nats of the distribution that samples were drawn from to an exact one, over the same bins, corrected for
+    its bias (Miller and Madow), and its interval.
     """
     n = counts.sum()
 
@@ -66,13 +63,7 @@ def divergence_from_counts(counts: np.ndarray, p: np.ndarray) -> tuple[float, tu
 
 
 def divergence_from_samples(oracle: BoltzmannOracle, actions: np.ndarray) -> tuple[float, tuple[float, float]]:
-    """
-    The same for continuous actions ``[n, dim]``. Bins can only make it smaller.
-
-    :param oracle: The exact policy.
-    :param actions: Scaled actions.
-    :return: The estimate in nats, and its interval.
-    """
+    """The same for scaled continuous actions ``[n, dim]``. Bins can only make it smaller."""
     bins = {1: 40, 2: 16}[oracle.dim]
     mass = oracle.weights * np.exp(oracle.log_density(oracle.nodes))
     p, _ = np.histogramdd(oracle.nodes, bins, [(-1.0, 1.0)] * oracle.dim, weights=mass)

@@ -29,12 +29,7 @@ class CategoricalActor(BaseActor):
         return self.branches.log_softmax(self.logits(features), masks)
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False, action_masks: th.Tensor | None = None) -> th.Tensor:
-        """
-        :param obs: Observations.
-        :param deterministic: Whether to take the most probable action instead of a sample.
-        :param action_masks: True where an action is allowed ``[batch, n]``; None if all are.
-        :return: Actions of the action space ``[batch, *action_space.shape]``.
-        """
+        """Actions of the action space ``[batch, *action_space.shape]``."""
         return self.branches.choose(self.log_probs(self.features(obs), action_masks), deterministic)
 
 
@@ -59,22 +54,15 @@ class StackedDiscreteCritic(BaseCritic):
         return self.q_networks(features) / self.n_branches
 
     def forward(self, obs: PyTorchObs) -> th.Tensor:
-        """
-        :param obs: Observations.
-        :return: Utilities of all options in units of reward ``[n_critics, batch, n]``.
-        """
+        """Utilities of all options in units of reward ``[n_critics, batch, n]``."""
         return self.q_values(self.features(obs))
 
 
 def smallest_by_state(q: th.Tensor, values: th.Tensor) -> th.Tensor:
     """
-    The minimum of several critics with several branches.
+    Utilities ``[batch, n]`` of the critic ``[n_critics, batch, n]`` with the smallest state value ``[n_critics, batch]``.
 
     Critics that agree on the Q-values may differ in their utilities, by constants that cancel between the branches, so the
     utilities of one critic belong together.
-
-    :param q: Utilities of all options by each critic ``[n_critics, batch, n]``.
-    :param values: State values by each critic ``[n_critics, batch]``.
-    :return: In each state the utilities of the critic with the smallest value ``[batch, n]``.
     """
     return q[values.argmin(dim=0), th.arange(q.shape[1], device=q.device)]

@@ -97,23 +97,13 @@ class DiscreteSQLPolicy(BasePolicy):
         self.training = mode
 
     def smallest_q(self, q: th.Tensor, masks: th.Tensor | None = None) -> th.Tensor:
-        """
-        :param q: Utilities of all options by each critic ``[n_critics, batch, n]``, in units of reward.
-        :param masks: True where an action is allowed ``[batch, n]``; None if all are.
-        :return: The smallest Q-values ``[batch, n]``; with several branches, those of the critic with the smallest soft value.
-        """
+        """The smallest Q-values ``[batch, n]``; with several branches, those of the critic with the smallest soft value."""
         if len(self.branches.sizes) == 1:
             return q.amin(dim=0)
         return smallest_by_state(q, soft_state_value(q, self.log_softmax(q, masks), self.alpha))
 
     def log_softmax(self, q: th.Tensor, masks: th.Tensor | None = None) -> th.Tensor:
-        """
-        Eq. 6, arXiv:1702.08165v2: softmax(Q / alpha) over the allowed actions.
-
-        :param q: Utilities of all options ``[..., n]``, in units of reward.
-        :param masks: True where an action is allowed ``[..., n]``; None if all are.
-        :return: Log-probabilities of the options of all branches ``[..., n]``, in nats.
-        """
+        """Eq. 6, arXiv:1702.08165v2: softmax(Q / alpha) over the allowed actions, as log-probabilities ``[..., n]``."""
         logits = q / self.alpha
         if masks is not None:
             # Normalized first: with a small temperature the logit of an allowed action may be below that of a forbidden one

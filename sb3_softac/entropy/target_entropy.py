@@ -200,13 +200,8 @@ def continuous_target(target_entropy: Any, shape: tuple[int, ...]) -> TargetEntr
 
 def discrete_target(target_entropy: Any, max_entropy: float, device: th.device) -> RatioTarget:
     """
-    Read the ``target_entropy`` of an algorithm with discrete actions.
-
-    :param target_entropy: ``"auto"`` (0.98 log|A|), ``"ratio_<r>"`` (r log|A|), a number of nats, or a dictionary with the key
-        ``schedule`` (``"linear"`` or ``"drop"``) and the options of :class:`LinearTarget` or :class:`DroppingTarget`.
-    :param max_entropy: log|A|, in nats.
-    :param device: Device of the networks.
-    :raises ValueError: if it is none of these, cannot be reached, or has an unknown option.
+    The target entropy for discrete actions: ``"auto"`` (0.98 log|A|), ``"ratio_<r>"`` (r log|A|), a number of nats, or a
+    dictionary with the key ``schedule`` (``"linear"`` or ``"drop"``) and its options.
     """
     if isinstance(target_entropy, dict):
         options = dict(target_entropy)

@@ -37,11 +37,7 @@ class Temperature(ABC):
         """The temperature in units of reward per nat, a tensor without dimensions and without gradient."""
 
     def update(self, progress_remaining: float) -> None:  # noqa: B027  (most temperatures have no schedule to follow)
-        """
-        Follow the schedule; called once before each round of gradient steps.
-
-        :param progress_remaining: 1 at the start of training, 0 at its end.
-        """
+        """Follow the schedule before each round of gradient steps; progress is 1 at the start of training, 0 at its end."""
 
     def losses(self, log_pi: th.Tensor, target_entropy: th.Tensor | float) -> dict[str, th.Tensor]:
         """

@@ -22,19 +22,11 @@ class PolicySample(NamedTuple):
     """Their log-densities in nats ``[batch]``."""
 
     def mean(self, values: th.Tensor) -> th.Tensor:
-        """
-        :param values: One value for each action.
-        :return: Unbiased estimates of their means under the policy ``[batch]``.
-        """
+        """Means under the policy ``[batch]``, estimated without bias from one value for each action."""
         return values
 
     def policy_loss(self, q: th.Tensor, v: th.Tensor, alpha: th.Tensor) -> th.Tensor:
-        """
-        :param q: Soft Q-values of the actions.
-        :param v: Soft state values ``[batch]``, for losses that need a baseline.
-        :param alpha: Temperature.
-        :return: The loss of the policy, a scalar.
-        """
+        """The loss of the policy, from the Q-values of the actions, and from state values if it has a baseline."""
         return policy_loss(self.log_pi, q, alpha)  # Eq. 12, arXiv:1801.01290v2
 
 
@@ -116,10 +108,7 @@ class BaseCritic(BaseModel):
         self.share_features_extractor, self.n_critics = share_features_extractor, n_critics
 
     def features(self, obs: PyTorchObs) -> th.Tensor:
-        """
-        :param obs: Observations, a tensor or a dictionary of tensors with a batch dimension.
-        :return: Features ``[batch, features_dim]``, without gradient if the extractor belongs to another network.
-        """
+        """Features ``[batch, features_dim]``, without gradient if the extractor belongs to another network."""
         features = self.extract_features(obs, self.features_extractor)
         return features.detach() if self.share_features_extractor else features
 
@@ -160,10 +149,7 @@ class BaseActor(BasePolicy):
         self.action_dim = get_action_dim(action_space)  # type: ignore[arg-type]
 
     def features(self, obs: PyTorchObs) -> th.Tensor:
-        """
-        :param obs: Observations, a tensor or a dictionary of tensors with a batch dimension.
-        :return: Features ``[batch, features_dim]``.
-        """
+        """Features ``[batch, features_dim]``."""
         return self.extract_features(obs, self.features_extractor)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:

@@ -35,9 +35,8 @@ class StackedContinuousCritic(BaseCritic):
 
     def q_values(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
         """
-        :param features: What :meth:`features` returned ``[batch, features_dim]``.
-        :param actions: Actions scaled to [-1, 1] ``[batch, action_dim]``, or several for each row ``[K, batch, action_dim]``.
-        :return: Soft Q-values in units of reward ``[n_critics, batch]`` or ``[n_critics, K, batch]``.
+        Soft Q-values ``[n_critics, batch]`` of scaled actions ``[batch, action_dim]``, from features; of several per row,
+        ``[K, batch, action_dim]``, they are ``[n_critics, K, batch]``.
         """
         if actions.dim() == 3:
             repeated = features.expand(actions.shape[0], -1, -1)

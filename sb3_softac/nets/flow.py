@@ -98,11 +98,7 @@ class SquashedFlowActor(BaseActor):
         self.register_buffer("candidate_noise", noise)
 
     def transform(self, latent: th.Tensor, noise: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """
-        :param latent: Output of the hidden layers ``[batch, latent_dim]``.
-        :param noise: Standard Gaussian noise ``[..., batch, action_dim]``.
-        :return: Actions before the squash ``[..., batch, action_dim]`` and their log-densities in nats ``[..., batch]``.
-        """
+        """Actions before the squash ``[..., batch, action_dim]`` and their log-densities in nats, from Gaussian noise."""
         mean, std = self._moments(latent)
         x, log_volume = noise, th.zeros_like(noise[..., 0])
         for coupling in self.couplings:
@@ -111,11 +107,7 @@ class SquashedFlowActor(BaseActor):
         return mean + std * x, gaussian_log_prob(noise, std.expand_as(noise)) - log_volume
 
     def noise_of(self, latent: th.Tensor, u: th.Tensor) -> th.Tensor:
-        """
-        :param latent: Output of the hidden layers ``[batch, latent_dim]``.
-        :param u: Actions before the squash ``[..., batch, action_dim]``.
-        :return: The noise that :meth:`transform` maps to them ``[..., batch, action_dim]``.
-        """
+        """The noise that :meth:`transform` maps to these actions before the squash ``[..., batch, action_dim]``."""
         mean, std = self._moments(latent)
         require_same_shape(mean=mean, actions=u.reshape(-1, *u.shape[-2:])[0])
         x = (u - mean) / std
@@ -124,11 +116,7 @@ class SquashedFlowActor(BaseActor):
         return x
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        """
-        :param obs: Observations.
-        :param deterministic: Whether to take the densest of the candidates instead of a sample.
-        :return: Actions scaled to [-1, 1] ``[batch, action_dim]``.
-        """
+        """Scaled actions ``[batch, action_dim]``: samples, or the densest of the candidates."""
         latent = self._latent(obs)
         if not deterministic:
             return th.tanh(self.transform(latent, self._noise(latent))[0])
@@ -151,12 +139,7 @@ class SquashedFlowActor(BaseActor):
         return LikelihoodRatioSample(th.tanh(u), self._log_density(latent, u))
 
     def log_prob(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
-        """
-        :param obs: Observations.
-        :param actions: Actions scaled to [-1, 1] ``[..., batch, action_dim]``; the ends count as the numbers next to them.
-        :return: Their log-densities in nats ``[..., batch]``.
-        :raises ValueError: if an action is NaN or outside [-1, 1].
-        """
+        """As :meth:`.SquashedGaussianActor.log_prob`."""
         return self._log_density(self._latent(obs), unsquash(actions))
 
     def _latent(self, obs: PyTorchObs) -> th.Tensor:

@@ -23,11 +23,7 @@ class SquashedGaussianActor(Actor):
     set_training_mode = switch_mode
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        """
-        :param obs: Observations.
-        :param deterministic: Return tanh of the mean instead of a sample.
-        :return: Actions scaled to [-1, 1] ``[batch, action_dim]``.
-        """
+        """Actions scaled to [-1, 1] ``[batch, action_dim]``: samples, or tanh of the mean."""
         mean, log_std, gsde = self.get_action_dist_params(obs)
         if deterministic:
             return th.tanh(mean)
@@ -36,10 +32,8 @@ class SquashedGaussianActor(Actor):
 
     def action_log_prob(self, obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor]:
         """
-        Sample an action for each observation, differentiable in the actor's parameters (Eq. 11, arXiv:1801.01290v2).
-
-        :param obs: Observations.
-        :return: Actions scaled to [-1, 1] ``[batch, action_dim]`` and their log-densities in nats ``[batch]``.
+        Sampled actions scaled to [-1, 1] ``[batch, action_dim]``, and their log-densities in nats ``[batch]``; differentiable
+        in the actor's parameters (Eq. 11, arXiv:1801.01290v2).
         """
         mean, log_std, gsde = self.get_action_dist_params(obs)
         noise, std = self._noise(mean, log_std, gsde.get("latent_sde"))
@@ -48,11 +42,8 @@ class SquashedGaussianActor(Actor):
 
     def sample(self, obs: PyTorchObs, reparameterize: bool = True) -> PolicySample | LikelihoodRatioSample:
         """
-        Sample an action for each observation, for a gradient step.
-
-        :param obs: Observations.
-        :param reparameterize: Whether gradients flow through the actions; if not, through the log-densities at them only.
-        :return: Actions, their log-densities and the policy loss.
+        One action for each observation, for a gradient step. Without ``reparameterize``, gradients do not flow through the
+        actions, but only through their log-densities.
         """
         if reparameterize:
             return PolicySample(*self.action_log_prob(obs))
@@ -63,9 +54,9 @@ class SquashedGaussianActor(Actor):
 
     def log_prob(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
         """
-        :param obs: Observations.
-        :param actions: Actions scaled to [-1, 1] ``[..., batch, action_dim]``; the ends count as the numbers next to them.
-        :return: Their log-densities in nats ``[..., batch]``; with gSDE those over all draws of its noise matrix.
+        Log-densities in nats ``[..., batch]`` of actions scaled to [-1, 1] ``[..., batch, action_dim]``. The ends count as the
+        numbers next to them; with gSDE, those over all draws of its noise matrix.
+
         :raises ValueError: if an action is NaN or outside [-1, 1], or if the actions are not one for each observation.
         """
         mean, log_std, gsde = self.get_action_dist_params(obs)

@@ -88,9 +88,8 @@ class SquashedMixtureActor(BaseActor):
 
     def mixture(self, obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """
-        :param obs: Observations.
-        :return: Logarithms of the weights of the components ``[n_components, batch]``, and means and standard deviations of
-            their actions before the squash ``[n_components, batch, action_dim]``.
+        Log-weights of the components ``[n_components, batch]``, and means and standard deviations of their actions before the
+        squash ``[n_components, batch, action_dim]``.
         """
         latent = self.latent_pi(self.features(obs))
         outputs = self.components(latent).unflatten(1, (self.n_components, -1)).transpose(0, 1)
@@ -98,13 +97,7 @@ class SquashedMixtureActor(BaseActor):
         return logits.squeeze(2).log_softmax(dim=0), mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX).exp()
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        """
-        :param obs: Observations.
-        :param deterministic: Whether to take the mean of a component, the densest or the one with the highest Q, instead of a
-            sample.
-        :return: Actions scaled to [-1, 1] ``[batch, action_dim]``.
-        :raises ValueError: if the highest Q is asked for and the actor has no Q-functions.
-        """
+        """Scaled actions ``[batch, action_dim]``: samples, or the mean of a component, the densest or that with the best Q."""
         log_weights, mean, std = self.mixture(obs)
         if not deterministic:
             return th.tanh(self._sample(log_weights, mean, std))
@@ -115,11 +108,8 @@ class SquashedMixtureActor(BaseActor):
 
     def action_log_prob(self, obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor]:
         """
-        Sample an action for each observation; SB3's ``action_log_prob``. Gradients do not reach the choice of the component,
-        those of :meth:`sample` do.
-
-        :param obs: Observations.
-        :return: Actions scaled to [-1, 1] ``[batch, action_dim]`` and their log-densities in nats ``[batch]``.
+        As :meth:`.SquashedGaussianActor.action_log_prob`. Gradients do not reach the choice of the component; those of
+        :meth:`sample` do.
         """
         mixture = self.mixture(obs)
         u = self._sample(*mixture)
@@ -144,12 +134,7 @@ class SquashedMixtureActor(BaseActor):
         self.separation_now.fill_(self.separation * max(0.0, 2.0 * progress_remaining - 1.0))
 
     def log_prob(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
-        """
-        :param obs: Observations.
-        :param actions: Actions scaled to [-1, 1] ``[..., batch, action_dim]``; the ends count as the numbers next to them.
-        :return: Their log-densities in nats ``[..., batch]``.
-        :raises ValueError: if an action is NaN or outside [-1, 1].
-        """
+        """As :meth:`.SquashedGaussianActor.log_prob`."""
         u = unsquash(actions)
         return squashed_log_prob(mixture_log_prob(u, *self.mixture(obs)), u)
 

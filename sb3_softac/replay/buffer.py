@@ -167,9 +167,7 @@ class SoftReplayBuffer(ReplayBuffer):
             store.clear()
 
     def end_episodes(self) -> None:
-        """
-        End n-step targets at the newest transitions as at a time limit, because the environments were reset from outside.
-        """
+        """End n-step targets at the newest transitions, as at a time limit: the environments were reset from outside."""
         if self.size() > 0:
             self.timeouts[self.pos - 1] |= ~self.dones[self.pos - 1]
 
@@ -190,13 +188,7 @@ class SoftReplayBuffer(ReplayBuffer):
         return self._get_samples(self._draw_rows(batch_size), env)
 
     def draw(self, batch_size: int) -> BatchIndices:
-        """
-        Draw transitions as :meth:`sample` does, but return only their positions.
-
-        :param batch_size: Number of transitions.
-        :return: Their positions and rewards.
-        :raises ValueError: if the batch or the buffer is empty.
-        """
+        """As :meth:`sample`, but return only the positions and rewards."""
         return self._draw(self._draw_rows(batch_size), None)
 
     def _draw_rows(self, batch_size: int) -> np.ndarray:
@@ -253,11 +245,7 @@ class SoftReplayBuffer(ReplayBuffer):
 
 
 def end_episodes(replay_buffer: ReplayBuffer | None) -> None:
-    """
-    Prevent n-step targets from crossing a reset that no environment has reported.
-
-    :param replay_buffer: Replay buffer; its newest transitions are the last ones of their episodes.
-    """
+    """Prevent n-step targets from crossing a reset that no environment has reported."""
     if isinstance(replay_buffer, SoftReplayBuffer):
         replay_buffer.end_episodes()
     elif isinstance(replay_buffer, NStepReplayBuffer) and replay_buffer.handle_timeout_termination and replay_buffer.size():

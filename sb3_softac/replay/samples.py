@@ -36,13 +36,10 @@ class BatchIndices(NamedTuple):
 
 def n_step_targets(rewards: np.ndarray, ends: np.ndarray, gamma: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
-    Sum the rewards of n-step targets. A target ends at the first end of an episode, or after ``n_steps`` rewards.
+    Sum rewards ``[batch, n_steps]``; a target ends at the first end of an episode, or after ``n_steps`` rewards.
 
-    :param rewards: Rewards ``[batch, n_steps]``.
-    :param ends: Whether a target must end after this transition ``[batch, n_steps]``.
-    :param gamma: Discount factor.
-    :return: Number of the last transition of each target counted from 0 ``[batch]``, discounted sum of its rewards ``[batch]``
-        and discount of the value after it ``[batch]``.
+    Returns the number of the last transition of each target counted from 0, the discounted sum of its rewards, and the
+    discount of the value after it, each ``[batch]``.
     """
     steps = np.arange(rewards.shape[1])
     lengths = np.where(ends.any(axis=1), ends.argmax(axis=1), steps[-1])

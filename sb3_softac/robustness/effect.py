@@ -52,10 +52,8 @@ def _copied(env: gym.Env, created: contextlib.ExitStack) -> gym.Env:
 
 def why_no_effect(env: gym.Env, what: str, change: Change, **others: Any) -> str | None:
     """
-    Play the same actions from the same seeds in two copies of an environment without wrappers, one of which is changed.
-
-    :return: Why the change has no effect; None if it has one, or may have one.
-    :raises CannotTry: if there is no copy that runs with random actions.
+    Why a change of an environment without wrappers has no effect; None if it has one, or may have one. The same actions are
+    played from the same seeds in two copies, one of which is changed; CannotTry if no copy runs with random actions.
     """
     reason, error = None, None
     # The deep copy comes second: it may share a simulator with the environment, but it has what was set after its creation

@@ -190,10 +190,7 @@ class SoftACPolicy(SACPolicy):
         return StackedContinuousCritic(**critic_kwargs).to(self.device)
 
     def make_value_net(self, features_extractor: BaseFeaturesExtractor | None = None) -> ValueNet:
-        """
-        :param features_extractor: The actor's extractor if it is shared, else None for a new one.
-        :return: A soft state-value network.
-        """
+        """A soft state-value network, with the actor's features extractor if it is shared."""
         kwargs = self._update_features_extractor(self.net_args, features_extractor)
         critic_arch = self.critic_kwargs["net_arch"]
         kwargs["net_arch"] = self.net_arch.get("vf", critic_arch) if isinstance(self.net_arch, dict) else critic_arch
@@ -215,11 +212,7 @@ class SoftACPolicy(SACPolicy):
         return data
 
     def set_training_mode(self, mode: bool) -> None:
-        """
-        Switch dropout and batch normalisation of the trained networks; the target stays in evaluation mode.
-
-        :param mode: True to train, False to evaluate.
-        """
+        """Switch dropout and batch normalisation of the trained networks; the target stays in evaluation mode."""
         super().set_training_mode(mode)
         self.value_net.set_training_mode(mode)
 

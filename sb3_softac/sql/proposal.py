@@ -20,11 +20,8 @@ def uniform_proposal(batch: int, m: int, action_dim: int, device: th.device) -> 
 
 def mixture_proposal(particles: list[th.Tensor], m: int) -> tuple[th.Tensor, th.Tensor]:
     """
-    Half of the actions are uniform, half come from tanh-Gaussians fitted to the particles of one or several samplers.
-
-    :param particles: Actions before the squash, one tensor ``[batch, n_particles, action_dim]`` per sampler.
-    :param m: Number of actions per state, at least one per sampler and one more.
-    :return: Actions in (-1, 1) ``[batch, m, action_dim]`` and their log-densities in nats ``[batch, m]``.
+    Actions in (-1, 1) ``[batch, m, action_dim]`` and their log-densities in nats: half are uniform, half come from
+    tanh-Gaussians fitted to the particles ``[batch, n_particles, action_dim]`` of one or several samplers.
     """
     batch, _, dim = particles[0].shape
     gaussians = fit_gaussians(particles)

@@ -66,9 +66,8 @@ class ActionSampler(BaseActor):
 
     def transform(self, features: th.Tensor, noise: th.Tensor) -> th.Tensor:
         """
-        :param features: What :meth:`features` returned ``[batch, features_dim]``.
-        :param noise: Noise of K actions per state ``[batch, K, action_dim]``, or of K for all states ``[K, action_dim]``.
-        :return: Actions before the squash by tanh ``[batch, K, action_dim]``.
+        Actions before the squash by tanh ``[batch, K, action_dim]``, from features and noise ``[batch, K, action_dim]``, or
+        ``[K, action_dim]`` for all states.
         """
         batch, k = features.shape[0], noise.shape[-2]
         repeated = features.unsqueeze(1).expand(-1, k, -1)
@@ -81,12 +80,7 @@ class ActionSampler(BaseActor):
         return self.transform(features, th.randn(shape, device=features.device, dtype=features.dtype))
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        """
-        :param obs: Observations.
-        :param deterministic: Whether to take the best of the candidates instead of one sample.
-        :return: One action per observation, scaled to [-1, 1] ``[batch, action_dim]``.
-        :raises ValueError: if the best is asked for and there are no Q-functions.
-        """
+        """Scaled actions ``[batch, action_dim]``: samples, or the best of the candidates, for which Q-functions are needed."""
         if deterministic:
             return self.ranking.best(obs, self.candidates(obs))
         return th.tanh(self.particles(self.features(obs), 1)).squeeze(1)

@@ -45,11 +45,8 @@ def run_locally(study: Study, runs: list[Run], jobs: int) -> dict[str, str]:
 
 def run_on_ray(study: Study, runs: list[Run], address: str, cpus: float, gpus: float) -> dict[str, str]:
     """
-    Complete each run in a task; if a worker or node is lost, its run resumes on another one. All nodes must see the folders of
-    the study under the same path.
-
-    :param address: Address of the cluster, "auto" for the one that runs on this machine, "local" for a new one here.
-    :return: The reasons of failed runs, by run id.
+    Complete each run in a task, and return the reasons of failed runs by id. If a worker or node is lost, its run resumes on
+    another one. All nodes must see the folders of the study under the same path.
     """
     try:
         import ray

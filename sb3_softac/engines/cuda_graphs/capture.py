@@ -21,19 +21,10 @@ class Capturer(Protocol):
         """:return: Bytes that are free on the device."""
 
     def warm_up(self, function: Function) -> th.Tensor:
-        """
-        :param function: Function without arguments.
-        :return: Its result, without a capture.
-        """
+        """The result of a function without arguments, without a capture."""
 
     def capture(self, function: Function) -> tuple[th.Tensor, Replay]:
-        """
-        Record a function's operations on the device without running them.
-
-        :param function: Function without arguments.
-        :return: The tensor that it returns, and a function that replays its operations.
-        :raises Exception: if the function does something that cannot be captured. Nothing has been run on the device then.
-        """
+        """Record a function's operations without running them; returns its tensor, and a function that replays them."""
 
 
 @contextmanager
@@ -50,11 +41,7 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 class CudaCapturer:
-    """
-    PyTorch's CUDA graphs.
-
-    :param device: A CUDA device.
-    """
+    """PyTorch's CUDA graphs."""
 
     device_type = "cuda"
 
@@ -63,14 +50,10 @@ class CudaCapturer:
         self._side_stream: th.cuda.Stream | None = None
 
     def free_memory(self) -> int:
-        """:return: Bytes that are free on the device."""
         return th.cuda.mem_get_info(self.device)[0]
 
     def warm_up(self, function: Function) -> th.Tensor:
-        """
-        :param function: Function without arguments.
-        :return: Its result, run on a separate stream, as in a capture.
-        """
+        """Run on a separate stream, as in a capture."""
         with th.cuda.device(self.device):
             stream = self._stream()
             stream.wait_stream(th.cuda.current_stream())
@@ -82,11 +65,6 @@ class CudaCapturer:
                 th.cuda.current_stream().wait_stream(stream)
 
     def capture(self, function: Function) -> tuple[th.Tensor, Replay]:
-        """
-        :param function: Function without arguments.
-        :return: The tensor that it returns, and a function that replays its operations.
-        :raises RuntimeError: if the function does something that a graph cannot, such as waiting for the device.
-        """
         graph = th.cuda.CUDAGraph()
         with th.cuda.device(self.device), no_garbage_collection(), self._as_before_on_failure():
             # Other threads may use the device meanwhile

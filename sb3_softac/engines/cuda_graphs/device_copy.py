@@ -26,9 +26,6 @@ class DeviceCopy:
     The buffer itself stays on the host, where transitions come from, where it is saved, and where its memory need not be
     allocated in advance. Rewards and ends, a few bytes per transition, are not copied, because targets are computed from them
     on the host. Overwriting actions or extra columns of existing rows is not detected.
-
-    :param buffer: Replay buffer.
-    :param device: Device of the networks.
     """
 
     def __init__(self, buffer: SoftReplayBuffer, device: th.device):
@@ -43,18 +40,12 @@ class DeviceCopy:
 
     @staticmethod
     def size(buffer: SoftReplayBuffer) -> int:
-        """
-        :param buffer: Replay buffer.
-        :return: Maximum size of its copy in bytes.
-        """
+        """Bytes of a copy of the buffer when it is full."""
         arrays = [array for store in buffer.stores.values() for array in (store.pieces, store.index)]
         return sum(array.nbytes for array in [*arrays, buffer.actions, *buffer.extras.values()])
 
     def follows(self, buffer: SoftReplayBuffer) -> bool:
-        """
-        :param buffer: Replay buffer.
-        :return: Whether it is the copied buffer, and has only received new transitions since.
-        """
+        """Whether it is the copied buffer, and has only received new transitions since."""
         return self.buffer is buffer and self._versions == self._buffer_versions()
 
     def _buffer_versions(self) -> list[int]:
@@ -85,21 +76,14 @@ class DeviceCopy:
         self._n_seen = self.buffer.n_added
 
     def send(self, draws: list[BatchIndices]) -> DrawnBatches:
-        """
-        :param draws: Draws of the buffer, one per gradient step.
-        :return: The draws on the device.
-        """
+        """Draws of the buffer, one per gradient step, on the device."""
         n_envs = self.buffer.n_envs
         transitions = [[rows * n_envs + columns for rows, columns in (draw.first, draw.last)] for draw in draws]
         numbers = [[part for part in draw[2:] if part is not None] for draw in draws]
         return DrawnBatches(self._send(np.array(transitions)), self._send(np.array(numbers)))
 
     def gather(self, batches: DrawnBatches, step: int) -> SoftReplayBufferSamples:
-        """
-        :param batches: The result of :meth:`send`.
-        :param step: Gradient step.
-        :return: Its batch, as from the buffer's own ``sample``.
-        """
+        """The batch of a gradient step, as from the buffer's own ``sample``."""
         first, last = batches.transitions[step]
         rewards, dones, *discounts = batches.numbers[step]
         return SoftReplayBufferSamples(

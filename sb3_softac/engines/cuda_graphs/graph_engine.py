@@ -25,13 +25,7 @@ MAX_WASTED = 5
 
 
 class Steps:
-    """
-    Several gradient steps as a function of tensors, by the model's own ``_update``.
-
-    :param model: Model.
-    :param copy: Copy of its replay buffer on the device.
-    :param number: Number of gradient steps.
-    """
+    """Several gradient steps as a function of tensors, by the model's own ``_update``."""
 
     def __init__(self, model: Any, copy: DeviceCopy, number: int):
         self.model, self.copy, self.number = model, copy, number
@@ -41,12 +35,7 @@ class Steps:
         """What the completed steps logged, and their norms of gradients ``[n_names + n_losses]``."""
 
     def __call__(self, transitions: th.Tensor, numbers: th.Tensor, target_weights: th.Tensor) -> th.Tensor:
-        """
-        :param transitions: First part of the batches, see :class:`~sb3_softac.engines.cuda_graphs.device_copy.DrawnBatches`.
-        :param numbers: Second part.
-        :param target_weights: 1 where a step updates the targets, else 0 ``[number]``.
-        :return: Logs and norms of the steps ``[number, n_names + n_losses]``.
-        """
+        """Do the steps, with the two parts of :class:`DrawnBatches` and weights of the targets' updates ``[number]``."""
         model, self.done = self.model, []
         for step in range(self.number):
             samples = self.copy.gather(DrawnBatches(transitions, numbers), step)

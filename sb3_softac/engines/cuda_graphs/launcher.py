@@ -53,21 +53,12 @@ class Launcher(Generic[FunctionOfTensors]):
         return max(self._n_launches - WARM_UP, 0)
 
     def capture_if_warm(self) -> None:
-        """
-        Capture the function once it has been called directly often enough.
-
-        :raises CaptureError: if the function cannot be captured; it has not been run then.
-        """
+        """Capture the function once it has been called directly often enough; CaptureError if that fails."""
         if self._graph is None and self._n_launches >= WARM_UP:
             self._graph = self._capture()
 
     def launch(self, inputs: tuple[th.Tensor, ...]) -> th.Tensor:
-        """
-        Run the function.
-
-        :param inputs: Values of the tensors.
-        :return: A copy of the function's result.
-        """
+        """Run the function with these values of its tensors, and return a copy of its result."""
         for tensor, value in zip(self._inputs, inputs, strict=True):
             tensor.copy_(value)
         self._n_launches += 1

@@ -16,11 +16,7 @@ EXTRACTORS = (FlattenExtractor, NatureCNN, CombinedExtractor)
 
 
 def unsupported_reason(model: "SoftOffPolicyAlgorithm", device_type: str) -> str:
-    """
-    :param model: A model.
-    :param device_type: Type of the device that graphs run on.
-    :return: The reason why graphs cannot do its gradient steps, as far as known beforehand; empty if there is none.
-    """
+    """The reason why graphs cannot do the gradient steps of a model, as far as known beforehand; empty if there is none."""
     modules, optimizers = list(model.policy.modules()), model.optimizers
     if model.device.type != device_type:
         return f"the networks are on the device {str(model.device)!r}, but graphs run on {device_type!r}"
