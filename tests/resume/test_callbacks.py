@@ -115,24 +115,6 @@ def test_nested_callbacks(tmp_path):
     assert counts[0].seen == counts[-1].seen == [(i, 15 * i) for i in range(1, 6)]
 
 
-def test_other_callbacks_are_refused(tmp_path):
-    make = maker(SoftAC_v1)
-    uninterrupted(make, 60, tmp_path)
-    model, _ = make()
-    with pytest.raises(
-        ResumeError, match=r"callbacks: CallbackList\(ExactCheckpoint, Count\) now, but CallbackList\(ExactCheckpoint\) in the"
-    ):
-        model.learn(100, callback=[ExactCheckpoint(tmp_path), Count()])
-
-
-def test_other_settings_are_said(tmp_path):
-    uninterrupted(maker(SoftAC_v1, batch_size=8), 60, tmp_path)
-    model, _ = maker(SoftAC_v1, batch_size=9)()
-    with pytest.warns(UserWarning, match="batch_size is 9, but 8 in the checkpoint"):
-        model.learn(60, callback=[ExactCheckpoint(tmp_path)])
-    assert model.batch_size == 8
-
-
 def test_other_algorithm_is_refused(tmp_path):
     uninterrupted(maker(SoftAC_v1), 30, tmp_path)
     model, _ = maker(DiscreteSAC)()
