@@ -68,7 +68,7 @@ def bandit_policy_of_indices(make: Make, seed: int) -> Measurement:
 
 
 def worst(exact: np.ndarray, measured: np.ndarray, tolerance: float, scale: float | None = None) -> Measurement:
-    """:return: The entry with the largest error; the tolerance is a part of the scale, by default the exact values' range."""
+    """The entry with the largest error; the tolerance is a fraction of the scale, by default the range of ``exact``."""
     i = np.unravel_index(np.abs(measured - exact).argmax(), exact.shape)
     return Measurement(float(exact[i]), float(measured[i]), tolerance * (float(np.ptp(exact)) if scale is None else scale))
 

@@ -43,8 +43,8 @@ class ExactGap(BaseCallback):
         gamma = getattr(self.model, "gamma", None)
         if isinstance(env, TabularEnv) and gamma != env.mdp.discount:
             raise ValueError(
-                f"the model's gamma is {gamma} and the discount of the MDP {env.mdp.discount}: they would be right about "
-                "different questions, make them equal"
+                f"the model's gamma is {gamma} and the discount of the MDP {env.mdp.discount}: make them equal, or the model "
+                "would be compared with the solution of another problem"
             )
         if not isinstance(env, TabularEnv | Bandit):
             raise ValueError(f"{type(env).__name__} has no exact solution: use a TabularEnv or a Bandit")

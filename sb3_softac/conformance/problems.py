@@ -66,7 +66,7 @@ class ContinuousChain(gym.Env[Any, np.ndarray]):
     """
     Two states and a continuous action. Pushing to the right leads to state 1 more likely than not, from both states.
 
-    State 0 likes actions around -0.5, state 1 around 0.4 and pays 1 more: a greedy player stays left in state 0.
+    State 0 pays most for actions near -0.5, state 1 for actions near 0.4, and 1 more: a greedy player stays in state 0.
     """
 
     peaks, curvatures, bonus = (-0.5, 0.4), (4.0, 8.0), (0.0, 1.0)

@@ -1,6 +1,5 @@
 """Masks for code that calls ``predict`` without them: SB3's evaluations and RL Zoo's scripts."""
 
-from collections.abc import Iterator
 from typing import Any
 from weakref import WeakSet
 
@@ -12,6 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from sb3_softac.algorithm.callbacks import all_callbacks
 from sb3_softac.discrete.masks import has_masks
 
 _environments: "WeakSet[MasksForPredict]" = WeakSet()
@@ -71,19 +71,9 @@ def mask_evaluations(callback: BaseCallback, model: BaseAlgorithm) -> None:
 
     sb3-contrib's callback handles masks itself, and may have been set to ignore them.
     """
-    for evaluation in _evaluations(callback):
-        if not isinstance(evaluation, MaskableEvalCallback) and has_masks(evaluation.eval_env):
-            evaluation.model = _model_for(evaluation, model)
-
-
-def _evaluations(callback: BaseCallback | None) -> Iterator[EvalCallback]:
-    """:return: The evaluation callbacks among this one and those that it calls."""
-    if isinstance(callback, EvalCallback):
-        yield callback
-    called = [getattr(callback, name, None) for name in ("callback", "callback_on_new_best")]
-    for inner in [*getattr(callback, "callbacks", []), *called]:
-        if isinstance(inner, BaseCallback):
-            yield from _evaluations(inner)
+    for each in all_callbacks(callback):
+        if isinstance(each, EvalCallback) and not isinstance(each, MaskableEvalCallback) and has_masks(each.eval_env):
+            each.model = _model_for(each, model)
 
 
 def _model_for(evaluation: EvalCallback, model: BaseAlgorithm) -> BaseAlgorithm:

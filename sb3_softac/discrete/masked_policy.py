@@ -37,17 +37,7 @@ def masked_predict(
     deterministic: bool = False,
     action_masks: np.ndarray | None = None,
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-    """
-    Choose actions; SB3's ``predict`` with sb3-contrib's ``action_masks``.
-
-    :param observation: Observation or batch of observations.
-    :param state: Not used; returned unchanged (recurrent policies have one).
-    :param episode_start: Not used.
-    :param deterministic: Whether to take the most probable action instead of a sample.
-    :param action_masks: True where an action is allowed, one row per observation; None if all are.
-    :return: Actions of the action space, and the state.
-    :raises ValueError: if a mask has the wrong shape or forbids everything, or the policy gives NaN.
-    """
+    """SB3's ``predict`` with sb3-contrib's ``action_masks``, as the algorithm's; without masks all actions are allowed."""
     policy.set_training_mode(False)
     if isinstance(observation, tuple):
         raise ValueError(

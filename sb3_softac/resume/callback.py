@@ -3,9 +3,9 @@
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -15,6 +15,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.her import HerReplayBuffer
 
 from sb3_softac.algorithm import distributed
+from sb3_softac.algorithm.callbacks import all_callbacks
 from sb3_softac.resume.checkpoint import Checkpoint, Segment
 from sb3_softac.resume.lock import FolderLock
 from sb3_softac.resume.logs import iteration_of, read_logs, set_iteration, write_logs
@@ -108,7 +109,7 @@ class ExactCheckpoint(BaseCallback):
     def _resume(self) -> None:
         """Continue from the newest checkpoint, if there is one."""
         self._steps, self._on_disk, self._missing = 0, {}, np.zeros(0, int)
-        # Processes that train one agent go on together, from where all of them have been
+        # Processes that train one agent resume together, from the newest checkpoint that all of them have
         together = (
             distributed.common([path.name for path in self._store.checkpoints()]) if distributed.is_distributed() else None
         )
@@ -117,7 +118,7 @@ class ExactCheckpoint(BaseCallback):
         self._warned = set()
         if self._resumed is not None:
             checkpoint, buffer = self._resumed, self._buffer
-            # The log first, so that it is there again even if this program cannot go on
+            # The log first, so that it is restored even if this program cannot continue
             read_logs(self.model, checkpoint.tree, checkpoint.tensors)
             differences = check_start(self._callbacks, checkpoint.tree, self._start)
             if differences:
@@ -131,7 +132,7 @@ class ExactCheckpoint(BaseCallback):
             if is_segmented(buffer):
                 self._restore_rows(buffer, checkpoint)
             self._restore(checkpoint, restore)
-            # Not those of this program, which are not in use
+            # This program's own are not in use
             for name in ("arguments", "environment"):
                 setattr(self._start, name, checkpoint.tree["settings"][name])
             self._steps = self.model.num_timesteps
@@ -160,7 +161,7 @@ class ExactCheckpoint(BaseCallback):
             if self._resumed.tree["in_learn"]:
                 buffer, restore = self._buffer, self._read(self._resumed)
                 if is_segmented(buffer) and blocks(buffer) != self._restored:
-                    # Other callbacks have done to the rows again what they did before the checkpoint was saved
+                    # Other callbacks have repeated changes to the rows that the checkpoint already contains
                     restore_rows(buffer, self._resumed.manifest["replay"], self._resumed.segments)
                 self._restore(self._resumed, restore)
             self._resumed, self._restored = None, []
@@ -227,15 +228,15 @@ class ExactCheckpoint(BaseCallback):
             snapshot.restarted,
         )
         self._warn(
-            "These attributes cannot be saved, and are as this program creates them when training is resumed (name those of a "
-            'callback that need not be saved in its attribute "not_resumed")',
+            "These attributes cannot be saved, and are as the program creates them when training is resumed (a callback lists "
+            'those that need not be saved in its class attribute "not_resumed")',
             snapshot.lost,
         )
         logs, contents = write_logs(self.model)
         tree = snapshot.tree | {"in_learn": in_learn, "logs": logs, "iteration": iteration_of(self.model)}
         tensors = snapshot.tensors | contents
         if is_segmented(buffer):
-            # Most blocks are on disk already. The rest is new, or its rows were changed, or its file was
+            # Most blocks are on disk already; the others are new, or their rows or files have changed
             present = blocks(buffer)
             kept = [self._on_disk[block.first].segment for block in present if self._is_on_disk(block)]
             there = {segment.first for segment in kept}
@@ -262,20 +263,11 @@ class ExactCheckpoint(BaseCallback):
 
     def _score(self) -> float | None:
         """Mean reward of the last evaluation, or else of the last episodes; None before the first one."""
-        for evaluation in evaluations(self._callbacks):
-            if np.isfinite(evaluation.last_mean_reward):
-                return float(evaluation.last_mean_reward)
+        for callback in all_callbacks(self._callbacks):
+            if isinstance(callback, EvalCallback) and np.isfinite(callback.last_mean_reward):
+                return float(callback.last_mean_reward)
         episodes = self.model.ep_info_buffer
         return float(np.mean([episode["r"] for episode in episodes])) if episodes else None
-
-
-def evaluations(callback: Any) -> Iterator[EvalCallback]:
-    """The evaluation callbacks among this one and those that it calls."""
-    if isinstance(callback, EvalCallback):
-        yield callback
-    for inner in [*getattr(callback, "callbacks", []), getattr(callback, "callback", None)]:
-        if isinstance(inner, BaseCallback):
-            yield from evaluations(inner)
 
 
 def _on_disk(segments: list[Segment], present: list[Block]) -> dict[int, OnDisk]:

@@ -13,6 +13,7 @@ import random
 import re
 import types
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -55,30 +56,33 @@ def read_attributes(reader: Reader, written: dict[str, Any], live: Any, path: st
             continue
         if name not in there and callable(getattr(type(live), name, None)):
             raise ResumeError(f"{path}.{name} is a method, not something that a checkpoint contains")
-        try:
-            value = reader.read_attribute(part, there.get(name), f"{path}.{name}", name)
-        except LostError:  # it stays as the program has made it
-            continue
-        if _may_become(name, there.get(name), value, texts, path) and (name not in there or there[name] is not value):
-            reader.change(_set, live, name, value)
+        _restore(reader, part, there, name, f"{path}.{name}", functools.partial(_set, live, name), texts)
+
+
+def _restore(
+    reader: Reader, part: Any, there: dict[str, Any], name: str, path: str, put: Callable[[Any], None], texts: bool = True
+) -> None:
+    """Read the value of an attribute or variable and put it there, unless it says which file is written."""
+    try:
+        value = reader.read_attribute(part, there.get(name), path, name)
+    except LostError:  # it stays as the program has made it
+        return
+    now = there.get(name)
+    is_text = {_is_text(each) for each in (now, value) if each is not None}
+    if names_files(name, now) or (not texts and True in is_text):
+        return
+    if len(is_text) > 1:
+        raise ResumeError(f"{path} is {now!r:.99} now, but {type(value).__name__} was saved")
+    if name not in there or now is not value:
+        reader.change(put, value)
 
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str | bytes)
 
 
-def _may_become(name: str, now: Any, value: Any, texts: bool, path: str) -> bool:
-    """Whether an attribute may get a value: not if it says which file is written."""
-    is_text = {_is_text(part) for part in (now, value) if part is not None}
-    if names_files(name, now) or (not texts and True in is_text):
-        return False
-    if len(is_text) > 1:
-        raise ResumeError(f"{path}.{name} is {now!r:.99} now, but {type(value).__name__} was saved")
-    return True
-
-
 def note_texts(writer: Writer, value: Any, attributes: dict[str, Any], path: str, texts: bool = True) -> None:
-    """Name the attributes that have become a text that is not restored."""
+    """Report attributes that have become text that is not restored."""
     if writer.baseline is None:
         return
     before = writer.baseline.texts.get(id(value), {})
@@ -90,7 +94,7 @@ def note_texts(writer: Writer, value: Any, attributes: dict[str, Any], path: str
     if writer.recording:
         writer.baseline.texts[id(value)] = now
     else:
-        reason = "a text that may name a file, or that only settings are expected to be"
+        reason = "text that may name a file, or is expected only in settings"
         names = [*(name for name in now if before.get(name) != now[name]), *(before.keys() - attributes.keys())]
         writer.unknown.extend(f"{path}.{name} ({reason})" for name in names)
 
@@ -140,12 +144,8 @@ def read_classes(reader: Reader, written: dict[str, dict[str, Any]]) -> None:
             now = there.get(attribute)
             if part == {"kept": None} or callable(now) or hasattr(now, "__get__"):
                 continue
-            try:
-                value = reader.read_attribute(part, now, f"{name}.{attribute}", attribute)
-            except LostError:
-                continue
-            if _may_become(attribute, now, value, True, name) and value is not now:
-                reader.change(setattr, classes[name], attribute, value)
+            put = functools.partial(setattr, classes[name], attribute)
+            _restore(reader, part, {attribute: now}, attribute, f"{name}.{attribute}", put)
 
 
 def _slots(cls: type) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def attributes_of(value: Any) -> dict[str, Any]:
 
 
 def _set(live: Any, name: str, value: Any) -> None:
-    """Not by setattr: nothing else is to follow from it."""
+    """Not by setattr, which a class may have replaced."""
     slot = _slots(type(live)).get(name)
     if slot is None:
         live.__dict__[name] = value
@@ -284,7 +284,7 @@ def _read_subtuple(reader: Reader, content: Any, live: Any, path: str, in_place:
 def _write_set(writer: Writer, value: Any, path: str) -> Any:
     items = list(value)
     if list(type(value)(items)) != items:
-        writer.unknown.append(f"{path} (a set whose order depends on what it has contained)")
+        writer.unknown.append(f"{path} (a set whose order depends on its history)")
     return _write_items(writer, items, path)
 
 
@@ -399,7 +399,7 @@ def _block(reader: Reader, layout: memory.Layout) -> np.ndarray:
             around = memory.surroundings(live) if isinstance(live, np.ndarray | th.Tensor) else None
             start = -1 if around is None else memory.bounds(live)[0] - place["before"] - around.ctypes.data
             if around is None or start < 0 or start + place["size"] > len(around):
-                raise ResumeError(f"{place['of']} lies elsewhere in memory than the saved one, and views of it were saved")
+                raise ResumeError(f"{place['of']} has another place in memory than the saved one, of which there are views")
             block = around[start : start + place["size"]]
         reader.blocks[layout["block"]] = block
     return reader.blocks[layout["block"]]
@@ -633,18 +633,13 @@ def _write_cell(writer: Writer, value: Any, path: str) -> Any:
 
 
 def _read_cell(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
+    name = path.rpartition(".")[2]
+    try:
+        there = {name: live.cell_contents}
+    except ValueError:  # empty
+        there = {}
     for part in content:
-        try:
-            there = live.cell_contents
-        except ValueError:
-            there = None
-        name = path.rpartition(".")[2]
-        try:
-            value = reader.read_attribute(part, there, path, name)
-        except LostError:  # it stays as the program has made it
-            continue
-        if _may_become(name, there, value, True, path):
-            reader.change(setattr, live, "cell_contents", value)
+        _restore(reader, part, there, name, path, functools.partial(setattr, live, "cell_contents"))
     return live
 
 

@@ -6,16 +6,16 @@ import socket
 import sys
 import warnings
 import weakref
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
 from stable_baselines3.common.callbacks import BaseCallback
 
+from sb3_softac.algorithm.callbacks import all_callbacks
 from sb3_softac.files.plain_files import read_plain_json
+from sb3_softac.resume.frames import frames_of_learn
 from sb3_softac.resume.serialization import ResumeError
 
 LOCK, HOLDER = "lock", "lock.json"
@@ -109,22 +109,7 @@ class FolderLock:
         owner = self._owner and self._owner()
         return owner is not None and any(
             callback is owner
-            for frame in sys._current_frames().values()
-            for given in _callbacks_of_learn(frame)
-            for callback in _all_callbacks(given)
+            for innermost in sys._current_frames().values()
+            for frame in frames_of_learn(innermost)
+            for callback in all_callbacks(frame.f_locals.get("callback"))
         )
-
-
-def _callbacks_of_learn(frame: FrameType | None) -> Iterator[Any]:
-    while frame is not None:
-        if frame.f_code.co_name == "learn":
-            yield frame.f_locals.get("callback")
-        frame = frame.f_back
-
-
-def _all_callbacks(callback: Any) -> Iterator[Any]:
-    yield callback
-    inner = callback if isinstance(callback, list) else getattr(callback, "callbacks", None)
-    for other in [*(inner if isinstance(inner, list) else []), getattr(callback, "callback", None)]:
-        if isinstance(other, BaseCallback):
-            yield from _all_callbacks(other)

@@ -15,6 +15,8 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import CSVOutputFormat, JSONOutputFormat, TensorBoardOutputFormat
 
+from sb3_softac.resume.frames import frames_of_learn
+
 
 def _files(model: BaseAlgorithm) -> Iterator[tuple[str, Any]]:
     """The files that the log is written to, by a name that is the same in a program that is started again."""
@@ -38,9 +40,9 @@ def write_logs(model: BaseAlgorithm) -> tuple[dict[str, Any], dict[str, th.Tenso
 
 
 def read_logs(model: BaseAlgorithm, tree: Any, tensors: dict[str, th.Tensor]) -> None:
-    """Have the log go on where the checkpoint was saved."""
+    """Let the log continue from where the checkpoint was saved."""
     written = tree.get("logs") if isinstance(tree, dict) else None
-    if not isinstance(written, dict):  # damaged, which will be said
+    if not isinstance(written, dict):  # damaged, which is reported later
         return
     for name, output in _files(model):
         if name in tensors:
@@ -68,7 +70,7 @@ def _tensorboard_number(model: BaseAlgorithm) -> int | None:
 
 
 def _continue_tensorboard(model: BaseAlgorithm, output: TensorBoardOutputFormat, number: Any, steps: int) -> None:
-    """Write into the folder of the interrupted run; TensorBoard leaves out what it has written after the checkpoint."""
+    """Write into the folder of the interrupted run; TensorBoard drops what was written after the checkpoint."""
     from torch.utils.tensorboard.writer import SummaryWriter
 
     folder = output.writer.log_dir
@@ -98,12 +100,9 @@ def _remove_new(folder: str) -> None:
 
 
 def _frame_of_learn(model: BaseAlgorithm) -> FrameType | None:
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        local = frame.f_locals
-        if frame.f_code.co_name == "learn" and local.get("self") is model and type(local.get("iteration")) is int:
+    for frame in frames_of_learn(sys._getframe()):
+        if frame.f_locals.get("self") is model and type(frame.f_locals.get("iteration")) is int:
             return frame
-        frame = frame.f_back
     return None
 
 

@@ -200,7 +200,7 @@ def _by_age(segments: list[Segment], oldest: int) -> Iterator[tuple[Segment, int
 
 
 def _end_targets(buffer: ReplayBuffer, row: int) -> None:
-    """Let nothing reach beyond a row whose successor is missing."""
+    """End targets at a row whose successor is missing."""
     if isinstance(buffer, SoftReplayBuffer):
         buffer.timeouts[row] |= ~buffer.dones[row]
     elif isinstance(buffer, NStepReplayBuffer) and buffer.handle_timeout_termination:

@@ -1,5 +1,5 @@
 """
-Objects as plain data: JSON and named tensors, nothing that has to be executed to be read.
+Objects as plain data: JSON and named tensors. Nothing has to be executed to read them.
 
 Objects are never created from the classes that a file names. The saved values are restored into existing objects, which the
 same program has created in the same way. What is still the object that it was when training started is restored in place, so
@@ -116,7 +116,7 @@ REMEDY = (
 
 
 class Codec(NamedTuple):
-    """How to recognise, write and restore it."""
+    """How to recognise, write and restore one kind of value."""
 
     name: str
     applies: Callable[[Any], bool]
@@ -211,7 +211,7 @@ class Writer:
         return {"kept": origin}
 
     def _keep_unchanged(self, value: Any, path: str) -> dict[str, Any]:
-        """An object of another kind can stay as the program creates it if it is and contains what it did at the start."""
+        """An object of any other kind stays as the program creates it, provided it has not changed since the start."""
         digest = None if self.baseline is None else _digest(value)
         if self.baseline is not None and self.recording and digest is not None:
             self.baseline.contents[id(value)] = digest
@@ -340,7 +340,7 @@ class Reader:
             return value
         if isinstance(live, str | bytes) and isinstance(value, str | bytes):
             return live
-        raise LostError(f"{path} may say which file is written, which is not for a checkpoint to say")
+        raise LostError(f"{path} may say which file is written, which a checkpoint must not decide")
 
     def _value(self, written: Any, live: Any, path: str) -> Any:
         if not isinstance(written, dict):

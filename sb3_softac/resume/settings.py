@@ -15,6 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.save_util import recursive_getattr
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
+from sb3_softac.algorithm.callbacks import inner_callbacks
 from sb3_softac.resume.describe import describe
 from sb3_softac.resume.serialization import Baseline
 
@@ -87,8 +88,7 @@ def _wrappers(env: Any) -> str:
 
 
 def _callbacks(callback: Any) -> str:
-    inner = [*getattr(callback, "callbacks", []), getattr(callback, "callback", None)]
-    names = [_callbacks(part) for part in inner if isinstance(part, BaseCallback)]
+    names = [_callbacks(inner) for inner in inner_callbacks(callback)]
     return type(callback).__name__ + (f"({', '.join(names)})" if names else "")
 
 

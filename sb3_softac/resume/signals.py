@@ -8,6 +8,8 @@ from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from sb3_softac.resume.frames import frames_of_learn
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -32,15 +34,8 @@ class SignalWatch:
             signal.signal(number, handler)
         self._before, self._model = {}, None
 
-    def _is_training(self, frame: FrameType | None) -> bool:
-        while frame is not None:
-            if frame.f_code.co_name == "learn" and frame.f_locals.get("self") is self._model:
-                return True
-            frame = frame.f_back
-        return False
-
     def _catch(self, number: int, frame: FrameType | None) -> None:
-        is_training = self._is_training(frame)
+        is_training = any(call.f_locals.get("self") is self._model for call in frames_of_learn(frame))
         self.stop()
         if not is_training:
             signal.raise_signal(number)

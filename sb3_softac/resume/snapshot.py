@@ -23,7 +23,7 @@ from sb3_softac.resume.serialization import Codec, Reader, ResumeError, Writer, 
 from sb3_softac.resume.settings import Start, argument_names, differences, different_structure
 from sb3_softac.resume.vec_envs import VEC_ENV, is_restarted
 
-# Attributes of an algorithm that are saved otherwise, or belong to the call of learn() and not to what is trained.
+# Attributes of an algorithm that are saved elsewhere, or belong to the call of learn() and not to what is trained.
 ELSEWHERE = {
     *("policy", "env", "_vec_normalize_env", "replay_buffer", "_logger", "_custom_logger"),
     *("start_time", "_total_timesteps", "_num_timesteps_at_start"),
@@ -65,7 +65,7 @@ def _left_out(callback: BaseCallback) -> set[str]:
 
 
 def _write_callback(writer: Writer, value: Any, path: str) -> Any:
-    """Apart from one another: what has changed since the start of the training, and what has not, such as its settings."""
+    """What has changed since training started is kept apart from what has not, such as settings."""
     attributes, baseline = _own(value, _left_out(value)), writer.baseline
     writer.note_classes(value)
     others = {name: part for name, part in vars(value).items() if name not in _left_out(value)}
@@ -88,7 +88,7 @@ def _write_callback(writer: Writer, value: Any, path: str) -> Any:
 
 
 def _read_callback(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
-    """The settings of the program hold; if they differ, so does what it has made of them."""
+    """The program's settings take precedence; if they differ, so does what it has derived from them."""
     if type(live).__name__ != content["class"]:
         raise ResumeError(f"{path} differs from the {content['class']} in the checkpoint: use the same callbacks as before")
     _read_own(reader, content["attributes"], live, _left_out(live), path)
@@ -166,10 +166,6 @@ def _read_attributes(reader: Reader, written: Any, model: BaseAlgorithm, callbac
         reader.change(model.accept_arguments)  # all that follows from the arguments has been restored, too
 
 
-def _write_parameters(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
-    return writer.write(model.get_parameters(), "parameters")
-
-
 def _read_parameters(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
     parameters = reader.read_data(written, "parameters")
     if parameters.keys() != model.get_parameters().keys():
@@ -181,10 +177,6 @@ def _read_parameters(reader: Reader, written: Any, model: BaseAlgorithm, callbac
         if {key: getattr(parameters[name].get(key), "shape", None) for key in now} != now:
             raise ResumeError(f"The parameters of {name} in the checkpoint do not fit the present networks")
     reader.change(model.set_parameters, parameters, True)
-
-
-def _write_log(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
-    return writer.write({name: dict(part) for name, part in _log(model).items()}, "log")
 
 
 def _read_log(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
@@ -204,10 +196,6 @@ def _read_replay(reader: Reader, written: Any, model: BaseAlgorithm, callback: B
         read_attributes(reader, written, model.replay_buffer, "replay")  # type: ignore[attr-defined]
 
 
-def _write_environment(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
-    return writer.write(model.env, "environment")
-
-
 def _read_environment(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
     reader.read(written, model.env, "environment")
     reader.change(_reset_environments, reader, written, model)
@@ -225,32 +213,22 @@ def _reset_environments(reader: Reader, written: Any, model: BaseAlgorithm) -> N
     end_all_episodes(getattr(model, "replay_buffer", None))
 
 
-def _write_callbacks(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
-    return writer.write(callback, "callback")
-
-
-def _read_callbacks(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
-    reader.read(written, callback, "callback")
-
-
-def _write_generators(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
-    return writer.write(generator_states(), "generators")
-
-
-def _read_generators(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
-    reader.change(set_generator_states, reader.read_data(written, "generators"))
-
-
-# What a training consists of, in the order in which it is put back.
-PARTS = {
+# What a training consists of, in the order in which it is restored: how each part is written and read
+PARTS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "attributes": (_write_attributes, _read_attributes),
-    "parameters": (_write_parameters, _read_parameters),
+    "parameters": (lambda w, model, callback: w.write(model.get_parameters(), "parameters"), _read_parameters),
     "exploration": (_write_exploration, _read_exploration),
-    "log": (_write_log, _read_log),
+    "log": (lambda w, model, callback: w.write({name: dict(part) for name, part in _log(model).items()}, "log"), _read_log),
     "replay": (_write_replay, _read_replay),
-    "environment": (_write_environment, _read_environment),
-    "callbacks": (_write_callbacks, _read_callbacks),
-    "generators": (_write_generators, _read_generators),
+    "environment": (lambda w, model, callback: w.write(model.env, "environment"), _read_environment),
+    "callbacks": (
+        lambda w, model, callback: w.write(callback, "callback"),
+        lambda r, written, model, callback: r.read(written, callback, "callback"),
+    ),
+    "generators": (
+        lambda w, model, callback: w.write(generator_states(), "generators"),
+        lambda r, written, model, callback: r.change(set_generator_states, r.read_data(written, "generators")),
+    ),
 }
 # Their tensors, such as logged values and the noise of gSDE, are on the device of the networks
 WITH_THE_NETWORKS = ("attributes", "exploration")

@@ -23,9 +23,9 @@ from sb3_softac.resume.generators import generator_states, set_generator_states
 
 STEPS, STEPS_AFTER_RESET = 16, 4
 SECONDS = 1.0
-"""Time for the steps of all environments, as far as they are not slower than that in a single step."""
+"""Time limit for the steps of all environments together; each takes at least one step."""
 PATIENCE = 20.0
-"""Seconds until the copy is given up: it may wait for a thread that it does not have."""
+"""Seconds until the copy is abandoned: it may be waiting for a thread that was not copied."""
 
 
 def differs_when_restored(envs: list[gym.Env], restore: Callable[[], None]) -> str | None:

@@ -40,7 +40,7 @@ def _created_again(env: gym.Env, created: contextlib.ExitStack) -> gym.Env:
 
 
 def _copied(env: gym.Env, created: contextlib.ExitStack) -> gym.Env:
-    """Is not closed in the end, which would close what a copy shares with the environment."""
+    """This copy is never closed: that would also close what it shares with the environment."""
     cells = [cell for value in vars(env).values() for cell in getattr(value, "__closure__", None) or ()]
     if any(cell.cell_contents is env for cell in cells):
         raise CannotTry("a function in it would act on the original")
@@ -111,7 +111,7 @@ def _compare(
         is_read |= bool(reads)
     none = f"it made no difference in a trial of {ROUNDS[-1]} steps"
     if not is_read:
-        return f"{none}. Perhaps the environment uses {what} only when it is created or drawn, or not at all"
+        return f"{none}. Perhaps the environment uses {what} only when it is created or rendered, or not at all"
     nudged = twin()
     slight(nudged.unwrapped)
     with contextlib.suppress(Exception):  # for example if a whole number is needed

@@ -104,8 +104,8 @@ class Scaled(Perturbation):
                     return reason
             except CannotTry as error:
                 warnings.warn(
-                    f"It is not known whether {type(self).__name__} has an effect on {env}: a copy of the environment, with "
-                    f"random actions, could not be tried ({error})",
+                    f"It is unknown whether {type(self).__name__} has an effect on {env}: no copy of the environment could be "
+                    f"tried with random actions ({error})",
                     stacklevel=4,
                 )
             _effective.add(key)

@@ -174,7 +174,7 @@ def write_curves(results: list[Result], path: Path) -> None:
 
 
 def write_report(study: Study, folder: Path) -> Path:
-    """Write what there is, and return the page. It names the runs without a result, and parts that could not be made."""
+    """Write a report of all results so far, and return its page. It names runs without a result, and sections that failed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

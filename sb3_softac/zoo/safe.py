@@ -237,7 +237,7 @@ def _no_pickles_in_files(original: Any, file: Any, *args: Any, **kwargs: Any) ->
 
 
 def make_safe() -> None:
-    """Make this process refuse what could run code. It ends the program if this is not possible."""
+    """Make this process refuse whatever could run code, or end the program if that is impossible."""
     try:
         for loader in ("UnsafeLoader", "Loader", "FullLoader", "CUnsafeLoader", "CLoader", "CFullLoader"):
             if hasattr(yaml, loader):

@@ -1,6 +1,6 @@
 """
-Repairs of RL Zoo 2.9's scripts, for the processes of ``python -m sb3_softac.zoo`` alone. Once the Zoo no longer needs one of
-them, it changes nothing.
+Repairs of RL Zoo 2.9's scripts, for the processes of ``python -m sb3_softac.zoo`` alone. A repair that
+the Zoo no longer needs changes nothing.
 """
 
 import argparse

@@ -21,12 +21,12 @@ HEARTBEAT_SECONDS, RETRIES = 60, 3
 
 
 def never(suffix: str) -> bool:
-    """Stand for ``endswith``: the Zoo expects a string, and asks whether it ends in ``.log``, which would be a file."""
+    """Stands in for ``endswith``: the Zoo expects a string, and asks whether it ends in ``.log``, as files do."""
     return False
 
 
 class TrialZero(int):
-    """The number of a search's first trial. The Zoo takes a number that counts as false for none."""
+    """The number 0, of a search's first trial. The Zoo takes a false number for none at all."""
 
     def __bool__(self) -> bool:
         return True

@@ -57,7 +57,7 @@ class Cart(gym.Env):
 REFUSED = {
     "unused": "made no difference",
     "motor": "only when it is created",
-    "drawn": "only when it is created or drawn",
+    "drawn": "only when it is created or rendered",
     "zero": "no factor changes",
     "endless": "no factor changes",
     "inertia": "'inertia' cannot be set",
@@ -212,7 +212,7 @@ class Bound(Cart):
     ("cls", "reason"), [(Uncopied, "cannot pickle"), (Bound, "a function in it would act on the original")]
 )
 def test_what_cannot_be_copied_is_not_tried(cls, reason):
-    with pytest.warns(UserWarning, match=f"not known whether Parameter has an effect.*{reason}"):
+    with pytest.warns(UserWarning, match=f"unknown whether Parameter has an effect.*{reason}"):
         env = Parameter(cls(), 2.0, "mass")
     assert env.unwrapped.mass == 2
     gym.register("Uncopied-v0", entry_point=cls)

@@ -1,0 +1,20 @@
+"""The callbacks of a training, however deep."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+
+def inner_callbacks(callback: Any) -> list[BaseCallback]:
+    """The callbacks that a callback calls: those of a list, and those of events such as a new best evaluation."""
+    events = [getattr(callback, name, None) for name in ("callback", "callback_on_new_best")]
+    listed = callback if isinstance(callback, list) else getattr(callback, "callbacks", [])
+    return [part for part in [*listed, *events] if isinstance(part, BaseCallback)]
+
+
+def all_callbacks(callback: Any) -> Iterator[Any]:
+    """A callback, or a list of them as ``learn`` takes it, and all that it calls."""
+    yield callback
+    for inner in inner_callbacks(callback):
+        yield from all_callbacks(inner)
