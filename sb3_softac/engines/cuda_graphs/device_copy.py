@@ -77,8 +77,7 @@ class DeviceCopy:
 
     def send(self, draws: list[BatchIndices]) -> DrawnBatches:
         """Draws of the buffer, one per gradient step, on the device."""
-        n_envs = self.buffer.n_envs
-        transitions = [[rows * n_envs + columns for rows, columns in (draw.first, draw.last)] for draw in draws]
+        transitions = [[draw.first, draw.last] for draw in draws]
         numbers = [[part for part in draw[2:] if part is not None] for draw in draws]
         return DrawnBatches(self._send(np.array(transitions)), self._send(np.array(numbers)))
 

@@ -48,8 +48,7 @@ class Steps:
 
     def result(self, values: th.Tensor) -> StepResult:
         """:return: The result of steps that returned these values."""
-        n = len(self.names)
-        return StepResult(self.names, values[:, :n], self.losses, values[:, n:])
+        return StepResult(self.names, self.losses, values)
 
 
 class GraphEngine(Engine):
