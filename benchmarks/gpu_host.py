@@ -4,7 +4,7 @@ What a launch of a CUDA graph costs the host, measured without a GPU::
     OMP_NUM_THREADS=1 python benchmarks/gpu_host.py
 
 The engine does all that it does on a GPU, but replaying a graph does nothing, and what is sent to the device is copied on the
-host. Processor time of one thread per call of ``train``, sampling included, and of what it consists of. Writes
+host. Processor time of one thread per call of ``train``, sampling and a new transition for the device included. Writes
 ``benchmarks/results/gpu_host.csv``: medians and ranges over the rounds in which all take turns.
 """
 
@@ -45,14 +45,20 @@ def make(algorithm: Any) -> Any:
     env = make_vec_env(ALGORITHMS[algorithm], seed=0)
     model = algorithm("MlpPolicy", env, learning_starts=STARTS, buffer_size=10_000, seed=0, device="cpu")
     model.engines = [GraphEngine(model, NoReplay())]
+    model._logs_stay_on_device = lambda: True
     return model.learn(STARTS + 50)
 
 
 def milliseconds(model: Any, gradient_steps: int) -> float:
-    start = process_time()
+    """:return: Of one call of ``train``, each after a new transition."""
+    env, seconds = model.get_env(), 0.0
+    action, stored = model._sample_action(0, None, 1)
     for _ in range(CALLS):
+        model._store_transition(model.replay_buffer, stored, *env.step(action))
+        start = process_time()
         model.train(gradient_steps, 256)
-    return 1e3 * (process_time() - start) / CALLS
+        seconds += process_time() - start
+    return 1e3 * seconds / CALLS
 
 
 def main() -> None:
