@@ -13,7 +13,6 @@ from sb3_softac.engines.cuda_graphs.device_copy import DeviceCopy, DrawnBatches
 from sb3_softac.engines.cuda_graphs.launcher import CaptureError, Launcher
 from sb3_softac.engines.cuda_graphs.unsupported_models import unsupported_reason
 from sb3_softac.replay.batch import make_batch
-from sb3_softac.replay.buffer import SoftReplayBuffer
 from sb3_softac.replay.samples import BatchIndices
 
 # Gradient steps in one graph; a power of two.
@@ -101,13 +100,12 @@ class GraphEngine(Engine):
         return ""
 
     def _prepare_copy(self, model_is_new: bool) -> None:
-        buffer = self.model.replay_buffer
+        buffer: Any = self.model.replay_buffer
         follows = self._copy is not None and self._copy.follows(buffer)
         if model_is_new or not follows or is_distributed():
             if reason := unsupported_reason(self.model, self.capturer.device_type):
                 self._give_up(reason)
                 return
-        assert isinstance(buffer, SoftReplayBuffer)
         if not follows:
             self._copy = None
             self._launchers.clear()

@@ -35,13 +35,16 @@ class DirectBatch:
         self._columns = {name: np.empty((batch_size, *each.shape[2:]), each.dtype) for name, each in columns.items()}
         self._obs, self._next_obs = np.empty((2, batch_size, *self._store.shape), np.float32)
         self._numbers = np.empty((3, batch_size, 1), np.float32)
-        actions, *extras = map(th.from_numpy, self._columns.values())
+        extras = {name: th.from_numpy(each) for name, each in self._columns.items()}
+        rewards, dones, discounts = th.from_numpy(self._numbers[..., 0])
         self.batch = Batch(
-            th.from_numpy(self._obs),
-            actions,
-            *th.from_numpy(self._numbers[..., 0]),
-            th.from_numpy(self._next_obs),
-            dict(zip(buffer.extras, extras, strict=True)),
+            obs=th.from_numpy(self._obs),
+            actions=extras.pop("actions"),
+            rewards=rewards,
+            dones=dones,
+            discounts=discounts,
+            next_obs=th.from_numpy(self._next_obs),
+            extras=extras,
         )
 
     def _arrays(self) -> list[Any]:
@@ -82,6 +85,5 @@ def can_be_direct(buffer: Any) -> bool:
     if type(buffer) is not SoftReplayBuffer or len(buffer.stores) > 1 or buffer.is_dict:
         return False
     (store,) = buffer.stores.values()
-    return (
-        type(store) is ObservationStore and store.pieces.dtype == np.float32 and buffer.actions.dtype in (np.float32, np.int64)
-    )
+    as_in_c = store.pieces.dtype == np.float32 and buffer.actions.dtype in (np.float32, np.int64)
+    return as_in_c and type(store) is ObservationStore
