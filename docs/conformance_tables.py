@@ -5,6 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from sb3_softac.conformance import CHECKS
+from sb3_softac.conformance.check import KINDS
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 
@@ -59,13 +60,18 @@ def share_of_tolerance(row: dict[str, str]) -> float:
 
 
 def field() -> str:
-    """Verdicts of other libraries, a column each; where one fails, what was measured on each seed."""
+    """Verdicts of other libraries, a table for each kind of actions; where one fails, what was measured on each seed."""
+    return "\n\n".join(f"{kind} actions:\n\n{field_of(kind)}" for kind in KINDS)
+
+
+def field_of(kind: str) -> str:
     found: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
     algorithms: dict[str, str] = {}
     for row in rows("conformance_field.csv"):
-        found[row["check"], row["algorithm"]].append(row)
-        algorithms[row["algorithm"]] = row["versions"]
-    names = dict.fromkeys(check.name for check in CHECKS)
+        if row["kind"] == kind:
+            found[row["check"], row["algorithm"]].append(row)
+            algorithms[row["algorithm"]] = row["versions"]
+    names = [check.name for check in CHECKS if check.kind == kind]
     lines = [[name, *(cell(found[name, algorithm]) for algorithm in algorithms)] for name in names]
     versions = ["versions", *(text.replace(" ", "<br>") for text in algorithms.values())]
     return table(["check", *algorithms], [versions, *lines])
@@ -75,11 +81,8 @@ def cell(measurements: list[dict[str, str]]) -> str:
     if not measurements:
         return ""
     if all(row["verdict"] == "FAIL" for row in measurements):
-        return (
-            "**fails**: "
-            + ", ".join(f"{float(row['measured']):.4g}" for row in measurements)
-            + (f" instead of {float(measurements[0]['exact']):.4g}")
-        )
+        pairs = [(float(row["measured"]), float(row["exact"])) for row in measurements]
+        return "**fails**: " + ", ".join(f"{measured:.4g} instead of {exact:.4g}" for measured, exact in pairs)
     return "; ".join(dict.fromkeys(row["verdict"] for row in measurements))
 
 

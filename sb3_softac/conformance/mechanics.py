@@ -76,5 +76,5 @@ def save_load_continue(make: Make, seed: int, kind: str) -> Measurement:
     for each in (model, model.reloaded(_env(kind))):
         each.seed_everything(seed)
         each.learn(40)
-        found.append(_outputs(each, kind))
+        found.append(np.append(_outputs(each, kind), each.temperature()))
     return Measurement(0.0, float(np.abs(found[0] - found[1]).max()), 0.0)

@@ -260,7 +260,9 @@ def _read_list(reader: Reader, content: Any, live: Any, path: str, in_place: boo
     result = live if in_place and type(live) is list else []
     reader.announce(result)
     items = _read_items(reader, content, live, path)
-    return reader.refill(result, items, list.extend)
+    if not reader.stays(result):
+        reader.refill(result, items, list.extend)
+    return result
 
 
 def _read_tuple(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
@@ -289,7 +291,9 @@ def _write_set(writer: Writer, value: Any, path: str) -> Any:
 def _read_set(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     items = _read_items(reader, content, None, path)
     result = live if in_place and type(live) is set else set()
-    return reader.refill(result, items, set.update)
+    if not reader.stays(result):
+        reader.refill(result, items, set.update)
+    return result
 
 
 def _set_items(container: dict[Any, Any], items: dict[Any, Any]) -> None:
@@ -306,7 +310,9 @@ def _read_deque(reader: Reader, content: Any, live: Any, path: str, in_place: bo
     fits = in_place and type(live) is collections.deque and live.maxlen == content[0]
     result = reader.announce(live if fits else collections.deque(maxlen=content[0]))
     items = _read_items(reader, content[1:], live, path)
-    return reader.refill(result, items, collections.deque.extend)
+    if not reader.stays(result):
+        reader.refill(result, items, collections.deque.extend)
+    return result
 
 
 def _write_pairs(writer: Writer, value: Any, path: str) -> Any:
@@ -336,7 +342,9 @@ def _read_dict(reader: Reader, content: Any, live: Any, path: str, in_place: boo
     cls = DICTIONARIES[content[0]]
     result = reader.announce(live if in_place and type(live) is cls else cls())
     items = _read_pairs(reader, content[1:], live, path)
-    return reader.refill(result, items, _set_items)
+    if not reader.stays(result):
+        reader.refill(result, items, _set_items)
+    return result
 
 
 def _write_container(writer: Writer, value: Any, path: str) -> Any:
@@ -358,7 +366,8 @@ def _read_container(reader: Reader, content: Any, live: Any, path: str, in_place
         items = _read_items(reader, content["items"], before, path)
         fill = next(cls for cls in (list, set, collections.deque) if isinstance(live, cls))
         fill = set.update if fill is set else fill.extend
-    reader.refill(live, items, fill)
+    if not reader.stays(live):
+        reader.refill(live, items, fill)
     read_attributes(reader, content["attributes"], live, path)
     reader.change(_delete_gone, content, live)
     return live
@@ -461,7 +470,9 @@ def _read_items_array(reader: Reader, content: Any, live: Any, path: str, in_pla
     reader.announce(result)
     there = live.ravel().tolist() if isinstance(live, np.ndarray) and live.dtype == result.dtype else None
     values = _read_items(reader, items, there, path)
-    return reader.refill(result, values, _fill_items)
+    if not reader.stays(result):
+        reader.refill(result, values, _fill_items)
+    return result
 
 
 def _fill_items(array: np.ndarray, items: list[Any]) -> None:

@@ -29,8 +29,7 @@ class Launcher(Generic[FunctionOfTensors]):
     :param function: Function of ``inputs``. Whoever has the launcher drops it when anything else that the function reads has
         changed.
     :param optimizers: Returns the optimizers that the function steps. Their learning rates are read before each launch.
-    :param inputs: First values of the tensors, on the host.
-    :param device: Where the function finds them.
+    :param inputs: First values of the tensors.
     """
 
     def __init__(
@@ -39,13 +38,12 @@ class Launcher(Generic[FunctionOfTensors]):
         function: FunctionOfTensors,
         optimizers: Callable[[], list[th.optim.Optimizer]],
         inputs: tuple[th.Tensor, ...],
-        device: th.device,
     ):
         self.capturer, self.function = capturer, function
         self._optimizers = optimizers
-        self._inputs = tuple(value.to(device, copy=True) for value in inputs)
-        self._rates_now = [float(group["lr"]) for group in self._groups()]
-        self._rates = [th.tensor(rate, device=device) for rate in self._rates_now]
+        self._inputs = tuple(value.clone() for value in inputs)
+        self._device = inputs[0].device
+        self._rates = [th.tensor(float(group["lr"]), device=self._device) for group in self._groups()]
         self._n_launches = 0
         self._graph: tuple[th.Tensor, Replay] | None = None
 
@@ -60,17 +58,14 @@ class Launcher(Generic[FunctionOfTensors]):
             self._graph = self._capture()
 
     def launch(self, inputs: tuple[th.Tensor, ...]) -> th.Tensor:
-        """Run the function with these values of its tensors, given on the host, and return a copy of its result."""
+        """Run the function with these values of its tensors, and return a copy of its result."""
         for tensor, value in zip(self._inputs, inputs, strict=True):
-            tensor.copy_(value, non_blocking=True)  # memory that is not pinned has been read when this returns
+            tensor.copy_(value)
         self._n_launches += 1
         if self._graph is None:
             return self.capturer.warm_up(self._call)
-        rates = [float(group["lr"]) for group in self._groups()]
-        if rates != self._rates_now:
-            for tensor, rate in zip(self._rates, rates, strict=True):
-                tensor.fill_(rate)
-            self._rates_now = rates
+        for rate, group in zip(self._rates, self._groups(), strict=True):
+            rate.fill_(float(group["lr"]))
         result, replay = self._graph
         replay()
         return result.clone()
