@@ -2,8 +2,11 @@
 
 import importlib
 import json
+import os
 import re
 import runpy
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,11 @@ def python_blocks(path: Path) -> list[tuple[str, str]]:
     return re.findall(r"```python\n(.*?)```(?:\n+```text\n(.*?)```)?", path.read_text(), flags=re.DOTALL)
 
 
+def files_of(page: Path) -> dict[str, str]:
+    """:return: The files that a page tells the reader to save, by name."""
+    return dict(re.findall(r"Save this as `([\w.]+)`.*?\n\n```\w+\n(.*?)```", page.read_text(), flags=re.DOTALL))
+
+
 TEACHING = sorted((ROOT / "docs" / "teach").glob("*.md"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -45,7 +53,7 @@ def test_code_blocks_of_a_page_run(page, tmp_path, monkeypatch, capsys):
     """Each by itself, as readers copy it, but for files that earlier blocks have written; those of a lesson in a row."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    files = dict(re.findall(r"Save this as `([\w.]+)`.*?\n\n```\w+\n(.*?)```", page.read_text(), flags=re.DOTALL))
+    files = files_of(page)
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     lesson: dict[str, Any] = {"__name__": "__main__"}
@@ -57,6 +65,26 @@ def test_code_blocks_of_a_page_run(page, tmp_path, monkeypatch, capsys):
         exec(compile(code, f"{page}, block {number}", "exec"), lesson if page in TEACHING else {"__name__": "__main__"})
         if output:
             assert capsys.readouterr().out == output
+
+
+@pytest.mark.slow
+def test_commands_for_an_environment_of_ones_own_run(tmp_path):
+    """Word for word, in a row; the files that they read ask for fewer steps."""
+    page = ROOT / "docs" / "guide" / "own_environment.md"
+    for name, content in files_of(page).items():
+        (tmp_path / name).write_text(content.replace("15000", "300").replace("every: 1500", "every: 150"))
+    bin_first = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": bin_first, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    printed = ""
+    for commands in re.findall(r"```bash\n(.*?)```", page.read_text(), flags=re.DOTALL):
+        done = subprocess.run(
+            ["bash", "-e", "-c", commands], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, commands + done.stderr
+        printed += done.stdout
+    assert "Mean reward" in printed and "observation_noise" in printed
+    for made in ("logs/discretesac/Courier-v0_1/Courier-v0.zip", "study/report/index.html", "robustness"):
+        assert (tmp_path / made).exists(), made
 
 
 @pytest.mark.parametrize("page", TEACHING, ids=lambda p: p.stem)

@@ -33,7 +33,7 @@ evaluation: {every: 500, episodes: 5}
 # %%
 for command in ("run", "report"):
     arguments = [sys.executable, "-m", "sb3_softac.study", command, "pendulum.yml"]
-    subprocess.run(arguments, check=True, capture_output=True)
+    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
 
 # %% [markdown]
 # `pendulum/report/index.html` is the report: one page with the curve of every seed, and

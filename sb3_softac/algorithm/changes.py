@@ -213,6 +213,8 @@ class ModelWatch:
             if name not in STATE_OF_THE_LOOP and (description := self._describe(value, unknown=None)) is not None:
                 found[name] = description
         modules, optimizers = list(model.policy.modules()), model.optimizers
+        self.modules = modules
+        """All modules of the policy, as of the last look."""
         self._read(vars(model), list(found))
         self._hooks = hooks_of(modules, optimizers)
         parts: list[Any] = [model, model.temperature, *optimizers, *modules]

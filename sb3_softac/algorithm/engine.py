@@ -17,12 +17,11 @@ class StepResult(NamedTuple):
 
     names: list[str]
     """Names of the logged values."""
-    logs: th.Tensor
-    """Its values ``[n_steps, n_names]``."""
     losses: list[str]
     """Names of the losses that have a gradient."""
-    gradient_norms: th.Tensor
-    """The largest norm of a gradient of each of them ``[n_steps, n_losses]``; NaN or infinite stopped the step."""
+    values: th.Tensor
+    """The logged values, then the largest norm of a gradient of each loss; NaN or infinite stopped the step
+    ``[n_steps, n_names + n_losses]``."""
     finite: bool = True
     """False if a step was skipped because something was not finite; True also where only the device knows."""
 
@@ -92,10 +91,8 @@ class PyTorchEngine(Engine):
 
 def result_of(logs: dict[str, th.Tensor], gradient_norms: dict[str, th.Tensor], finite: bool = True) -> StepResult:
     """:return: The result of one gradient step."""
-    values, norms = (
-        th.stack([each.detach() for each in part.values()] or [th.zeros(0)]).reshape(1, -1) for part in (logs, gradient_norms)
-    )
-    return StepResult(list(logs), values, list(gradient_norms), norms, finite)
+    values = [each.detach().reshape(()) for part in (logs, gradient_norms) for each in part.values()]
+    return StepResult(list(logs), list(gradient_norms), th.stack(values).unsqueeze(0), finite)
 
 
 class StepLog:
@@ -104,8 +101,7 @@ class StepLog:
     def __init__(self) -> None:
         self._names: list[str] = []
         self._losses: list[str] = []
-        self._logs: list[th.Tensor] = []
-        self._norms: list[th.Tensor] = []
+        self._values: list[th.Tensor] = []
         self._n_steps = 0
 
     def __len__(self) -> int:
@@ -114,17 +110,16 @@ class StepLog:
     def add(self, result: StepResult) -> None:
         """Add gradient steps, with the same names as those before."""
         self._names, self._losses = result.names, result.losses
-        self._logs.append(result.logs)
-        self._norms.append(result.gradient_norms)
-        self._n_steps += len(result.logs)
+        self._values.append(result.values)
+        self._n_steps += len(result.values)
 
-    def read(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """:return: All logs and all norms of gradients since the last call by name ``[n_steps]``; none are left."""
-        logs, norms = _columns(self._names, self._logs), _columns(self._losses, self._norms)
-        self._logs, self._norms, self._n_steps = [], [], 0
-        return logs, norms
+    def read(self) -> tuple[list[str], list[str], np.ndarray]:
+        """
+        Take out all steps since the last call.
 
-
-def _columns(names: list[str], values: list[th.Tensor]) -> dict[str, np.ndarray]:
-    rows = values[0] if len(values) == 1 else th.cat(values)
-    return dict(zip(names, np.asarray(rows.cpu().numpy(), np.float64).T, strict=True))
+        :return: Names of the logged values, names of the losses, and the logged values and the norms of the gradients
+            ``[n_names + n_losses, n_steps]``.
+        """
+        rows = self._values[0] if self._n_steps == 1 else th.cat(self._values)
+        self._values, self._n_steps = [], 0
+        return self._names, self._losses, np.array(rows.cpu().numpy().T, np.float64, order="C")

@@ -677,7 +677,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     def count_steps(self, result: StepResult) -> None:
         """Count gradient steps that an engine has done, and keep what they logged."""
         self._step_log.add(result)
-        self._n_updates += len(result.logs)
+        self._n_updates += len(result.values)
 
     def _choose_engine(self, batch_size: int) -> Engine:
         """:return: The first engine that can do the steps; what it is, or why it is PyTorch, is printed once."""
@@ -783,30 +783,31 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         """
         if not len(self._step_log):
             return
-        logs, norms = self._step_log.read()  # the only time that the host waits for the device
-        if not np.isfinite([*logs.values(), *norms.values()]).all():
-            self._stop({**logs, **{f"gradient of {name}": values for name, values in norms.items()}})
+        names, losses, values = self._step_log.read()  # the only time that the host waits for the device
+        if not np.isfinite(values).all():
+            self._stop([*names, *(f"gradient of {name}" for name in losses)], values)
+        logs = dict(zip(names, values, strict=False))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        for name, mean in zip(logs, np.mean(list(logs.values()), axis=1).tolist(), strict=True):
+        for name, mean in zip(names, values.mean(axis=1).tolist(), strict=False):
             self.logger.record(f"train/{name}", mean)
         if self.temperature.optimizer is not None:
             self._saturation_watch.observe(self.entropy_target.is_lost(logs), logs["ent_coef"])
         self.entropy_target.observe(logs)
         self._target_entropy_state = self.entropy_target.state()
 
-    def _stop(self, logs: dict[str, np.ndarray]) -> NoReturn:
+    def _stop(self, names: list[str], values: np.ndarray) -> NoReturn:
         """:raises ValueError: that names the first value that is not finite and its causes. Later steps are not counted."""
-        faulty = ~np.isfinite(list(logs.values()))
+        faulty = ~np.isfinite(values)
         step = int(faulty.any(axis=0).argmax())
-        name = list(logs)[int(faulty[:, step].argmax())]
+        first = int(faulty[:, step].argmax())
         self._finite.fill_(1.0)
         self._n_updates += step - faulty.shape[1]  # that step and those after it were skipped
         faults, self._failed_batch = find_faults(self.policy, self._failed_batch), None
         because = f", because of what is not finite: {', '.join(faults)}" if faults else ""
         raise ValueError(
-            f"{name} is {logs[name][step]} at gradient step {self._n_updates + 1}{because}. Training stopped; the parameters "
-            "are those before this step. Look for NaN or infinite observations and rewards (SB3's VecCheckNan finds them), "
-            "then for a learning rate or reward scale that is too large"
+            f"{names[first]} is {values[first, step]} at gradient step {self._n_updates + 1}{because}. Training stopped; the "
+            "parameters are those before this step. Look for NaN or infinite observations and rewards (SB3's VecCheckNan "
+            "finds them), then for a learning rate or reward scale that is too large"
         )
 
     def dump_logs(self) -> None:

@@ -79,8 +79,6 @@ def from_plain(plain: Any, policies: dict[str, type[BasePolicy]]) -> Any:
         raise NotPlain(f"{plain!r:.99} is not a value that a saved model can contain")
     ((kind, content),) = plain.items()
     match kind, content:
-        case "train_freq", [frequency, unit]:
-            return type_aliases.TrainFreq(frequency, type_aliases.TrainFrequencyUnit(unit))
         case (("list" | "tuple"), list()):
             return {"list": list, "tuple": tuple}[kind](from_plain(item, policies) for item in content)
         case "dict", dict():

@@ -75,7 +75,7 @@ def worst(exact: np.ndarray, measured: np.ndarray, tolerance: float, scale: floa
 
 @check("Box")
 def bandit_q(make: Make, seed: int) -> Measurement:
-    """The critics regress on something else than the reward, or see other actions than the environment."""
+    """The critics regress on something other than the reward, or see other actions than the environment."""
     x = np.linspace(-0.9, 0.9, 37)[:, None]
     q = trained(make, "one optimum", seed).q(START[:37], x)
     return worst(CURVES["one optimum"][1](x), q.mean(axis=0), 0.1)
@@ -83,7 +83,7 @@ def bandit_q(make: Make, seed: int) -> Measurement:
 
 @check("Discrete")
 def bandit_q_of_indices(make: Make, seed: int) -> Measurement:
-    """The critics regress on something else than the reward."""
+    """The critics regress on something other than the reward."""
     return worst(LEVELS, trained(make, "levels", seed).q([0]).mean(axis=0)[0], 0.1)
 
 

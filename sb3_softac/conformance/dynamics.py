@@ -169,7 +169,7 @@ def time_limit_as_end(make: Make, seed: int, kind: str) -> Measurement:
 
 @check("Box", "Discrete")
 def n_steps(make: Make, seed: int, kind: str) -> Measurement:
-    """n-step targets reach across the end of an episode, or discount what they bootstrap from by another power than theirs."""
+    """n-step targets reach across the end of an episode, or discount what they bootstrap from by the wrong power of gamma."""
     return _row(make, row(kind, ends=True, limit=3), Row(kind, ends=True).mdp, seed, n_steps=3)
 
 

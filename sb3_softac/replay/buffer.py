@@ -200,18 +200,18 @@ class SoftReplayBuffer(ReplayBuffer):
 
     def _draw(self, rows: np.ndarray, env: VecNormalize | None) -> BatchIndices:
         columns = np.random.randint(0, self.n_envs, size=len(rows))  # also for one: the same random stream as SB3's
-        first = last = (rows, columns)
+        first = last = rows * self.n_envs + columns
         discounts: np.ndarray | None = None
         if self.n_steps == 1:
-            rewards = self._normalize_reward(self.rewards[first], env).astype(np.float32)
+            rewards = self._normalize_reward(self.rewards.take(first), env).astype(np.float32)
         else:
             way = (rows[:, None] + np.arange(self.n_steps)) % self.buffer_size, columns[:, None]
             # A target ends with its episode, and at the newest transition, behind which the oldest ones follow
             ends = self.dones[way] | self.timeouts[way] | (way[0] == (self.pos - 1) % self.buffer_size)
             each_reward = self._normalize_reward(self.rewards[way], env)
             lengths, rewards, discounts = n_step_targets(each_reward, ends, self.gamma)
-            last, discounts = ((rows + lengths) % self.buffer_size, columns), discounts[:, None]
-        dones = (self.dones[last] & ~self.timeouts[last]).astype(np.float32)[:, None]
+            last, discounts = (rows + lengths) % self.buffer_size * self.n_envs + columns, discounts[:, None]
+        dones = (self.dones.take(last) & ~self.timeouts.take(last)).astype(np.float32)[:, None]
         return BatchIndices(first, last, rewards[:, None], dones, discounts)
 
     def _get_samples(  # type: ignore[override]
@@ -219,12 +219,12 @@ class SoftReplayBuffer(ReplayBuffer):
     ) -> SoftReplayBufferSamples:
         draw = self._draw(batch_inds, env)
         extras = {
-            name: self._tensor(column[draw.last if name.startswith("next_") else draw.first])
+            name: self._tensor(_rows_of(column, draw.last if name.startswith("next_") else draw.first))
             for name, column in self.extras.items()
         }
         return SoftReplayBufferSamples(
             observations=self._observations(False, draw.first, env),
-            actions=self._tensor(self.actions[draw.first]),
+            actions=self._tensor(_rows_of(self.actions, draw.first)),
             next_observations=self._observations(True, draw.last, env),
             dones=self._tensor(draw.dones),
             rewards=self._tensor(draw.rewards),
@@ -232,9 +232,7 @@ class SoftReplayBuffer(ReplayBuffer):
             extras=extras,
         )
 
-    def _observations(
-        self, next_obs: bool, where: tuple[np.ndarray, np.ndarray], env: VecNormalize | None
-    ) -> th.Tensor | TensorDict:
+    def _observations(self, next_obs: bool, where: np.ndarray, env: VecNormalize | None) -> th.Tensor | TensorDict:
         parts = {key: store.get(next_obs, where) for key, store in self.stores.items()}
         values = self._normalize_obs(parts if self.is_dict else parts[""], env)
         return {key: self._tensor(part) for key, part in values.items()} if isinstance(values, dict) else self._tensor(values)
@@ -242,6 +240,11 @@ class SoftReplayBuffer(ReplayBuffer):
     def _tensor(self, array: np.ndarray) -> th.Tensor:
         # Indexing by arrays has made a copy already
         return th.as_tensor(array.astype(self._maybe_cast_dtype(array.dtype), copy=False), device=self.device)
+
+
+def _rows_of(column: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """:return: Values of a column ``[size, n_envs, ...]`` at positions counted over both, a copy."""
+    return column.reshape(-1, *column.shape[2:]).take(where, axis=0)
 
 
 def end_episodes(replay_buffer: ReplayBuffer | None) -> None:

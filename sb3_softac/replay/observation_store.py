@@ -118,11 +118,14 @@ class ObservationStore:
         self._last, self._last_slots = chain[-1].tobytes(), slots[-1]
         self._n_rows, self._next_row = self._n_rows + len(obs), (row + len(obs)) % self.size
 
-    def get(self, next_obs: bool, where: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        """Observations, or next observations, at these rows and environments ``[batch]``: ``[batch, ...]``, a copy."""
-        rows, columns = where
-        index = self.index[int(next_obs)].reshape(-1, self.n_pieces).take(rows * self.row_shape[0] + columns, axis=0)
-        return self.pieces.take(index, axis=0).reshape(len(index), *self.shape)
+    def get(self, next_obs: bool, where: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Observations, or next observations, at positions counted over rows and environments, a copy ``[batch, ...]``."""
+        index = self.index[int(next_obs)].reshape(-1, self.n_pieces).take(where, axis=0)
+        if out is None:
+            return self.pieces.take(index, axis=0).reshape(len(index), *self.shape)
+        # Not the mode "raise", with which NumPy would copy once more
+        self.pieces.take(index, axis=0, out=out.reshape(*index.shape, *self.pieces.shape[1:]), mode="clip")
+        return out
 
     def keep_double_precision(self) -> None:
         """Stop rounding double-precision numbers."""

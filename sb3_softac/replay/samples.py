@@ -22,10 +22,10 @@ class SoftReplayBufferSamples(NamedTuple):
 class BatchIndices(NamedTuple):
     """A batch: the positions of its transitions in the replay buffer, and the values that are computed on the host."""
 
-    first: tuple[np.ndarray, np.ndarray]
-    """Rows and environments of the first transition of each target ``[batch]``."""
-    last: tuple[np.ndarray, np.ndarray]
-    """Those of the last transition; the same for 1-step targets."""
+    first: np.ndarray
+    """Position of the first transition of each target, counted over rows and environments ``[batch]``."""
+    last: np.ndarray
+    """That of the last transition; the same for 1-step targets."""
     rewards: np.ndarray
     """Discounted sums of rewards ``[batch, 1]``."""
     dones: np.ndarray

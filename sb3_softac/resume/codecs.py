@@ -260,9 +260,7 @@ def _read_list(reader: Reader, content: Any, live: Any, path: str, in_place: boo
     result = live if in_place and type(live) is list else []
     reader.announce(result)
     items = _read_items(reader, content, live, path)
-    if not reader.stays(result):
-        reader.refill(result, items, list.extend)
-    return result
+    return reader.refill(result, items, list.extend)
 
 
 def _read_tuple(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
@@ -291,9 +289,7 @@ def _write_set(writer: Writer, value: Any, path: str) -> Any:
 def _read_set(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     items = _read_items(reader, content, None, path)
     result = live if in_place and type(live) is set else set()
-    if not reader.stays(result):
-        reader.refill(result, items, set.update)
-    return result
+    return reader.refill(result, items, set.update)
 
 
 def _set_items(container: dict[Any, Any], items: dict[Any, Any]) -> None:
@@ -310,9 +306,7 @@ def _read_deque(reader: Reader, content: Any, live: Any, path: str, in_place: bo
     fits = in_place and type(live) is collections.deque and live.maxlen == content[0]
     result = reader.announce(live if fits else collections.deque(maxlen=content[0]))
     items = _read_items(reader, content[1:], live, path)
-    if not reader.stays(result):
-        reader.refill(result, items, collections.deque.extend)
-    return result
+    return reader.refill(result, items, collections.deque.extend)
 
 
 def _write_pairs(writer: Writer, value: Any, path: str) -> Any:
@@ -342,9 +336,7 @@ def _read_dict(reader: Reader, content: Any, live: Any, path: str, in_place: boo
     cls = DICTIONARIES[content[0]]
     result = reader.announce(live if in_place and type(live) is cls else cls())
     items = _read_pairs(reader, content[1:], live, path)
-    if not reader.stays(result):
-        reader.refill(result, items, _set_items)
-    return result
+    return reader.refill(result, items, _set_items)
 
 
 def _write_container(writer: Writer, value: Any, path: str) -> Any:
@@ -366,8 +358,7 @@ def _read_container(reader: Reader, content: Any, live: Any, path: str, in_place
         items = _read_items(reader, content["items"], before, path)
         fill = next(cls for cls in (list, set, collections.deque) if isinstance(live, cls))
         fill = set.update if fill is set else fill.extend
-    if not reader.stays(live):
-        reader.refill(live, items, fill)
+    reader.refill(live, items, fill)
     read_attributes(reader, content["attributes"], live, path)
     reader.change(_delete_gone, content, live)
     return live
@@ -470,9 +461,7 @@ def _read_items_array(reader: Reader, content: Any, live: Any, path: str, in_pla
     reader.announce(result)
     there = live.ravel().tolist() if isinstance(live, np.ndarray) and live.dtype == result.dtype else None
     values = _read_items(reader, items, there, path)
-    if not reader.stays(result):
-        reader.refill(result, values, _fill_items)
-    return result
+    return reader.refill(result, values, _fill_items)
 
 
 def _fill_items(array: np.ndarray, items: list[Any]) -> None:

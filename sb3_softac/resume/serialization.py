@@ -315,13 +315,15 @@ class Reader:
         else:
             self.changes.append(functools.partial(function, *args))
 
-    def refill(self, container: Any, items: Any, fill: Callable[[Any, Any], Any]) -> None:
-        """Change what a container contains. Not by its own methods, since those of the user's class may do more."""
-        base: Any = next((cls for cls in MUTABLE if isinstance(container, cls)), None)
-        if base is not None:
-            self.change(base.clear, container)
-        self.change(fill, container, items)
-        self._planned[id(container)] = container, items
+    def refill(self, container: Any, items: Any, fill: Callable[[Any, Any], Any]) -> Any:
+        """Change what a container contains, unless it stays as it is, by the methods of its base: a user's may do more."""
+        if not self.stays(container):
+            base: Any = next((cls for cls in MUTABLE if isinstance(container, cls)), None)
+            if base is not None:
+                self.change(base.clear, container)
+            self.change(fill, container, items)
+            self._planned[id(container)] = container, items
+        return container
 
     def apply(self) -> None:
         """Change the live objects."""

@@ -17,9 +17,9 @@ from gymnasium.envs.registration import load_env_creator
 ROUNDS = (20, 1_000)
 """Steps of a trial; the second round follows only if the first shows no difference."""
 EPISODES = (10, 100)
-"""Steps after which an episode ends at the latest, in each round."""
+"""The most steps of an episode, in each round."""
 LONGEST_HOLD = 20
-"""Steps for which a trial repeats an action at most."""
+"""The most steps for which a trial repeats an action."""
 
 Change = Callable[[gym.Env], None]
 

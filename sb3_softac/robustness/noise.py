@@ -12,7 +12,7 @@ from sb3_softac.robustness.perturbation import Perturbation
 
 
 def _refuse_one_value(space: spaces.Space, who: str, what: str) -> None:
-    """No noise and no delay changes the only value of a space."""
+    """Refuse a space with a single value, which neither noise nor delay can change."""
     one = (
         (isinstance(space, spaces.Discrete) and space.n == 1)
         or (isinstance(space, spaces.MultiDiscrete) and (space.nvec == 1).all())

@@ -32,7 +32,7 @@ def _number_of(model: mujoco.MjModel, body: str) -> int:
 
 
 def _moves_along_x(model: mujoco.MjModel, body: int) -> bool:
-    """:return: Whether the joints let the centre of mass move along the x axis of the world, in some position of several."""
+    """:return: Whether the joints let the centre of mass move along the x axis of the world, in one of several positions."""
     data, jacobian, generator = mujoco.MjData(model), np.zeros((3, model.nv)), np.random.default_rng(0)
     for _ in range(5):
         mujoco.mj_kinematics(model, data)
@@ -123,7 +123,7 @@ class BodyMass(Scaled):
         mujoco.mj_setConst(model, mujoco.MjData(model))
 
     def _acts_elsewhere(self) -> bool:
-        """A body that lies still may be pushed."""
+        """A body that lies still now may be pushed later."""
         model = _model_of(self)
         return bool((self._chosen & (model.body_weldid > 0) & (model.body_mass > 0)).any())
 
@@ -143,7 +143,7 @@ class Friction(Scaled):
         self._scale(strength, *_paths(_model_of(self), "geom_friction", "pair_friction"))
 
     def _acts_elsewhere(self) -> bool:
-        """Two bodies may touch that have not done so yet."""
+        """Two bodies that have not touched so far may do so later."""
         model = _model_of(self)
         if model.opt.disableflags & (mujoco.mjtDisableBit.mjDSBL_CONTACT | mujoco.mjtDisableBit.mjDSBL_CONSTRAINT):
             return False

@@ -122,7 +122,7 @@ def sources(args: argparse.Namespace) -> list[Source]:
         else:
             report(f"skipped: {folder} has no model {model.name}, which RL Zoo writes when a training ends")
     if not found:
-        raise StudyError(f"{folder} has no model {model.name}, nor has any other folder")
+        raise StudyError(f"{folder} has no model {model.name}, and no other folder has one")
     return found
 
 
@@ -162,7 +162,7 @@ def register_environments(args: argparse.Namespace) -> None:
         import_user_module(package)
     folders: list[Path] = []
     if env not in gym.registry:
-        with contextlib.suppress(StudyError):  # that there are none is said later
+        with contextlib.suppress(StudyError):  # later code reports that there are none
             folders = folders_of_runs(args)
     for folder in folders:
         packages = arguments_of(folder, args.env).get("gym_packages") or []

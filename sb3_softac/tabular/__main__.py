@@ -13,10 +13,10 @@ from sb3_softac.tabular import TabularMDP, write_playground
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m sb3_softac.tabular", description="Exact solutions of finite MDPs.")
     commands = parser.add_subparsers(dest="command", required=True)
-    play = commands.add_parser("play", help="a page on which to turn the temperature and the discount of a small environment")
+    play = commands.add_parser("play", help="a page on which to change the temperature and discount of a small environment")
     play.add_argument("env", help="registered name of an environment with a transition table P, such as FrozenLake-v1")
     play.add_argument("--discount", type=float, default=0.99, help="discount at the start (default: 0.99)")
-    play.add_argument("--columns", type=int, help="states in a row (default: those of the environment, or of a square)")
+    play.add_argument("--columns", type=int, help="states per row (default: as in the environment, or a square)")
     play.add_argument("--to", type=Path, default=Path("playground.html"), help="file to write (default: playground.html)")
     args = parser.parse_args(arguments)
     try:

@@ -41,9 +41,8 @@ class TabularEnv(gym.Env[Any, Any]):
         """
         reward = float(self.mdp.rewards[self.state, action])
         table, row = self.mdp.transitions, self.state * self.mdp.n_actions + int(action)
-        entries = slice(
-            table.indptr[row], table.indptr[row + 1]
-        )  # indexing the matrix by row makes a step three times as slow
+        # Indexing the matrix by row would make a step three times as slow
+        entries = slice(table.indptr[row], table.indptr[row + 1])
         probabilities = table.data[entries]
         self.state = int(self.np_random.choice(table.indices[entries], p=probabilities / probabilities.sum()))
         return self.state, reward, bool(self.mdp.terminal[self.state]), False, {}

@@ -62,8 +62,8 @@ class TabularMDP:
         initial: np.ndarray | None = None,
     ) -> "TabularMDP":
         """
-        Probabilities may have any floating-point type. Those of less than double precision, also if they were converted to it,
-        sum to 1 up to their rounding errors, and are divided by their sums.
+        Probabilities may have any floating-point type. Those of lower precision than double, even if they have been converted
+        since, sum to 1 only up to rounding errors, and are divided by their sums.
 
         :param transitions: Dense probabilities ``[n_states, n_actions, n_states]``, or sparse ones
             ``[n_states * n_actions, n_states]``.
@@ -165,8 +165,8 @@ class TabularMDP:
 
 def in_double_precision(probabilities: np.ndarray | sparse.spmatrix) -> np.ndarray | sparse.spmatrix:
     """
-    Distributions, one per row, in double precision. Rows that were rounded to less, and sum to 1 up to that, are divided
-    by their sums.
+    Distributions, one per row, in double precision. Rows that sum to 1 only up to the rounding of a lower precision are
+    divided by their sums.
     """
     result, kind = probabilities.astype(np.float64), probabilities.dtype
     if not np.issubdtype(kind, np.floating):

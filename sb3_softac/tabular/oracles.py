@@ -80,7 +80,7 @@ class BoltzmannOracle:
     def cdf(self, actions: np.ndarray) -> np.ndarray:
         """
         :param actions: One-dimensional actions in [-1, 1] ``[N]``.
-        :return: Probability of an action at most as large ``[N]``, interpolated between the nodes.
+        :return: Probability that an action is at most this large ``[N]``, interpolated between the nodes.
         :raises ValueError: if the policy is two-dimensional.
         """
         if self.dim != 1:

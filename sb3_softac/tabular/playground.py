@@ -41,7 +41,7 @@ def write_playground(mdp: TabularMDP, path: str | Path, title: str = "Playground
     :param mdp: The MDP.
     :param path: The file; replaced if it exists.
     :param title: Title of the page.
-    :param columns: Cells in a row; by default about the square root of the number of states.
+    :param columns: Cells per row; by default about the square root of the number of states.
     :raises ValueError: if the MDP is too large for a page, or ``columns`` is less than 1.
     """
     columns = math.ceil(math.sqrt(mdp.n_states)) if columns is None else columns

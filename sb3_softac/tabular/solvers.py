@@ -1,7 +1,7 @@
 """
 Soft policy evaluation, improvement and iteration (arXiv:1801.01290v2, lemmas 1 and 2, theorem 1), and soft value iteration.
 
-Every result includes a bound of its error: state values that change by at most d in a sweep are at most gamma / (1 - gamma) d
+Every result includes a bound on its error: state values that change by at most d in a sweep are at most gamma / (1 - gamma) d
 away from the fixed point, because the backup is a gamma-contraction in the maximum norm. A sweep in float64 has a rounding
 error, e, which adds e / (1 - gamma). Without this term, large values could stop changing far from the fixed point and still be
 certified. The rounding error is estimated from the magnitudes of everything that a sweep adds, because rewards may cancel one
@@ -33,7 +33,7 @@ class SoftSolution:
     :param v: Soft state values ``[n_states]``; 0 in terminal states.
     :param pi: Action probabilities ``[n_states, n_actions]``.
     :param residuals: Largest change of a state value in each sweep (for soft policy iteration: in each improvement).
-    :param error_bound: Bound of the distance of ``v`` from the exact values, in the maximum norm, rounding included.
+    :param error_bound: Bound on the distance between ``v`` and the exact values, in the maximum norm, rounding included.
     :param converged: Whether the bound is within the tolerance.
     """
 

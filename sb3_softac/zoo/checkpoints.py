@@ -179,7 +179,7 @@ def _read_command(folder: Path) -> dict[str, Any]:
         command = json.loads(read_plain_json(path))
         texts = [*command["arguments"], *command["modules"], command["directory"], command["run"]]
         if not all(isinstance(text, str) for text in texts) or not isinstance(command["every"], int):
-            raise TypeError("it has values of other types")
+            raise TypeError("some of its values have the wrong type")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         sys.exit(f"{path} is not the command of a run ({type(error).__name__}: {error})")
     return command
@@ -222,9 +222,7 @@ def _check_that_all_is_here(packages: list[str], command: dict[str, Any]) -> Non
     for option in ("--conf-file+ -conf", "--trained-agent+ -i"):
         for path in _option(command, option):
             if path.endswith((".yml", ".yaml", ".py", ".zip")) and not os.path.exists(path) and path not in presets():
-                sys.exit(
-                    f"The run needs {path} ({option.partition('+')[0]}), which is not in {os.getcwd()}. Put it there again"
-                )
+                sys.exit(f"The run needs {path} ({option.partition('+')[0]}), which is not in {os.getcwd()}. Put it back")
 
 
 def safe_command(arguments: list[str], changes: dict[str, Any]) -> list[str]:

@@ -28,7 +28,8 @@ from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 from yaml.constructor import ConstructorError
 
 from sb3_softac.algorithm.plain_json import CLASSES
-from sb3_softac.files.plain_files import SAFE_LOAD, leads_to_a_file
+from sb3_softac.files.plain_files import SAFE_LOAD
+from sb3_softac.resume.serialization import names_files
 from sb3_softac.zoo.patches import replace, wrap
 from sb3_softac.zoo.vec_normalize import load_plain, twin_of
 
@@ -158,20 +159,8 @@ def check_named(named: Any, bases: tuple[type, ...]) -> None:
             continue
         (name, arguments) = next(iter(one.items())) if isinstance(one, dict) and one else (one, {})
         named_class(name, bases)
-        for key, value in _texts(arguments, ""):
-            if leads_to_a_file(key, value):
-                refuse(f"the files of the run pass {key}={value!r:.200} to {name}, which may say where it writes")
-
-
-def _texts(value: Any, name: str) -> list[tuple[str, str]]:
-    """:return: All texts in an argument, with their names."""
-    if isinstance(value, dict):
-        return [text for key, part in value.items() for text in _texts(part, str(key))]
-    if isinstance(value, list | tuple | set):
-        return [text for part in value for text in _texts(part, name)]
-    if isinstance(value, bytes):
-        value = value.decode(errors="replace")
-    return [(name, value)] if isinstance(value, str) else []
+        if names_files("", arguments):
+            refuse(f"the files of the run pass {arguments!r:.200} to {name}, which may say where it writes")
 
 
 BASES: dict[str, tuple[type, ...]] = {"env_wrapper": (gym.Wrapper,), "vec_env_wrapper": (VecEnvWrapper,)}

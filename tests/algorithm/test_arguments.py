@@ -10,7 +10,6 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
@@ -21,7 +20,7 @@ from torch import nn
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.algorithm.arguments import BUFFER_ARGUMENTS, LEARN_ARGUMENTS
 from sb3_softac.algorithm.policies import acting_network
-from tests.toys import ALGORITHMS, RandomEnv, algorithms, is_discrete
+from tests.toys import ALGORITHMS, RandomEnv, SetAt, algorithms, is_discrete
 
 OBSERVATIONS = spaces.Box(-1.0, 1.0, (2,))
 
@@ -457,20 +456,6 @@ def trained(algorithm, **kwargs):
     return make(algorithm, **{**settings, **own, **kwargs}).learn(6)
 
 
-class Setting(BaseCallback):
-    """Sets attributes of the model at a step."""
-
-    def __init__(self, at, **values):
-        super().__init__()
-        self.at, self.values = at, values
-
-    def _on_step(self):
-        if self.n_calls == self.at:
-            for name, value in self.values.items():
-                setattr(self.model, name, value)
-        return True
-
-
 SET = {
     **dict(batch_size=1.5, tau=math.nan, gamma="a", target_update_interval=1.5, n_steps=0, gradient_steps=1.5),
     **dict(train_freq=0, learning_starts=math.inf, random_steps=-1, learning_rate=math.nan, ent_coef_bounds=(0, 1)),
@@ -484,7 +469,7 @@ def test_wrong_values_that_are_set_later(algorithm, name, value):
     model = trained(algorithm)
     before = {key: tensor.clone() for key, tensor in model.policy.state_dict().items()}
     with pytest.raises(ValueError, match=name):
-        model.learn(6, callback=Setting(1, **{name: value}), reset_num_timesteps=False)
+        model.learn(6, callback=SetAt(1, **{name: value}), reset_num_timesteps=False)
     model._last_obs = None
     with pytest.raises(ValueError, match=name):
         setattr(model, name, value)

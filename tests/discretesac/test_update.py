@@ -15,6 +15,7 @@ from torch import nn
 from sb3_softac import DiscreteSAC
 from sb3_softac.replay.batch import make_batch
 from sb3_softac.replay.buffer import SoftReplayBufferSamples
+from tests.toys import flat
 
 OBS, HIDDEN, BATCH, GAMMA = 4, 6, 32, 0.9
 DISCRETE, FACTORED = spaces.Discrete(3), spaces.MultiDiscrete([2, 3])
@@ -53,10 +54,6 @@ def filled_model(**kwargs) -> DiscreteSAC:
     model.learn(60)
     model.set_logger(Logger(None, []))
     return model
-
-
-def flat(module: nn.Module) -> th.Tensor:
-    return th.cat([parameter.detach().flatten() for parameter in module.parameters()]).clone()
 
 
 def draw_masks(sizes) -> th.Tensor:

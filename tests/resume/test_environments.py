@@ -20,7 +20,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack, VecNormalize
 
 from sb3_softac import DiscreteSAC, SoftAC_v1
-from sb3_softac.resume import ExactCheckpoint, Resumable, ResumeError
+from sb3_softac.resume import ExactCheckpoint, Resumable
 from sb3_softac.resume.environments import read_environments, write_environments
 from sb3_softac.tabular import TabularEnv, TabularMDP
 from tests.resume.harness import Cut, differences, fingerprint, interrupted, uninterrupted
@@ -222,13 +222,6 @@ def test_what_changes_is_named(env, name, tmp_path):
     model, _ = maker(SoftAC_v1, env)()
     with pytest.warns(UserWarning, match=rf"episodes start over when training is resumed.*\.{name} \("):
         model.learn(50, callback=ExactCheckpoint(tmp_path, 25))
-
-
-def test_wrappers_must_be_the_same(tmp_path):
-    uninterrupted(maker(SoftAC_v1, wrap=VecNormalize), 30, tmp_path)
-    model, _ = maker(SoftAC_v1)()
-    with pytest.raises(ResumeError, match=r"environment: DummyVecEnv of Monitor.* now, but VecNormalize of DummyVecEnv"):
-        model.learn(60, callback=[ExactCheckpoint(tmp_path)])
 
 
 class Masked(gym.Env):

@@ -231,11 +231,11 @@ def test_tensors_are_on_the_device_of_the_networks():
     make = maker(SoftAC_v1, use_sde=True)
     saved, _ = make()
     saved.learn(30)
-    saved.count_steps(StepResult(["loss"], th.zeros(2, 1), [], th.zeros(2, 0)))
+    saved.count_steps(StepResult(["loss"], [], th.zeros(2, 1)))
     snapshot = capture(saved, None)
     model, _ = make()
     model._setup_learn(30)
     model.device = th.device("meta")
     read_snapshot(model, None, snapshot.tree, snapshot.tensors)()
-    (values,), noise = model._step_log._logs, model.actor.action_dist
+    (values,), noise = model._step_log._values, model.actor.action_dist
     assert {part.device.type for part in (values, noise.exploration_mat, noise.exploration_matrices)} == {"meta"}

@@ -316,6 +316,8 @@ def test_text_that_is_state_comes_back(tmp_path):
     assert read(live, phase="hot", last_video="far away", place=3).phase == "hot"
     assert live.last_video == "far away" and live.place == tmp_path
     assert read(live, phase=None).phase is None
+    live.goal = str(tmp_path)
+    assert read(live, goal="authorized_keys").goal == str(tmp_path)
     for written in (3, {"list": []}):
         live.phase = "warm"
         with pytest.raises(ResumeError, match=r"live.phase is 'warm' now, but \w+ was saved"):

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import warnings
-from contextlib import closing
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from stable_baselines3.her import HerReplayBuffer
 from sb3_softac import DiscreteSAC, SoftAC_v1
 from sb3_softac.replay.buffer import SoftReplayBuffer
 from sb3_softac.resume import ExactCheckpoint, ResumeError, replay
-from tests.resume.harness import Cut, differences, fingerprint, flatten
+from tests.resume.harness import Cut, differences, fingerprint, flatten, interrupted, uninterrupted
 from tests.toys import ENVIRONMENTS
 
 VECTOR = spaces.Box(-np.inf, np.inf, (2,))
@@ -289,19 +288,12 @@ class Relabel(BaseCallback):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda a: a.__name__)
 def test_trainings_that_change_stored_rows(algorithm, tmp_path):
-    ends = []
-    for name, cuts in {"straight": [], "cut": [75]}.items():
-        for cut in [*cuts, 10**9]:
-            settings = dict(buffer_size=60, train_freq=5, policy_kwargs=dict(net_arch=[16]), **SMALL)
-            model = algorithm("MlpPolicy", make_vec_env(ALGORITHMS[algorithm], 1), **settings)
-            callbacks = [Relabel(), ExactCheckpoint(tmp_path / name, 25), Cut(cut)]
-            with closing(model.env):
-                try:
-                    model.learn(100, callback=callbacks)
-                except KeyboardInterrupt:
-                    continue
-                ends.append(fingerprint(model))
-    assert differences(*ends) == []
+    def make():
+        settings = dict(buffer_size=60, train_freq=5, policy_kwargs=dict(net_arch=[16]), **SMALL)
+        return algorithm("MlpPolicy", make_vec_env(ALGORITHMS[algorithm], 1), **settings), [Relabel()]
+
+    expected = uninterrupted(make, 100, tmp_path / "straight")
+    assert differences(expected, interrupted(make, 100, tmp_path / "cut", cuts=(75,))) == []
 
 
 class AtTheStart(BaseCallback):

@@ -38,9 +38,9 @@ def noise(sigma):
     return NormalActionNoise(np.zeros(1), np.full(1, sigma))
 
 
-def evaluation(freq=1000):
+def evaluation(freq=1000, on_best=None):
     return [
-        EvalCallback(pendulum(), eval_freq=freq, verbose=0),
+        EvalCallback(pendulum(), on_best, eval_freq=freq, verbose=0),
         StopTrainingOnMaxEpisodes(freq),
         EveryNTimesteps(freq, Count()),
     ]
@@ -111,6 +111,7 @@ REFUSED = [
     (SoftAC_v1, dict(use_sde=True), "use_sde: True now"),
     (SoftAC_v1, dict(callbacks=list), "callbacks: CallbackList"),
     (SoftAC_v1, dict(callbacks=lambda: evaluation()[::-1]), "callbacks: CallbackList"),
+    (SoftAC_v1, dict(callbacks=lambda: evaluation(on_best=Count())), r"EvalCallback\(Count\).* now, but"),
     (SoftAC_v1, dict(ent_coef="auto"), "ent_coef_optimizer: Adam now, but not given in the checkpoint"),
     (SAC, dict(ent_coef=0.2), "ent_coef_optimizer: not given now, but Adam in the checkpoint"),
     (SAC, dict(buffer_size=300), "buffer_size: 300 now, but 200 in the checkpoint"),
@@ -149,7 +150,7 @@ SAID = [
     (SoftAC_v1, dict(learning_starts=10), "learning_starts is 10, but 20"),
     (SoftAC_v1, dict(ent_coef=0.7), "ent_coef is 0.7, but "),
     (SoftAC_v1, dict(action_noise=functools.partial(noise, 0.5)), r"action_noise._sigma is \[0.5\], but \[0.1\]"),
-    (SoftAC_v1, dict(seed=4), "seed is 4, but 3"),
+    (SoftAC_v1, dict(seed=4), r": seed is 4, but 3 in the \w+; environment: _np_random_seed is 4, but 3 in the \w+. Numbers"),
     (SoftAC_v1, dict(tau=0.1, batch_size=8), "batch_size is 8, but 4.*tau is 0.1, but "),
     (
         SoftAC_v1,
@@ -173,6 +174,29 @@ def test_each_difference_is_named_in_one_warning(algorithm, changes, message, ch
     with pytest.warns(UserWarning, match=message) as said:
         program(algorithm, folder, **changes)
     assert len(said) == 1 and "To train with other settings, use a new folder" in str(said[0].message)
+
+
+def with_text(road):
+    venv = pendulum()
+    venv.envs[0].unwrapped.road = road
+    return venv
+
+
+def with_mass(mass):
+    venv = make_vec_env("InvertedPendulum-v4")
+    venv.envs[0].unwrapped.model.body_mass[1] = mass
+    return venv
+
+
+@pytest.mark.parametrize(
+    ("make", "values", "message"),
+    [(with_text, ("dry", "wet"), "road is 'wet', but 'dry' in"), (with_mass, (1.0, 2.0), "model.body_mass is .*, but .* in")],
+    ids=["text", "MuJoCo"],
+)
+def test_another_environment_is_named(make, values, message, tmp_path):
+    program(SoftAC_v1, tmp_path, env=lambda: make(values[0]), callbacks=list)
+    with pytest.warns(UserWarning, match=f"environment: {message} the checkpoint"):
+        program(SoftAC_v1, tmp_path, env=lambda: make(values[1]), callbacks=list)
 
 
 def test_numbers_of_the_checkpoint_and_settings_of_callbacks_hold(tmp_path):

@@ -97,7 +97,7 @@ def test_a_broken_model_does_not_stop_the_others(save, command):
     good.unlink()
     assert command("-p", "action_noise", "0.5")[0].startswith("error: No run could be evaluated: logs/ppo")
     broken.unlink()
-    assert command()[0] == f"error: logs/ppo/{PENDULUM}_2 has no model {PENDULUM}.zip, nor has any other folder"
+    assert command()[0] == f"error: logs/ppo/{PENDULUM}_2 has no model {PENDULUM}.zip, and no other folder has one"
 
 
 MODULE = """

@@ -204,7 +204,7 @@ def test_what_is_no_wrapper_is_refused(key, kind, switched_on, tmp_path, monkeyp
 def test_wrappers_of_vectorized_environments(switched_on):
     name = "stable_baselines3.common.vec_env.VecMonitor"
     assert zoo_utils.get_wrapper_class({"vec_env_wrapper": name}, "vec_env_wrapper")
-    with pytest.raises(ValueError, match=r"pass filename='x' to"):
+    with pytest.raises(ValueError, match=r"pass {'filename': 'x'} to"):
         zoo_utils.get_wrapper_class({"vec_env_wrapper": {name: {"filename": "x"}}}, "vec_env_wrapper")
     with pytest.raises(ValueError, match="which is no Wrapper"):
         zoo_utils.get_wrapper_class({"env_wrapper": name})

@@ -11,12 +11,17 @@ from sb3_softac.replay.samples import BatchIndices, SoftReplayBufferSamples
 
 
 class DrawnBatches(NamedTuple):
-    """Batches of several gradient steps, as tensors on the device."""
+    """Batches of several gradient steps, as tensors."""
 
     transitions: th.Tensor
     """Indices of the first and last transitions, counted over rows and environments ``[gradient_steps, 2, batch]``."""
     numbers: th.Tensor
     """Rewards, dones and, for n-step targets, discounts ``[gradient_steps, 2 or 3, batch, 1]``."""
+
+
+def _single(array: np.ndarray) -> th.Tensor:
+    """:return: The array as a tensor of the precision that networks read, on the host."""
+    return th.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else np.ascontiguousarray(array))
 
 
 class DeviceCopy:
@@ -52,38 +57,35 @@ class DeviceCopy:
         return [store.version for store in self.buffer.stores.values()]
 
     def _send(self, array: np.ndarray) -> th.Tensor:
-        # The networks read single precision
-        array = array.astype(np.float32) if array.dtype == np.float64 else np.ascontiguousarray(array)
         # Without waiting for the device: memory that is not pinned has been read when this returns
-        return th.from_numpy(array).to(self.device, non_blocking=True, copy=True)
+        return _single(array).to(self.device, non_blocking=True, copy=True)
 
     def update(self) -> None:
         """Send the transitions that were added to the buffer since the last call."""
-        size = self.buffer.buffer_size
-        new = min(self.buffer.n_added - self._n_seen, size)
-        if new == 0:
-            return
-        rows = (self.buffer.pos - 1 - np.arange(new)) % size
-        there = self._send(rows)
-        for key, store in self.buffer.stores.items():
-            # Whatever pieces are new, the new rows refer to them
-            slots = np.unique(store.index[:, rows])
-            self._pieces[key][self._send(slots).long()] = self._send(store.pieces[slots])
-            self._index[key][:, there] = self._send(store.index[:, rows])
-        self._actions[there] = self._send(self.buffer.actions[rows])
-        for name, column in self.buffer.extras.items():
-            self._extras[name][there] = self._send(column[rows])
-        self._n_seen = self.buffer.n_added
+        buffer, size = self.buffer, self.buffer.buffer_size
+        new = min(buffer.n_added - self._n_seen, size)
+        start = buffer.pos - new
+        for rows in (slice(max(start, 0), buffer.pos), slice(start + size, size)):  # the second are at the end of the ring
+            if rows.start >= rows.stop:
+                continue
+            for key, store in buffer.stores.items():
+                # Whatever pieces are new, the new rows refer to them
+                slots = store.index[:, rows].astype(np.int64).ravel()
+                self._pieces[key].index_copy_(0, self._send(slots), self._send(store.pieces[slots]))
+                self._index[key][:, rows].copy_(_single(store.index[:, rows]), non_blocking=True)
+            self._actions[rows].copy_(_single(buffer.actions[rows]), non_blocking=True)
+            for name, column in buffer.extras.items():
+                self._extras[name][rows].copy_(_single(column[rows]), non_blocking=True)
+        self._n_seen = buffer.n_added
 
-    def send(self, draws: list[BatchIndices]) -> DrawnBatches:
-        """Draws of the buffer, one per gradient step, on the device."""
-        n_envs = self.buffer.n_envs
-        transitions = [[rows * n_envs + columns for rows, columns in (draw.first, draw.last)] for draw in draws]
+    def on_host(self, draws: list[BatchIndices]) -> DrawnBatches:
+        """Draws of the buffer, one per gradient step, still on the host."""
+        transitions = [[draw.first, draw.last] for draw in draws]
         numbers = [[part for part in draw[2:] if part is not None] for draw in draws]
-        return DrawnBatches(self._send(np.array(transitions)), self._send(np.array(numbers)))
+        return DrawnBatches(th.from_numpy(np.array(transitions)), th.from_numpy(np.array(numbers, np.float32)))
 
     def gather(self, batches: DrawnBatches, step: int) -> SoftReplayBufferSamples:
-        """The batch of a gradient step, as from the buffer's own ``sample``."""
+        """The batch of a gradient step, as from the buffer's own ``sample``; the batches are on the device."""
         first, last = batches.transitions[step]
         rewards, dones, *discounts = batches.numbers[step]
         return SoftReplayBufferSamples(

@@ -1,18 +1,18 @@
 """The engine that does gradient steps in CUDA graphs."""
 
 import warnings
+from operator import attrgetter
 from typing import Any
 
-import numpy as np
 import torch as th
 
+from sb3_softac.algorithm.distributed import is_distributed
 from sb3_softac.algorithm.engine import Engine, StepResult
 from sb3_softac.engines.cuda_graphs.capture import Capturer, CudaCapturer
 from sb3_softac.engines.cuda_graphs.device_copy import DeviceCopy, DrawnBatches
 from sb3_softac.engines.cuda_graphs.launcher import CaptureError, Launcher
 from sb3_softac.engines.cuda_graphs.unsupported_models import unsupported_reason
 from sb3_softac.replay.batch import make_batch
-from sb3_softac.replay.buffer import SoftReplayBuffer
 from sb3_softac.replay.samples import BatchIndices
 
 # Gradient steps in one graph; a power of two.
@@ -48,8 +48,7 @@ class Steps:
 
     def result(self, values: th.Tensor) -> StepResult:
         """:return: The result of steps that returned these values."""
-        n = len(self.names)
-        return StepResult(self.names, values[:, :n], self.losses, values[:, n:])
+        return StepResult(self.names, self.losses, values)
 
 
 class GraphEngine(Engine):
@@ -79,15 +78,16 @@ class GraphEngine(Engine):
 
     def prepare(self, batch_size: int) -> str:
         """Look for what graphs cannot do, and update the copy of the replay buffer; a warning names a reason once."""
-        model = self.model
+        model, is_new = self.model, False
         if not self.given_up:
-            self._prepare_copy()
+            model.prepare_networks()
+            modes = tuple(map(attrgetter("training"), model.watch.modules))
+            is_new = self._launchers_are_for != (model.watch.version, modes)
+            self._prepare_copy(is_new)
         if self.given_up:
             self._copy = None
             return self.given_up
-        model.prepare_networks()
-        modes = tuple(module.training for module in model.policy.modules())
-        if self._launchers_are_for != (model.watch.version, modes):
+        if is_new:
             if self._launchers:
                 wasted = any(launcher.n_replays < 2 for launcher in self._launchers.values())
                 self._n_wasted = self._n_wasted + 1 if wasted else 0
@@ -99,19 +99,21 @@ class GraphEngine(Engine):
             self._launchers_are_for = (model.watch.version, modes)
         return ""
 
-    def _prepare_copy(self) -> None:
-        buffer = self.model.replay_buffer
-        if reason := unsupported_reason(self.model, self.capturer.device_type):
-            self._give_up(reason)
-            return
-        assert isinstance(buffer, SoftReplayBuffer)
-        if self._copy is None or not self._copy.follows(buffer):
+    def _prepare_copy(self, model_is_new: bool) -> None:
+        buffer: Any = self.model.replay_buffer
+        follows = self._copy is not None and self._copy.follows(buffer)
+        if model_is_new or not follows or is_distributed():
+            if reason := unsupported_reason(self.model, self.capturer.device_type):
+                self._give_up(reason)
+                return
+        if not follows:
             self._copy = None
             self._launchers.clear()
             if DeviceCopy.size(buffer) >= SHARE * self.capturer.free_memory():
                 self._give_up("the replay buffer is too large for the memory of the device: use a smaller buffer_size")
                 return
             self._copy = DeviceCopy(buffer, self.model.device)
+        assert self._copy is not None
         self._copy.update()
 
     def _give_up(self, reason: str) -> None:
@@ -130,13 +132,14 @@ class GraphEngine(Engine):
     def step(self, batches: list[BatchIndices], target_weights: list[float]) -> StepResult:
         model, copy = self.model, self._copy
         assert copy is not None
-        weights = th.from_numpy(np.array(target_weights, np.float32)).to(model.device)
-        inputs = (*copy.send(batches), weights)
+        inputs = (*copy.on_host(batches), th.tensor(target_weights, dtype=th.float32))
         launcher = self._launcher(len(batches), len(batches[0].rewards), inputs)
         steps = Steps(model, copy, len(batches)) if launcher is None else launcher.function
         steps.done = []
         try:
-            return steps.result(steps(*inputs) if launcher is None else launcher.launch(inputs))
+            if launcher is None:
+                return steps.result(steps(*(each.to(model.device) for each in inputs)))
+            return steps.result(launcher.launch(inputs))
         except BaseException:
             # The steps before the one that failed were done
             self._launchers.clear()
@@ -151,7 +154,9 @@ class GraphEngine(Engine):
         key, model, copy = (number, batch_size), self.model, self._copy
         assert copy is not None
         if key not in self._launchers:
-            self._launchers[key] = Launcher(self.capturer, Steps(model, copy, number), lambda: model.optimizers, inputs)
+            self._launchers[key] = Launcher(
+                self.capturer, Steps(model, copy, number), lambda: model.optimizers, inputs, model.device
+            )
         try:
             self._launchers[key].capture_if_warm()
         except CaptureError as error:

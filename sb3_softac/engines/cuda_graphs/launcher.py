@@ -29,7 +29,8 @@ class Launcher(Generic[FunctionOfTensors]):
     :param function: Function of ``inputs``. Whoever has the launcher drops it when anything else that the function reads has
         changed.
     :param optimizers: Returns the optimizers that the function steps. Their learning rates are read before each launch.
-    :param inputs: First values of the tensors.
+    :param inputs: First values of the tensors, on the host.
+    :param device: Where the function finds them.
     """
 
     def __init__(
@@ -38,12 +39,13 @@ class Launcher(Generic[FunctionOfTensors]):
         function: FunctionOfTensors,
         optimizers: Callable[[], list[th.optim.Optimizer]],
         inputs: tuple[th.Tensor, ...],
+        device: th.device,
     ):
         self.capturer, self.function = capturer, function
         self._optimizers = optimizers
-        self._inputs = tuple(value.clone() for value in inputs)
-        self._device = inputs[0].device
-        self._rates = [th.tensor(float(group["lr"]), device=self._device) for group in self._groups()]
+        self._inputs = tuple(value.to(device, copy=True) for value in inputs)
+        self._rates_now = [float(group["lr"]) for group in self._groups()]
+        self._rates = [th.tensor(rate, device=device) for rate in self._rates_now]
         self._n_launches = 0
         self._graph: tuple[th.Tensor, Replay] | None = None
 
@@ -58,14 +60,17 @@ class Launcher(Generic[FunctionOfTensors]):
             self._graph = self._capture()
 
     def launch(self, inputs: tuple[th.Tensor, ...]) -> th.Tensor:
-        """Run the function with these values of its tensors, and return a copy of its result."""
+        """Run the function with these values of its tensors, given on the host, and return a copy of its result."""
         for tensor, value in zip(self._inputs, inputs, strict=True):
-            tensor.copy_(value)
+            tensor.copy_(value, non_blocking=True)  # memory that is not pinned has been read when this returns
         self._n_launches += 1
         if self._graph is None:
             return self.capturer.warm_up(self._call)
-        for rate, group in zip(self._rates, self._groups(), strict=True):
-            rate.fill_(float(group["lr"]))
+        rates = [float(group["lr"]) for group in self._groups()]
+        if rates != self._rates_now:
+            for tensor, rate in zip(self._rates, rates, strict=True):
+                tensor.fill_(rate)
+            self._rates_now = rates
         result, replay = self._graph
         replay()
         return result.clone()

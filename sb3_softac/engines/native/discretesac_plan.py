@@ -58,7 +58,7 @@ class DiscretePlan(Plan):
         job.mean_q = model.q_aggregation == "mean"
 
     def _fill(self, batch: Batch) -> list[th.Tensor]:
-        job, model, size = self.job, self.model, self.batch_size
+        job, size = self.job, self.batch_size
         obs, next_obs = self._observations(batch.obs, job.n_obs), self._observations(batch.next_obs, job.n_obs)
         actions = batch.actions.long().contiguous()
         masks = [batch.extras.get(name) for name in ("action_masks", "next_action_masks")]
@@ -68,9 +68,11 @@ class DiscretePlan(Plan):
         job.masks, job.next_masks = (
             None if mask is None else address(mask, size, job.n_options, dtype=th.bool) for mask in masks
         )
-        job.critic_alpha = model.critic_ent_coef_scale * job.alpha
-        job.target_ratio = float(model.entropy_target.ratio)
         return [obs, next_obs, actions, *(mask for mask in masks if mask is not None), *self._numbers(batch)]
+
+    def _begin_step(self) -> None:
+        self.job.critic_alpha = self.model.critic_ent_coef_scale * self.job.alpha
+        self.job.target_ratio = float(self.model.entropy_target.ratio)
 
     def _excess_entropy(self, logs: dict[str, float]) -> float:
         return logs["entropy"] - self.job.target_ratio * logs["max_entropy"]

@@ -8,6 +8,7 @@ import torch as th
 
 from sb3_softac.algorithm.distributed import is_distributed
 from sb3_softac.algorithm.engine import Engine, PyTorchEngine, StepResult
+from sb3_softac.engines.native.direct_batch import METHODS, ORIGINAL, DirectBatch, can_be_direct
 from sb3_softac.engines.native.discretesac_plan import DiscretePlan
 from sb3_softac.engines.native.library import load
 from sb3_softac.engines.native.plan import Plan
@@ -30,9 +31,10 @@ class NativeEngine(Engine):
         """The model in the form that C needs; None if C does not support it."""
         self._prepared_for: tuple[int, int, int] = (0, 0, 0)
         self._grads_are_stale = False
+        self._direct: DirectBatch | None = None
 
     def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "plan": None}  # a copy of the model has other addresses
+        return {**vars(self), "plan": None, "_direct": None}  # a copy of the model has other addresses
 
     def __str__(self) -> str:
         assert self.plan is not None
@@ -79,6 +81,14 @@ class NativeEngine(Engine):
         work = batch_size * sum(parameter.numel() for parameter in self.model.policy.parameters())
         return max(1, min(th.get_num_threads(), batch_size, work // WORK_PER_THREAD))
 
+    def sample(self, batch_size: int) -> Any:
+        model = self.model
+        buffer: Any = model.replay_buffer
+        if self._direct is None or not self._direct.is_for(buffer, batch_size):
+            self._direct = DirectBatch(buffer, batch_size) if can_be_direct(buffer) else None
+        plain = model._vec_normalize_env is None and vars(buffer).keys().isdisjoint(METHODS) and ORIGINAL.are_original()
+        return self._direct.fill(model.gamma) if self._direct is not None and plain else super().sample(batch_size)
+
     def step(self, batches: list[Any], target_weights: list[float]) -> StepResult:
         model, plan, (batch,), (weight,) = self.model, self.plan, batches, target_weights
         assert plan is not None
@@ -91,5 +101,5 @@ class NativeEngine(Engine):
         if self._grads_are_stale:
             plan.forget_gradients()
             self._grads_are_stale = False
-        values = (th.from_numpy(np.array([[*part.values()]], np.float64)) for part in (logs, norms))
-        return StepResult(list(logs), next(values), list(norms), next(values), finite)
+        values = th.from_numpy(np.array([[*logs.values(), *norms.values()]], np.float64))
+        return StepResult(list(logs), list(norms), values, finite)

@@ -95,6 +95,8 @@ class Plan(ABC):
         self.job = FUNCTIONS[self.function]()
         self._keep: list[object] = []
         self._rates: list[float] = []
+        self._batch: Batch | None = None
+        """The batch whose addresses are in the job."""
         self._describe()
         self._prepare_step()
         self._check_for_own_code()
@@ -110,9 +112,13 @@ class Plan(ABC):
         Put a batch into the job.
 
         :param batch: Sampled transitions.
-        :return: Tensors that must live until the step is done.
+        :return: Tensors that must live as long as the job has this batch.
         :raises Unsupported: if a shape is not as expected.
         """
+
+    @abstractmethod
+    def _begin_step(self) -> None:
+        """Put into the job what is new in each step besides the batch."""
 
     @abstractmethod
     def _excess_entropy(self, logs: dict[str, float]) -> float:
@@ -227,10 +233,13 @@ class Plan(ABC):
         log_alpha = temperature.log_ent_coef.item() if self._learned else 0.0
         require(math.isfinite(log_alpha), "the temperature is not finite")  # C sees alpha alone
         job.alpha = float(temperature.alpha)
-        keep = self._fill(batch)
+        if batch is not self._batch:
+            self._batch = None
+            self._inputs = self._fill(batch)
+            self._batch = batch
+        self._begin_step()
         job.step.optimizer.tau = float(tau)
         result = self._step(job)
-        del keep
         require(result >= 0, "a batch has actions outside of the action space")
         logs = dict(zip(self.logs, self._logs, strict=False))
         logs["ent_coef"] = job.alpha

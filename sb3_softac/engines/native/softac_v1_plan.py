@@ -65,6 +65,8 @@ class SoftACPlan(Plan):
         job.value, job.value_target = self._array(values[:1]), self._array(values[1:])
         job.n_obs, job.n_actions, job.n_critics = n_obs, n_actions, len(critics)
         job.min_q = model.actor_q == "min"
+        self._noise = th.empty(self.batch_size, n_actions, **IN_C)
+        job.noise = address(self._noise, self.batch_size, n_actions)
 
     def _fill(self, batch: Batch) -> list[th.Tensor]:
         job, size = self.job, self.batch_size
@@ -72,11 +74,12 @@ class SoftACPlan(Plan):
         actions = self._floats(batch.actions, size, job.n_actions)
         job.obs, job.next_obs = address(obs, size, job.n_obs), address(next_obs, size, job.n_obs)
         job.actions, numbers = address(actions, size, job.n_actions), self._numbers(batch)
-        job.target_entropy = self.model.entropy_target.nats
+        return [obs, next_obs, actions, *numbers]
+
+    def _begin_step(self) -> None:
+        self.job.target_entropy = self.model.entropy_target.nats
         # The draw of the actor's action_log_prob: last, because nobody draws again after an Unsupported batch
-        noise = th.randn(size, job.n_actions, **IN_C)
-        job.noise = address(noise, size, job.n_actions)
-        return [obs, next_obs, actions, noise, *numbers]
+        self._noise.normal_()
 
     def _excess_entropy(self, logs: dict[str, float]) -> float:
         return logs["entropy"] - self.job.target_entropy

@@ -5,7 +5,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 
-from sb3_softac.engines.cuda_graphs.device_copy import DeviceCopy
+from sb3_softac.engines.cuda_graphs.device_copy import DeviceCopy, DrawnBatches
 from sb3_softac.replay.buffer import SoftReplayBuffer, with_extras
 from tests.engines.cuda_graphs.capturers import DEVICE
 from tests.engines.cuda_graphs.helpers import OBSERVATIONS
@@ -35,10 +35,14 @@ def add(buffer, number, new_episodes=0.3):
         buffer.add(*observations, actions, rewards, dones, with_extras([{}] * n_envs, extras))
 
 
+def sent(batches):
+    return DrawnBatches(*(each.to(DEVICE_OF_COPY) for each in batches))
+
+
 def assert_same_batches(buffer, copy):
     copy.update()
     np.random.seed(3)
-    batches = copy.send([buffer.draw(16) for _ in range(2)])
+    batches = sent(copy.on_host([buffer.draw(16) for _ in range(2)]))
     gathered = [copy.gather(batches, step) for step in range(2)]
     np.random.seed(3)
     for mine in gathered:
@@ -87,7 +91,7 @@ def test_networks_get_single_precision():
     copy = DeviceCopy(buffer, DEVICE_OF_COPY)
     add(buffer, 1)
     assert_same_batches(buffer, copy)
-    samples = copy.gather(copy.send([buffer.draw(4)]), 0)
+    samples = copy.gather(sent(copy.on_host([buffer.draw(4)])), 0)
     assert samples.observations.dtype == samples.next_observations.dtype == th.float32
 
 
