@@ -177,7 +177,7 @@ wait().then(() => {
       complaints.push("source in the text: " + text.trim());
   }
   for (const code of document.querySelectorAll("div.highlight pre"))
-    if (width > 1000 && code.scrollWidth > code.clientWidth + 1)
+    if (code.scrollWidth > code.clientWidth + 1)
       complaints.push("code cut off: " + code.textContent.slice(0, 80));
   const reach = document.documentElement.scrollWidth;
   if (reach > right) complaints.push(`the page is wider than the window: ${reach} > ${right}`);

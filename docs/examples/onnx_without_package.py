@@ -27,7 +27,7 @@ model = SoftAC_v1(
     seed=0,
 )
 model.learn(total_timesteps=8_000, progress_bar=True)
-export_onnx(model, "pendulum.onnx")  # pip install "sb3_softac[export]"
+export_onnx(model, "pendulum.onnx")  # pip install "sb3_softac[export]" onnxruntime
 
 # %% [markdown]
 # What runs on the robot: onnxruntime, NumPy and, in place of the robot, Gymnasium.
