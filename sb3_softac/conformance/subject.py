@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -64,7 +65,8 @@ class Subject:
         if unknown := sorted(settings.keys() - known.keys()):
             raise NotApplicable(f"takes no {', '.join(unknown)}")
         env = DummyVecEnv(env) if isinstance(env, list) else env
-        self.model = self.algorithm("MlpPolicy", env, seed=seed, **{**SETTINGS, **self.settings, **settings})
+        # a copy, because SB3 adds to policy_kwargs what the next algorithm may not take
+        self.model = self.algorithm("MlpPolicy", env, seed=seed, **deepcopy({**SETTINGS, **self.settings, **settings}))
 
     @classmethod
     def of(cls, model: Any) -> "Subject":

@@ -9,6 +9,7 @@ from stable_baselines3 import SAC
 
 from sb3_softac.conformance import NotApplicable, Subject, as_subject, import_subject, run
 from sb3_softac.conformance.__main__ import main
+from sb3_softac.conformance.subject import SETTINGS
 
 
 class Adapter(Subject):
@@ -33,6 +34,12 @@ def test_an_adapter_is_used_as_it_is():
     assert Adapter("Pendulum-v1").model.gamma == 0.5
     with pytest.raises(NotApplicable, match="takes no masks"):
         Adapter("Pendulum-v1", masks=True)
+
+
+def test_one_algorithm_does_not_change_the_settings_of_the_next():
+    """SB3's SAC adds use_sde to policy_kwargs."""
+    as_subject(SAC)("Pendulum-v1")
+    assert SETTINGS["policy_kwargs"] == {"net_arch": [64, 64]}
 
 
 def test_what_the_algorithm_does_not_offer_is_named():
