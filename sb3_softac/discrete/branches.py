@@ -35,7 +35,7 @@ class Branches:
                 f"{action_space}: for a Box use SoftAC_v1 or SB3's SAC; flatten other spaces in a gymnasium.ActionWrapper"
             )
         self.sizes, self.shape = sizes, action_space.shape or ()
-        self.start = np.asarray(start)
+        self.start, self._has_start = np.asarray(start), bool(np.any(start))
         self.n = sum(sizes)
         self.max_entropy = sum(math.log(size) for size in sizes)
         """Entropy of the uniform policy in nats; 0 where there is nothing to choose."""
@@ -56,6 +56,8 @@ class Branches:
 
     def argmax(self, scores: th.Tensor) -> th.Tensor:
         """Index of the best option of each branch ``[..., n_branches]``, from one number per option ``[..., n]``."""
+        if len(self.sizes) == 1:
+            return scores.argmax(dim=-1, keepdim=True)
         if self._uniform_size is not None:
             return scores.unflatten(-1, (-1, self._uniform_size)).argmax(dim=-1)
         return th.stack([branch.argmax(dim=-1) for branch in scores.split(self.sizes, dim=-1)], dim=-1)
@@ -68,8 +70,8 @@ class Branches:
 
     def choose(self, log_pi: th.Tensor, deterministic: bool) -> th.Tensor:
         """Actions of the action space ``[batch, *action_space.shape]``, the most probable or drawn ones."""
-        chosen = self.argmax(log_pi) if deterministic else self.sample(log_pi)
-        return chosen.reshape(-1, *self.shape) + th.as_tensor(self.start, device=chosen.device)
+        chosen = (self.argmax(log_pi) if deterministic else self.sample(log_pi)).reshape(-1, *self.shape)
+        return chosen + th.as_tensor(self.start, device=chosen.device) if self._has_start else chosen
 
     def select(self, utilities: th.Tensor, actions: th.Tensor) -> th.Tensor:
         """Sum over the branches ``[...]`` of the numbers ``[..., n]`` of the chosen options ``[..., n_branches]``."""
