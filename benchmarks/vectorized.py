@@ -91,7 +91,8 @@ def main() -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])  # before JAX counts processors
     th.set_num_threads(1)
     add_sbx()
-    rows, storing = [], {name: {n: [1e9] for n in N_ENVS} for name in ALGORITHMS if "SBX" not in name}
+    rows: list[dict[str, str]] = []
+    storing: dict[str, dict[int, list[float]]] = {name: {} for name in ALGORITHMS if "SBX" not in name}
     for n_envs, gradient_steps in product(N_ENVS, GRADIENT_STEPS):
         if n_envs == 1 and gradient_steps == -1:
             continue  # the same
@@ -107,7 +108,7 @@ def main() -> None:
         if gradient_steps == 1:
             for name, times in storing.items():
                 times[n_envs] = [microseconds_to_store(models[name]) for _ in range(ROUNDS)]
-    write("vectorized", sorted(rows, key=lambda row: list(PEERS).index(row["algorithm"])))
+        write("vectorized", sorted(rows, key=lambda row: list(PEERS).index(row["algorithm"])))
     write(
         "vectorized_storing",
         [
