@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from sb3_softac.study.plots import colour_of
+from sb3_softac.study.training import processor
 
 RESULTS = Path(__file__).parents[1] / "results" / "throughput"
 # Whose interpreter runs it, what the ratios refer to, and whose matrix products are its limit.
@@ -202,6 +203,7 @@ def draw(folder: Path, path: Path) -> None:
                 bar.set_alpha(1.0 if name == ours else 0.4)
             axis.set(title=f"{title}: {what}", xlabel="milliseconds per step")
         axis.invert_yaxis()  # both share it
+    figure.suptitle(f"{processor()}; threads: {folder.name.split('_')[0]}")
     figure.savefig(path, dpi=110)
 
 
