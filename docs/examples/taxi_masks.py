@@ -25,12 +25,12 @@ model = DiscreteSAC(
     "MlpPolicy",
     env,
     learning_rate=1e-3,
-    target_entropy="ratio_0.2",
+    ent_coef=0.1,
     batch_size=64,
     policy_kwargs=dict(net_arch=[64, 64]),
     seed=0,
 )
-model.learn(total_timesteps=20_000, progress_bar=True)
+model.learn(total_timesteps=30_000, progress_bar=True)
 
 # %% [markdown]
 # An episode returns -200 if the passenger never arrives, and 7 to 8 on average if the
