@@ -1,11 +1,16 @@
 """Observations of a replay buffer as the array that SB3's buffers have, created only for the parts that are read."""
 
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from sb3_softac.replay.observation_store import ObservationStore
+
+# What changes an array in place: methods, and functions of NumPy by their first argument.
+METHODS = ("byteswap", "fill", "itemset", "partition", "put", "resize", "setfield", "setflags", "sort")
+FUNCTIONS = (np.copyto, np.fill_diagonal, np.place, np.put, np.put_along_axis, np.putmask)
 
 
 def refuse(*args: Any, **kwargs: Any) -> NoReturn:
@@ -16,7 +21,49 @@ def refuse(*args: Any, **kwargs: Any) -> NoReturn:
     )
 
 
-class RowView(NDArrayOperatorsMixin):
+def _is_read_only(value: Any) -> bool:
+    return isinstance(value, RowView) or (isinstance(value, Rows) and not value.flags.writeable)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    return np.asarray(value) if isinstance(value, Rows | RowView) else value
+
+
+class _Guard:
+    """NumPy's ways of writing to an array, refused where it is read-only, and its functions, which get plain arrays."""
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if any(map(_is_read_only, kwargs.get("out", ()))) or (method == "at" and _is_read_only(inputs[0])):
+            refuse()
+        kwargs = {name: _plain(value) for name, value in kwargs.items()}
+        return getattr(ufunc, method)(*map(_plain, inputs), **kwargs)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        target = args[0] if args else next(iter(kwargs.values()))
+        if _is_read_only(kwargs.get("out")) or (function in FUNCTIONS and _is_read_only(target)):
+            refuse()
+        if function in (np.shape, np.ndim):  # without a copy of everything
+            return getattr(target, function.__name__)
+        return function(*map(_plain, args), **{name: _plain(value) for name, value in kwargs.items()})
+
+
+class Rows(_Guard, np.ndarray):
+    """Part of a :class:`RowView`: read-only where NumPy would have returned a view."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if _is_read_only(self):
+            refuse()
+        super().__setitem__(key, value)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "flat" and _is_read_only(self):  # NumPy's iterator would write, or raise an error without the remedy
+            return _read_only(np.asarray(self).reshape(-1)).view(Rows)
+        return refuse if name in METHODS and _is_read_only(self) else super().__getattribute__(name)
+
+
+class RowView(_Guard, NDArrayOperatorsMixin):
     """
     The observations or next observations of a replay buffer as a read-only array ``[buffer_size, n_envs, ...]``.
 
@@ -65,6 +112,9 @@ class RowView(NDArrayOperatorsMixin):
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __iter__(self) -> Iterator[Any]:
+        return (self[row] for row in range(len(self)))
+
     def __contains__(self, value: Any) -> bool:
         return value in np.asarray(self)
 
@@ -77,18 +127,11 @@ class RowView(NDArrayOperatorsMixin):
         array = self._read(()).astype(dtype or self.dtype, copy=False)
         return array if copy else _read_only(array)
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        if any(isinstance(out, RowView) for out in kwargs.get("out", ())) or (
-            method == "at" and isinstance(inputs[0], RowView)
-        ):
-            refuse()
-        return getattr(ufunc, method)(*(np.asarray(each) if isinstance(each, RowView) else each for each in inputs), **kwargs)
-
     def __getattr__(self, name: str) -> Any:
-        """The methods of arrays, on a read-only copy."""
+        """The methods of arrays; those that would change the copy raise an error."""
         if name.startswith("_"):
             raise AttributeError(name)
-        return getattr(np.asarray(self), name)
+        return refuse if name in METHODS else getattr(np.asarray(self).view(Rows), name)
 
     def __getitem__(self, key: Any) -> Any:
         part = self._read(key)
@@ -96,7 +139,7 @@ class RowView(NDArrayOperatorsMixin):
             item is None or item is Ellipsis or (isinstance(item, int | np.integer | slice) and not isinstance(item, bool))
             for item in (key if isinstance(key, tuple) else (key,))
         )
-        return _read_only(part) if basic and isinstance(part, np.ndarray) else part
+        return _read_only(part).view(Rows) if basic and isinstance(part, np.ndarray) else part
 
     def _read(self, key: Any) -> Any:
         """:return: What an array of all observations gives for an index, as a copy."""
