@@ -8,6 +8,7 @@ import torch as th
 from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.her import HerReplayBuffer
 
+from sb3_softac.entropy.temperature import make_temperature
 from sb3_softac.replay.batch import make_batch
 from tests.engines.native.helpers import make_model, ways
 from tests.toys import SetAt, algorithms, state_of, train
@@ -173,6 +174,24 @@ def test_bounds_of_the_temperature_that_are_set(algorithm, fast, bounds, expecte
     model.ent_coef_bounds = bounds
     train(model)
     assert float(model.temperature.alpha) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "low", "high"), [((None, 1.5), 0.0, 1.5), ((0.5, None), 0.5, math.inf), ([0.5, 1.5], 0.5, 1.5)]
+)
+def test_one_sided_bounds(bounds, low, high):
+    temperature = make_temperature("auto", th.device("cpu"), 0.1, bounds)
+    for log_alpha in (-20.0, 20.0):
+        temperature.log_ent_coef.data.fill_(log_alpha)
+        temperature.bound()
+        assert float(temperature.alpha) == pytest.approx(min(max(math.exp(log_alpha), low), high))
+
+
+@algorithms
+def test_one_sided_bounds_of_a_model(algorithm, tmp_path):
+    model = model_of(algorithm, ent_coef="auto", ent_coef_bounds=(None, 1.0))
+    model.save(tmp_path / "model")
+    assert algorithm.load(tmp_path / "model", safe=True).ent_coef_bounds == (None, 1.0)
 
 
 @ways

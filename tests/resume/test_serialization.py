@@ -3,6 +3,7 @@
 import collections
 import enum
 import json
+import random
 
 import numpy as np
 import pytest
@@ -76,6 +77,24 @@ def test_arrays_of_objects():
     assert there_and_back(np.array([["a", "bc"]])).tolist() == [["a", "bc"]]
 
 
+def test_containers_of_their_own_type():
+    queue = there_and_back(collections.deque([1, 2], maxlen=5))
+    assert queue == collections.deque([1, 2]) and queue.maxlen == 5
+    assert there_and_back(Point(1, 2), Point(0, 0)) == Point(1, 2)
+    counts = there_and_back(collections.defaultdict(list, a=[1]), collections.defaultdict(list, b=[2]))
+    assert counts == {"a": [1]} and counts["new"] == []
+    assert there_and_back(Colour.RED, Colour.RED) is Colour.RED
+
+
+def test_what_is_one_object_stays_one():
+    array = np.zeros(2)
+    thing = Thing(first=array, second=[array], me=None)
+    thing.me = thing
+    live = Thing(first=None, second=None, me=None)
+    assert there_and_back(thing, live) is live is live.me
+    assert live.first is live.second[0] and live.first is not array
+
+
 def test_in_place():
     live = Thing(weights=th.zeros(2, requires_grad=True), inner=Thing(x=0), function=len, other=3)
     weights, inner = live.weights, live.inner
@@ -92,6 +111,14 @@ def test_generators(kind):
         back = there_and_back(value, live)
         assert np.array_equal(back.normal(size=5), value.normal(size=5))
         assert (back is live) == (live is not None and type(live.bit_generator) is kind)
+
+
+@pytest.mark.parametrize("make", [random.Random, np.random.RandomState])
+def test_older_generators(make):
+    value, live = make(0), make(1)
+    value.shuffle(list(range(5)))
+    assert there_and_back(value, live) is live
+    assert [live.random() for _ in range(5)] == [value.random() for _ in range(5)]
 
 
 @pytest.mark.parametrize("seeded", [False, True])

@@ -2,6 +2,7 @@
 
 import math
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -64,3 +65,21 @@ def test_time_limits_bootstrap_and_the_entropy_counts():
         entropy = -model.actor.action_log_prob(th.full((20_000, 2), 0.5))[1].mean().item()
     assert entropy == pytest.approx(math.log(2), abs=0.03)  # a tanh-Gaussian comes within 0.01 of the uniform density
     assert v == pytest.approx((1 + alpha * math.log(2)) / (1 - gamma), rel=0.02)
+
+
+@pytest.mark.slow
+def test_pendulum_is_solved():
+    model = make_model(
+        gym.make("Pendulum-v1"), learning_rate=1e-3, learning_starts=100, batch_size=256, policy_kwargs={}, buffer_size=20_000
+    )
+    model.learn(8_000)
+    env = gym.make("Pendulum-v1")
+    returns = []
+    for episode in range(10):
+        obs, _ = env.reset(seed=episode)
+        total, done = 0.0, False
+        while not done:
+            obs, reward, terminated, truncated, _ = env.step(model.predict(obs, deterministic=True)[0])
+            total, done = total + float(reward), terminated or truncated
+        returns.append(total)
+    assert np.mean(returns) > -250
