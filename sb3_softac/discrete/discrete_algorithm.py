@@ -129,7 +129,7 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
                 about="unread masks",
             )
 
-    @th.inference_mode()
+    @th.no_grad()
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -45,7 +45,7 @@ def masked_predict(
             "returns obs"
         )
     obs, vectorized = policy.obs_to_tensor(observation)
-    with th.inference_mode():
+    with th.no_grad():
         log_pi = policy.log_probs(obs, action_masks)
         require_finite_actions(log_pi)
         actions = policy.branches.choose(log_pi, deterministic).cpu().numpy().astype(policy.action_space.dtype)

@@ -6,6 +6,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.torch_layers import FlattenExtractor
 
 from sb3_softac import SoftAC_v1
 from tests.toys import OBSERVATIONS, POLICIES, RandomEnv, algorithms, continuous, random_envs
@@ -89,3 +90,26 @@ def test_saturated_actions_keep_their_bounds(algorithm, dtype):
     assert (model.policy.scale_action(box.high + 1) > 1).all() and (
         model.policy.unscale_action(np.full(200, 1.5)) > box.high
     ).all()
+
+
+class LastActing(FlattenExtractor):
+    """Scales observations by those that the policy last acted on."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space)
+        self.encoder = th.nn.Linear(self.features_dim, self.features_dim)
+        self.seen = th.ones(self.features_dim)
+
+    def forward(self, obs):
+        if not self.training:
+            self.seen = obs[0].flatten()
+        return self.encoder(obs.flatten(1)) * self.seen
+
+
+@algorithms
+def test_what_a_network_keeps_from_acting_is_used_in_training(algorithm):
+    kwargs = dict(features_extractor_class=LastActing, net_arch=[8])
+    model = algorithm("MlpPolicy", random_envs(algorithm), learning_starts=4, policy_kwargs=kwargs)
+    model.learn(8)
+    model.predict(model.env.reset())
+    model.learn(8, reset_num_timesteps=False)
