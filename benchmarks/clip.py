@@ -4,7 +4,7 @@ Trained policies in motion, rendered without a screen.
     MUJOCO_GL=egl python benchmarks/clip.py
 
 plays policies of ``studies/million_steps.yml`` that are kept in ``benchmarks/results``: ``halfcheetah.safetensors``, seed 0
-after a million steps, as the clip ``halfcheetah.gif``, and ``walker2d.safetensors``, seed 1 after 440000 steps, as the
+after a million steps, as the clip ``halfcheetah.gif``, and ``walker2d.safetensors``, seed 1 after a million steps, as the
 filmstrip ``walker2d_strip.png``.
 """
 

@@ -7,6 +7,7 @@ import json
 import pickle
 import resource
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -473,6 +474,12 @@ def test_files_without_a_digest_are_refused(parts):
     save_file(tensors, path, {"policy": json.dumps(header)})
     with pytest.raises(ValueError, match="it has no digest"):
         load_policy(path)
+
+
+@pytest.mark.parametrize("name, action_dim", [("halfcheetah", 6), ("walker2d", 6)])
+def test_the_policies_of_the_clips_can_be_read(name, action_dim):
+    policy = load_policy(Path(__file__).parents[2] / "benchmarks" / "results" / f"{name}.safetensors")
+    assert policy.predict(np.zeros(17), deterministic=True)[0].shape == (action_dim,)
 
 
 def test_missing_tensors_are_refused(parts):
