@@ -85,10 +85,6 @@ class Returns:
         """:return: Interquartile mean of the last training episodes."""
         return float(interquartile_mean(np.array([run.training for run in self.groups[name]])))
 
-    def seconds(self, name: str) -> float:
-        """:return: Seconds of training, the median of the seeds."""
-        return float(np.median([run.seconds[-1] for run in self.groups[name]]))
-
     def reaches(self, name: str, threshold: float) -> float:
         """:return: The first step at which the interquartile mean is at least this."""
         return float(self.steps(name)[np.argmax(self.iqm(name) >= threshold)])
