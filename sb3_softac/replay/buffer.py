@@ -205,10 +205,11 @@ class SoftReplayBuffer(ReplayBuffer):
         if self.n_steps == 1:
             rewards = self._normalize_reward(self.rewards.take(first), env).astype(np.float32)
         else:
-            way = (rows[:, None] + np.arange(self.n_steps)) % self.buffer_size, columns[:, None]
+            way = (rows[:, None] + np.arange(self.n_steps)) % self.buffer_size
+            each = way * self.n_envs + columns[:, None]
             # A target ends with its episode, and at the newest transition, behind which the oldest ones follow
-            ends = self.dones[way] | self.timeouts[way] | (way[0] == (self.pos - 1) % self.buffer_size)
-            each_reward = self._normalize_reward(self.rewards[way], env)
+            ends = self.dones.take(each) | self.timeouts.take(each) | (way == (self.pos - 1) % self.buffer_size)
+            each_reward = self._normalize_reward(self.rewards.take(each), env)
             lengths, rewards, discounts = n_step_targets(each_reward, ends, self.gamma)
             last, discounts = (rows + lengths) % self.buffer_size * self.n_envs + columns, discounts[:, None]
         dones = (self.dones.take(last) & ~self.timeouts.take(last)).astype(np.float32)[:, None]
