@@ -10,7 +10,7 @@ two critics) are compared with those returns. Settings: the Zoo's entry with two
 
 import csv
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -73,23 +73,13 @@ def play(model: DiscreteSAC, states: np.ndarray, steps: int, first: np.ndarray |
 class Look(BaseCallback):
     """Compare what the critics say with what is true."""
 
-    columns: ClassVar[list[str]] = [
-        "return",
-        "share off the track",
-        "q",
-        "true return",
-        "difference",
-        "true difference",
-        "correlation",
-    ]
-
     def __init__(self) -> None:
         super().__init__()
         self.rows: list[dict[str, float]] = []
 
     def _on_step(self) -> bool:
         if self.num_timesteps % EVERY == 0:
-            self.rows.append({"steps": self.num_timesteps, **self.look(np.random.default_rng(self.num_timesteps))})
+            self.rows.append(self.look(np.random.default_rng(self.num_timesteps)))
         return True
 
     def look(self, rng: np.random.Generator) -> dict[str, float]:
@@ -121,14 +111,16 @@ def train(name: str, seed: int) -> list[dict[str, float]]:
 
 def main() -> None:
     th.set_num_threads(1)
+    table = []
+    for name in SETTINGS:
+        runs = [train(name, seed) for seed in SEEDS]
+        for number, rows in enumerate(zip(*runs, strict=True), start=1):
+            means = {column: f"{np.nanmean([row[column] for row in rows]):.3g}" for column in rows[0]}
+            table.append({"targets": name, "steps": number * EVERY, "seeds": len(rows), **means})
     with open(RESULT, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["targets", "steps", "seeds", *Look.columns])
-        for name in SETTINGS:
-            runs = [train(name, seed) for seed in SEEDS]
-            for rows in zip(*runs, strict=True):
-                means = [f"{np.nanmean([row[column] for row in rows]):.3g}" for column in Look.columns]
-                writer.writerow([name, rows[0]["steps"], len(rows), *means])
+        writer = csv.DictWriter(file, table[0])
+        writer.writeheader()
+        writer.writerows(table)
     print(RESULT.read_text())
 
 

@@ -5,8 +5,7 @@ Where the time of one step of ``learn`` goes, as parts that add up::
 
 The functions of the loop are timed where they are called, each without those that it calls in turn, so every microsecond
 belongs to one part; what is left is SB3's own loop. Processor time of one thread is measured, and what timing itself takes is
-subtracted. DiscreteSAC trains with the Zoo's settings for CartPole-v1 but for one gradient step per environment step of 64
-transitions.
+subtracted. DiscreteSAC has one-step targets and takes one gradient step per environment step, on 64 transitions.
 
 Writes ``benchmarks/results/overhead.csv``: microseconds per environment step, in the block of steps that took least, so that
 the parts add up and other programs disturb little. ``--name`` writes another file, to compare two versions of the package.

@@ -65,7 +65,7 @@ for coordinate in (0, 1):
 # composition would be half as decided as the skills.
 #
 # A sum of soft Q-functions is not the soft Q-function of the summed rewards: each skill
-# counts on a freedom that the other one takes. Here the coordinates do not disturb each
+# assumes a freedom that the other takes away. Here the coordinates do not disturb each
 # other, and the sum is right up to a constant.
 
 # %%

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # A policy and a features extractor of your own
 #
-# The pendulum is seen by its angle, and its actor starts gently. What a policy is built
-# of are methods `make_...` that a subclass can override; what else `policy_kwargs` can
-# say (`net_arch`, `activation_fn`, ...) still counts.
+# The networks also see the pendulum's angle, and the actor starts with small actions. A
+# policy is built by `make_...` methods, which a subclass can override; what else
+# `policy_kwargs` can say (`net_arch`, `activation_fn`, ...) still counts.
 
 # %%
 import gymnasium as gym

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Learn from goals that were missed
 #
-# Ten bits are to be flipped until they are those of the goal, and only the goal is
+# Flip ten bits until they match the goal. Only the goal is
 # rewarded: of 1024 states, random flips hardly ever meet it. Hindsight experience
 # replay (HER) also stores each episode as if what it reached had been its goal. The
 # replay buffer is SB3's.

@@ -4,7 +4,7 @@ Soft Actor-Critic for discrete actions: Christodoulou 2019, arXiv:1910.07207v2.
 ===========================  =================================================================================
 Eq. 10                       soft state value: :mod:`sb3_softac.equations.discrete_sac`
 Eq. 8 of 1801.01290v2        Q target: :mod:`sb3_softac.equations.bellman`
-Eq. 7 of 1801.01290v2        Q loss: :mod:`sb3_softac.equations.softac_v1`
+Eq. 7 of 1801.01290v2        Q loss: :mod:`sb3_softac.equations.bellman`
 Eq. 11                       learned temperature: :mod:`sb3_softac.equations.temperature`
 Eq. 12                       policy loss: :mod:`sb3_softac.equations.discrete_sac`
 Algorithm 1 of 2209.10081v4  Q-clip and entropy penalty: :mod:`sb3_softac.equations.stable_discrete_sac`

@@ -3,7 +3,7 @@ Soft Actor-Critic as first published: Haarnoja et al. 2018, arXiv:1801.01290v2 (
 
 ===========================  =================================================================================
 Eq. 3, 5                     V target and V loss: :mod:`sb3_softac.equations.softac_v1`
-Eq. 7, 8                     Q loss and Q target: :mod:`sb3_softac.equations.softac_v1`, ``.bellman``
+Eq. 7, 8                     Q loss and Q target: :mod:`sb3_softac.equations.bellman`
 Eq. 12                       policy loss: :mod:`sb3_softac.equations.softac_v1`
 Algorithm 1 of 1801.01290v1  policy loss by the likelihood ratio: :mod:`sb3_softac.equations.softac_v1`
 Eq. 21                       density of squashed actions: :mod:`sb3_softac.equations.squashing`
