@@ -2,7 +2,7 @@
 # # Evaluate, log and stop during training
 #
 # Callbacks are SB3's. One evaluates the agent and would stop at a mean return of 475,
-# for which these 15,000 steps are too few; one of our own logs the angle of the pole; and
+# for which these 15,000 steps are too few. One of our own logs the angle of the pole.
 # TensorBoard's file has what SB3 logs to it.
 
 # %%

@@ -41,7 +41,7 @@ def demonstrate(model, episodes):
 
 # %% [markdown]
 # `random_steps=0` acts by the policy from the start instead of uniformly. A return near
-# 90 means that the car reaches the top (Gymnasium calls 90 solved); 0 is standing still.
+# 90 means that the car reaches the top (90 is solved); 0 is standing still.
 
 # %%
 for episodes in (0, 10):

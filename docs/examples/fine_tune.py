@@ -65,9 +65,9 @@ def make(hall, ent_coef, seed):
 
 # %% [markdown]
 # Load the pretrained model with the new environment, and let the temperature fall, as
-# in section 5.2 of the paper. With `random_steps=0` the first actions are the pretrained
-# model's, not uniform. Pretraining takes two thirds more steps; with equal budgets,
-# learning from scratch needs as many.
+# in section 5.2 of the paper. With `random_steps=0` the first actions are those of the
+# pretrained model, not uniform. Pretraining takes two thirds more steps; with equal
+# budgets, learning from scratch needs as many.
 
 # %%
 falling = LinearSchedule(HOT, COLD, 1.0)
