@@ -21,7 +21,8 @@ MARKDOWN := --line-length 88 --config "format.exclude = []" README.md $(shell fi
 .PHONY: train test slow drills gate lint type format examples docs oldest zoo-tools clean
 
 # torch comes first and by itself: with the version pinned, nothing later can replace it by a larger build
-$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
+# The C library is built by the installation
+$(VENV)/.installed: setup.cfg setup.py pyproject.toml constraints.txt $(wildcard sb3_softac/engines/native/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --constraint constraints.txt torch
 	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[tests,docs,lint]"

@@ -72,7 +72,7 @@ def main() -> None:
     register()
     th.set_num_threads(1)
     study, path = read_study(HERE / "studies" / "bipedalwalker.yml"), RESULTS / "bipedalwalker.csv"
-    rows = list(csv.reader(open(path, newline="")))[1:] if path.exists() else []
+    rows = list(csv.reader(path.read_text().splitlines()))[1:] if path.exists() else []
     known = {(row[0], row[1]) for row in rows}
     for run in study.runs:
         if (run.algorithm, str(run.seed)) in known or not study.result_of(run).exists():

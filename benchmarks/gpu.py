@@ -171,7 +171,7 @@ def draw() -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = list(csv.DictReader(open(RESULTS / "gpu.csv", newline="")))
+    rows = list(csv.DictReader((RESULTS / "gpu.csv").read_text().splitlines()))
     figure = Figure(figsize=(9, 6), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, task in zip(figure.subplots(2, 2).flat, TASKS, strict=True):

@@ -191,11 +191,10 @@ def draw(rows: list[list[str]]) -> None:
     figure = Figure(figsize=(10, 5.5))
     FigureCanvasAgg(figure)
     for axes, column, label in zip(figure.subplots(2, 1, sharex=True), (6, 7), (HEADER[6], HEADER[7]), strict=True):
-        colours, markers = (*COLOURS, "#8C564B"), (*MARKERS, "<")
         for number, (policy, look) in enumerate(zip(POLICIES, (0, 1, 8, 3, 4, 5, 6, 7, ALGORITHM_STYLES["SQL"]), strict=True)):
             points = [(tasks.index(row[0]) + 0.1 * (number - 4), float(row[column])) for row in rows if row[1] == policy]
             if points:
-                axes.plot(*zip(*points, strict=True), markers[look], color=colours[look], alpha=0.6, label=policy)
+                axes.plot(*zip(*points, strict=True), MARKERS[look], color=COLOURS[look], alpha=0.6, label=policy)
         axes.set(ylabel=label, xticks=range(len(tasks)), xticklabels=tasks)
         axes.grid(axis="y", alpha=0.4)
     figure.axes[0].axhline(10, color="black", linewidth=0.8)
@@ -225,7 +224,7 @@ def main() -> None:
     arguments = parser.parse_args()
     th.set_num_threads(1)
     path = RESULTS / "modes.csv"
-    rows = list(csv.reader(open(path, newline="")))[1:] if path.exists() else []
+    rows = list(csv.reader(path.read_text().splitlines()))[1:] if path.exists() else []
     for seed in arguments.seeds:
         for task in arguments.tasks:
             for policy in arguments.policies:

@@ -111,7 +111,7 @@ def play(act, episodes: int = EPISODES, seed: int = 1_000) -> tuple[np.ndarray, 
     envs = [MultiGoal() for _ in range(episodes)]
     obs = np.stack([env.reset(seed=seed + number)[0] for number, env in enumerate(envs)])
     returns, goals = np.zeros(episodes), np.full(episodes, -1)
-    for _ in range(30):
+    for _ in range(TIME_LIMIT):
         running = np.flatnonzero(goals < 0)
         if not len(running):
             break
@@ -154,7 +154,7 @@ def main() -> None:
     arguments = parser.parse_args()
     th.set_num_threads(1)
     path = RESULTS / "multigoal.csv"
-    rows = list(csv.reader(open(path, newline=""))) if path.exists() else [HEADER]
+    rows = list(csv.reader(path.read_text().splitlines())) if path.exists() else [HEADER]
     known = {cells[0] for cells in rows}
     if "exact" not in known:
         v, rng = solve(), np.random.default_rng(0)

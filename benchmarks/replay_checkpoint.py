@@ -3,8 +3,8 @@ What the rows of a replay buffer cost a checkpoint: a million transitions with o
 
     python benchmarks/replay_checkpoint.py
 
-Writes results/replay_checkpoint.csv: processor seconds to look for changed rows, to save the rows of one checkpoint and to
-restore all, and megabytes on disk.
+Writes results/replay_checkpoint.csv: processor seconds to look for changed rows, to save the rows of one checkpoint
+(looking included) and to restore all, and megabytes on disk.
 """
 
 import csv

@@ -66,7 +66,7 @@ def run(task: str, kernel: int, value: int, seed: int) -> list[str]:
 
 def read() -> list[list[str]]:
     path = RESULTS / "sql_particles.csv"
-    return list(csv.reader(open(path, newline="")))[1:] if path.exists() else []
+    return list(csv.reader(path.read_text().splitlines()))[1:] if path.exists() else []
 
 
 def write(name: str, rows: list[list[str]]) -> None:

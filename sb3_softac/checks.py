@@ -114,55 +114,42 @@ def optional(argument: Argument, meaning: str = "") -> Argument:
     return Argument(f"{argument.expected}, or None{meaning}", lambda value: None if value is None else argument.read(value))
 
 
+def checked(expected: str, holds: Callable[[Any], bool], convert: Callable[[Any], Any] = lambda value: value) -> Argument:
+    """:return: Any value for which a condition holds."""
+
+    def read_checked(value: Any) -> Any:
+        if not holds(value):
+            raise ValueError
+        return convert(value)
+
+    return Argument(expected, read_checked)
+
+
 def one_of(*options: str, expected: str = "") -> Argument:
     """:return: One of several words."""
-
-    def read_option(value: Any) -> str:
-        if not isinstance(value, str) or value not in options:
-            raise ValueError
-        return value
-
-    return Argument(expected or f"one of {list(options)}", read_option)
-
-
-def _boolean(value: Any) -> bool:
-    if isinstance(value, bool | np.bool_) or (isinstance(value, Integral) and value in (0, 1)):
-        return bool(value)
-    raise TypeError
-
-
-BOOLEAN = Argument("True or False", _boolean)
+    return checked(expected or f"one of {list(options)}", lambda value: isinstance(value, str) and value in options)
 
 
 def instance(expected: str, *types: type) -> Argument:
     """:return: An object of one of some types."""
-
-    def read_instance(value: Any) -> Any:
-        if not isinstance(value, types):
-            raise TypeError
-        return value
-
-    return Argument(expected, read_instance)
+    return checked(expected, lambda value: isinstance(value, types))
 
 
 def subclass(expected: str, base: type) -> Argument:
     """:return: A class."""
-
-    def read_class(value: Any) -> Any:
-        if not (isinstance(value, type) and issubclass(value, base)):
-            raise TypeError
-        return value
-
-    return Argument(expected, read_class)
+    return checked(expected, lambda value: isinstance(value, type) and issubclass(value, base))
 
 
-def _keyword_arguments(value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-        raise TypeError
-    return dict(value)
-
-
-KEYWORD_ARGUMENTS = Argument("a dictionary of keyword arguments", _keyword_arguments)
+BOOLEAN = checked(
+    "True or False",
+    lambda value: isinstance(value, bool | np.bool_) or (isinstance(value, Integral) and value in (0, 1)),
+    bool,
+)
+KEYWORD_ARGUMENTS = checked(
+    "a dictionary of keyword arguments",
+    lambda value: isinstance(value, Mapping) and all(isinstance(name, str) for name in value),
+    dict,
+)
 
 
 def keyword_table(name: str, table: dict[str, Argument]) -> Argument:
@@ -171,7 +158,7 @@ def keyword_table(name: str, table: dict[str, Argument]) -> Argument:
     def read_options(value: Any) -> dict[str, Any]:
         given = KEYWORD_ARGUMENTS.read(value)
         for option in given.keys() - table.keys():
-            raise Refused(f"{name} has an unknown option {option!r}: use {sorted(table)}")
+            raise Refused(f"{name} has an unknown option {option!r}{did_you_mean(option, table)}: use {sorted(table)}")
         return {option: read(f"{name}: {option}", each, table[option]) for option, each in given.items()}
 
     return Argument(f"a dictionary of the options {sorted(table)}", read_options)

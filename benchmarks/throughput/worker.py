@@ -9,7 +9,8 @@ All have two hidden layers, one environment and one gradient step per environmen
 - ``act``, ``env``, ``store``: choosing an action, stepping the environment, storing the transition.
 - ``memory``: most memory that the process had, in MiB.
 
-Tianshou and TorchRL have other loops: only the first four are measured for them (``benchmarks/discrete_update.py`` says how).
+Tianshou and TorchRL have other loops: only ``1k``, ``loop``, ``train`` and ``memory`` are measured for them
+(``benchmarks/discrete_update.py`` says how).
 The name ``limit`` measures no algorithm, but the matrix products that an update of each cannot do without.
 """
 

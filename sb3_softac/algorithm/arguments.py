@@ -30,6 +30,7 @@ from sb3_softac.checks import (
     Argument,
     Refused,
     as_integer,
+    checked,
     did_you_mean,
     evaluate,
     instance,
@@ -68,12 +69,6 @@ def _train_freq(value: Any) -> TrainFreq:
     return TrainFreq(integer(1).read(frequency), TrainFrequencyUnit(unit))
 
 
-def _device(value: Any) -> Any:
-    if not isinstance(value, str | th.device):
-        raise TypeError
-    return value if value == "auto" else th.device(value)
-
-
 EXTENT = number("a number in [0, 1]", lambda value: 0.0 <= value <= 1.0)
 ARGUMENTS: dict[str, Argument] = {
     "learning_rate": Argument(
@@ -99,9 +94,14 @@ ARGUMENTS: dict[str, Argument] = {
     "stats_window_size": integer(1, " episode"),
     "tensorboard_log": optional(instance("the path of a folder", str, os.PathLike)),
     "verbose": Argument(
-        "0, 1 or 2", lambda value: integer(0).read(int(value) if isinstance(value, bool | np.bool_) else value)
+        "an integer, at least 0 (0, 1 or 2 in SB3)",
+        lambda value: integer(0).read(int(value) if isinstance(value, bool | np.bool_) else value),
     ),
-    "device": Argument("'auto', 'cpu', 'cuda', another name of a device, or a torch.device", _device),
+    "device": checked(
+        "'auto', 'cpu', 'cuda', another name of a device, or a torch.device",
+        lambda value: isinstance(value, str | th.device),
+        lambda value: value if value == "auto" else th.device(value),
+    ),
     "seed": optional(integer(0, " and less than 2**32", 2**32 - 1)),
     "use_sde": BOOLEAN,
     "sde_sample_freq": Argument(
@@ -124,12 +124,6 @@ ONLY_AT_CONSTRUCTION = (
 # --- Arguments of the policies
 
 
-def _activation(value: Any) -> Any:
-    if not isinstance(value(), th.nn.Module):
-        raise TypeError
-    return value
-
-
 def _extractor(value: Any) -> Any:
     if not callable(value) or isinstance(value, th.nn.Module):
         raise TypeError
@@ -137,12 +131,6 @@ def _extractor(value: Any) -> Any:
         raise TypeError
     if not isinstance(value, type):
         inspect.signature(value).bind_partial(None)  # takes an observation space
-    return value
-
-
-def _optimizer(value: Any) -> Any:
-    if not callable(value) or (isinstance(value, type) and not issubclass(value, th.optim.Optimizer)):
-        raise TypeError
     return value
 
 
@@ -163,16 +151,24 @@ def net_arch(*networks: str, required: int = 2) -> Argument:
         return {name: layers(sizes) for name, sizes in value.items()}
 
     expected = "a list of integers, at least 1 each, the sizes of the hidden layers"
-    return optional(Argument(f"{expected}, or a dictionary of such lists ({names})" if networks else expected, read_net_arch))
+    if networks:
+        expected += f", or a dictionary of such lists with the keys {names}"
+    return optional(Argument(expected, read_net_arch))
 
 
 POLICY_ARGUMENTS: dict[str, Argument] = {
     "net_arch": net_arch("pi", "qf"),
-    "activation_fn": Argument("a class of torch.nn such as nn.ReLU, not an object or a function of tensors", _activation),
+    "activation_fn": checked(
+        "a class of torch.nn such as nn.ReLU, not an object or a function of tensors",
+        lambda value: isinstance(value(), th.nn.Module),
+    ),
     "features_extractor_class": optional(Argument("a subclass of SB3's BaseFeaturesExtractor", _extractor)),
     "features_extractor_kwargs": optional(KEYWORD_ARGUMENTS),
     "normalize_images": BOOLEAN,
-    "optimizer_class": Argument("a subclass of torch.optim.Optimizer, or a function that creates one", _optimizer),
+    "optimizer_class": checked(
+        "a subclass of torch.optim.Optimizer, or a function that creates one",
+        lambda value: callable(value) and (not isinstance(value, type) or issubclass(value, th.optim.Optimizer)),
+    ),
     "optimizer_kwargs": optional(KEYWORD_ARGUMENTS),
     "n_critics": integer(1, " (the papers use 2)"),
     "share_features_extractor": BOOLEAN,

@@ -111,7 +111,7 @@ def networks_that_fit(sizes: list[int], path: Any) -> Iterator[None]:
         if isinstance(tensor, th.Tensor) and threading.get_ident() == thread:
             seen[0], seen[1] = seen[0] + tensor.numel(), seen[1] + 1
             if seen[0] > most[0] or seen[1] > most[1]:
-                raise ValueError(f"Refused: {path} declares larger networks than the ones it contains")
+                raise ValueError(f"Refused: {path} describes networks with more parameters than it has numbers")
 
     hooks = [
         register(count)
@@ -125,7 +125,7 @@ def networks_that_fit(sizes: list[int], path: Any) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if "allocate" not in str(error) and not isinstance(error, MemoryError):
             raise
-        raise ValueError(f"Refused: {path} declares something larger than the memory") from error
+        raise ValueError(f"Refused: {path} describes something that does not fit into memory") from error
     finally:
         for hook in hooks:
             hook.remove()

@@ -53,6 +53,7 @@ from sb3_softac.algorithm.arguments import (
     check_learning_rate,
     check_policy_class,
     check_policy_kwargs,
+    parameters_of,
 )
 from sb3_softac.algorithm.changes import ModelWatch
 from sb3_softac.algorithm.engine import ENGINES, Engine, PyTorchEngine, StepLog, StepResult
@@ -494,29 +495,15 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         callback: BaseCallback,
         train_freq: TrainFreq,
         replay_buffer: ReplayBuffer,
-        action_noise: ActionNoise | None = None,
-        learning_starts: int = 0,
-        log_interval: int | None = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> RolloutReturn:
-        """
-        Collect transitions; SB3's ``collect_rollouts``, except that the step at which a callback stops is stored.
-
-        :param env: Training environment.
-        :param callback: Callback, called at every step.
-        :param train_freq: Number of steps or episodes to collect.
-        :param replay_buffer: Where to store the transitions.
-        :param action_noise: Noise added to the actions.
-        :param learning_starts: Number of steps before the first gradient step.
-        :param log_interval: Episodes between two logs.
-        :return: Numbers of steps and episodes, and whether to continue.
-        """
+        """SB3's ``collect_rollouts``, except that the step at which a callback stops is stored."""
         self._follow_arguments()
         if not isinstance(train_freq, TrainFreq):  # a callback has just set it
             train_freq = self.train_freq  # type: ignore[assignment]
         try:
-            rollout = super().collect_rollouts(
-                env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
-            )
+            rollout = super().collect_rollouts(env, callback, train_freq, replay_buffer, *args, **kwargs)
         except BaseException:
             # The state of the environment is unknown: make the next learn() reset it
             self._last_obs = None
@@ -904,7 +891,8 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         """:return: The attributes for arguments to change; SB3 would also set attributes that nobody reads."""
         attributes = {"stats_window_size": "_stats_window_size", "target_entropy": "_target_entropy"}
         changes = {attributes.get(name, name): value for name, value in given.items()}
-        changes.pop("n_critics", None)  # part of the policy's arguments, which are those of the file
+        if "n_critics" in parameters_of(cls)[0]:  # part of the policy's arguments, which are those of the file
+            changes.pop("n_critics", None)
         known = vars(cls(policy=cls.policy_base, env=None, _init_setup_model=False))  # type: ignore[call-arg,arg-type]
         for name in changes:
             if name not in known:

@@ -116,8 +116,8 @@ def _numbers(dtype: Any) -> np.dtype:
 
 def _object_from_plain(name: str, attributes: dict[str, Any]) -> Any:
     cls = OBJECTS[name] if name in OBJECTS else getattr(importlib.import_module("rl_zoo3.utils"), OF_THE_ZOO)
-    if any(hasattr(cls, attribute) for attribute in attributes):
-        raise NotPlain(f"{name} has other attributes than {sorted(attributes)}")
+    if taken := sorted(attribute for attribute in attributes if hasattr(cls, attribute)):
+        raise NotPlain(f"{taken} belong to the class {name}, and would be replaced")
     result = cls.__new__(cls)
     vars(result).update(attributes)
     return result

@@ -12,7 +12,7 @@ from sb3_softac.conformance import CheckResult, Measurement, import_subject, run
 COLOURS = {"pass": "green", "FAIL": "bold red", "not applicable": "dim"}
 
 
-def number(value: float) -> str:
+def rounded(value: float) -> str:
     return f"{value:.4g}"
 
 
@@ -22,16 +22,17 @@ def cells(result: CheckResult) -> list[str]:
     name, verdict = f"{result.check.name} [dim]{result.check.kind}[/]", f"[{colour}]{result.verdict}[/]"
     if not isinstance(found := result.found, Measurement):
         return [name, "", "", "", verdict, found]
-    measured = number(found.measured)
+    measured = rounded(found.measured)
     if found.interval is not None:
-        measured += " ({} to {})".format(*map(number, found.interval))
-    exact = ("at most " if found.at_most else "") + number(found.exact)
-    return [name, exact, measured, number(found.tolerance), verdict, result.check.failure if result.verdict == "FAIL" else ""]
+        measured += " ({} to {})".format(*map(rounded, found.interval))
+    exact = ("at most " if found.at_most else "") + rounded(found.exact)
+    return [name, exact, measured, rounded(found.tolerance), verdict, result.check.failure if result.verdict == "FAIL" else ""]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """:return: 1 if a check failed, else 0."""
-    parser = argparse.ArgumentParser(prog="python -m sb3_softac.conformance", description=(__doc__ or "").split(": ")[1])
+    about = "Exact checks of a maximum-entropy algorithm."
+    parser = argparse.ArgumentParser(prog="python -m sb3_softac.conformance", description=about)
     parser.add_argument("--algo", required=True, help="class with SB3's interface, or adapter: module:Class")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="run the checks whose name contains this")

@@ -110,5 +110,8 @@ def run(subject: type[Subject], seed: int = 0, only: str = "") -> Iterator[Check
     if len(refused) == len(KINDS):
         raise ValueError(f"{subject.__name__} can be created neither for Box nor for Discrete actions: {refused}")
     if not (chosen := [each for each in CHECKS if only in each.name and each.kind not in refused]):
-        raise ValueError(f"no check for {sorted(KINDS.keys() - refused.keys())} actions has {only!r} in its name")
+        names = sorted({each.name for each in CHECKS if each.kind not in refused})
+        raise ValueError(
+            f"no check for {sorted(KINDS.keys() - refused.keys())} actions has {only!r} in its name: choose from {names}"
+        )
     return (each.run(subject, seed) for each in chosen)

@@ -49,7 +49,10 @@ class ExactGap(BaseCallback):
         if not isinstance(env, TabularEnv | Bandit):
             raise ValueError(f"{type(env).__name__} has no exact solution: use a TabularEnv or a Bandit")
         if isinstance(env, Bandit) and not (env.ends and isinstance(env.action_space, spaces.Box)):
-            raise ValueError("of a Bandit with discrete actions, or whose steps do not end the episode, make a TabularEnv")
+            raise ValueError(
+                "this Bandit has no exact solution here: its actions are discrete, or its steps do not end the episode. "
+                "Describe it by a TabularMDP, and use TabularEnv"
+            )
         self.env, self.subject = env, Subject.of(self.model)
 
     def _on_step(self) -> bool:

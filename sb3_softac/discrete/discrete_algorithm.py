@@ -46,7 +46,7 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
     branches: Branches
     arguments: ClassVar[dict[str, Argument]] = {
         **ARGUMENTS,
-        "action_noise": Argument("None, discrete actions have no noise", {None: None}.__getitem__),
+        "action_noise": Argument("None, because discrete actions have no noise", {None: None}.__getitem__),
     }
     entropy_target: RatioTarget
     masked = False

@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_softac.algorithm.arguments import EXTENT, merged
@@ -89,11 +88,7 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
     :raises AssertionError: if the action space is not discrete.
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": MlpPolicy,
-        "CnnPolicy": CnnPolicy,
-        "MultiInputPolicy": MultiInputPolicy,
-    }
+    policy_aliases: ClassVar = dict(MlpPolicy=MlpPolicy, CnnPolicy=CnnPolicy, MultiInputPolicy=MultiInputPolicy)
     policy_base = DiscreteSACPolicy
     arguments: ClassVar[dict[str, Argument]] = {
         **DiscreteOffPolicyAlgorithm.arguments,

@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_softac.algorithm.policies import NetworkOfPolicy
@@ -75,11 +74,7 @@ class DiscreteSQL(DiscreteOffPolicyAlgorithm):
     :raises AssertionError: if the action space is not discrete.
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": MlpPolicy,
-        "CnnPolicy": CnnPolicy,
-        "MultiInputPolicy": MultiInputPolicy,
-    }
+    policy_aliases: ClassVar = dict(MlpPolicy=MlpPolicy, CnnPolicy=CnnPolicy, MultiInputPolicy=MultiInputPolicy)
     policy_base = DiscreteSQLPolicy
     trains: ClassVar[dict[str, str]] = {"critic_loss": "critic"}
     targets: ClassVar[dict[str, str]] = {"critic": "critic_target"}

@@ -80,7 +80,7 @@ class RatioTarget(TargetEntropy):
 
     def __init__(self, max_entropy: float, device: th.device, ratio: float = PAPER_RATIO):
         self.max_entropy = max_entropy
-        self.ratio = th.tensor(check_ratio(ratio), device=device)
+        self.ratio = th.tensor(check_ratio("target_entropy", ratio), device=device)
         """Target as a ratio of the largest entropy, a tensor without dimensions."""
 
     @property
@@ -107,7 +107,8 @@ class LinearTarget(RatioTarget):
         self, max_entropy: float, device: th.device, start: float = PAPER_RATIO, end: float = 0.3, fraction: float = 1.0
     ):
         super().__init__(max_entropy, device, start)
-        self.start, self.end, self.fraction = check_ratio(start), check_ratio(end), check_range("fraction", fraction, 1.0)
+        self.start, self.end = check_ratio("target_entropy: start", start), check_ratio("target_entropy: end", end)
+        self.fraction = check_range("fraction", fraction, 1.0)
 
     def update(self, progress_remaining: float) -> None:
         done = min((1.0 - progress_remaining) / self.fraction, 1.0)
@@ -151,13 +152,13 @@ class DroppingTarget(RatioTarget):
         decay: float = 0.999,
     ):
         super().__init__(max_entropy, device, start)
-        self.end, self.factor = check_ratio(end), check_range("factor", factor, 0.9999)
+        self.end, self.factor = check_ratio("target_entropy: end", end), check_range("factor", factor, 0.9999)
         self.patience = read("target_entropy: patience", patience, COUNT)
         self.timeout = read("target_entropy: timeout", timeout, COUNT)
         self.tolerance = check_range("tolerance", tolerance, 1.0)
         self.max_std = check_range("max_std", max_std, 1.0)
         self.decay = check_range("decay", decay, 0.9999)
-        self._target = self._mean = start = check_ratio(start)
+        self._target = self._mean = start = check_ratio("target_entropy: start", start)
         self._square = start**2
         self._settled = self._age = 0
 
@@ -194,7 +195,11 @@ def read_nats(value: Any) -> float | str:
 
 def continuous_target(target_entropy: Any, shape: tuple[int, ...]) -> TargetEntropy:
     """The target entropy for continuous actions: a number of nats, or ``"auto"`` for minus the number of dimensions."""
-    nats = read("target_entropy", target_entropy, Argument("a finite number of nats or 'auto'", read_nats))
+    nats = read(
+        "target_entropy",
+        target_entropy,
+        Argument("a finite number of nats or 'auto' (schedules are for discrete actions)", read_nats),
+    )
     return TargetEntropy(continuous_target_entropy(shape) if nats == "auto" else float(nats), math.prod(shape))
 
 
@@ -240,9 +245,9 @@ def discrete_target(target_entropy: Any, max_entropy: float, device: th.device) 
     return RatioTarget(max_entropy, device, value / max_entropy if max_entropy else 0.0)
 
 
-def check_ratio(ratio: Any) -> float:
+def check_ratio(name: str, ratio: Any) -> float:
     """:raises ValueError: if it is not in [0, 1]."""
-    return float(read("target_entropy", ratio, RATIO))
+    return float(read(name, ratio, RATIO))
 
 
 def check_range(name: str, value: Any, high: float) -> float:

@@ -41,10 +41,14 @@ class MultiGoal(gym.Env[np.ndarray, np.ndarray]):
         :param seed: Seed of the start.
         :param options: ``{"position": [x, y]}`` to start there.
         :return: Position and an empty dictionary.
+        :raises ValueError: if the position is not two finite numbers.
         """
         super().reset(seed=seed)
         start = self.start_std * self.np_random.standard_normal(2)
-        self.position = np.asarray((options or {}).get("position", start), dtype=np.float64).clip(-self.size, self.size)
+        position = np.asarray((options or {}).get("position", start), dtype=np.float64)
+        if position.shape != (2,) or not np.isfinite(position).all():
+            raise ValueError(f"options['position'] must be two finite numbers [x, y], got {position.tolist()}")
+        self.position = position.clip(-self.size, self.size)
         self.path = [self.position]
         if self.render_mode == "human":
             self.render()

@@ -10,4 +10,4 @@ def require_same_shape(**tensors: th.Tensor) -> None:
         return
     if len({tensor.shape for tensor in tensors.values()}) > 1:
         shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
-        raise ValueError(f"Expected tensors of one shape, got {shapes}: reshape them, they would broadcast otherwise")
+        raise ValueError(f"Expected tensors of one shape, got {shapes}: reshape them; otherwise they would be broadcast")

@@ -1,1 +1,1 @@
-"""Network modules. No losses, no optimizers."""
+"""Networks, and what an actor returns for a gradient step, with its part of the policy loss. No optimizers."""

@@ -64,7 +64,7 @@ class SquashedMixtureActor(BaseActor):
 
     arguments: ClassVar[dict[str, Argument]] = {
         "n_components": integer(1, " Gaussian"),
-        "separation": number("a number, at least 0, which gives no reward", lambda value: value >= 0.0),
+        "separation": number("a number, at least 0 (0 gives no reward)", lambda value: value >= 0.0),
         "deterministic_by": one_of("density", "q"),
     }
     separation_now: th.Tensor

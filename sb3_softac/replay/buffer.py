@@ -188,7 +188,7 @@ class SoftReplayBuffer(ReplayBuffer):
         return self._get_samples(self._draw_rows(batch_size), env)
 
     def draw(self, batch_size: int) -> BatchIndices:
-        """As :meth:`sample`, but return only the positions and rewards."""
+        """As :meth:`sample`, but return only the positions, and what is computed on the host."""
         return self._draw(self._draw_rows(batch_size), None)
 
     def _draw_rows(self, batch_size: int) -> np.ndarray:

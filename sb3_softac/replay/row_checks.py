@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common import buffers as sb3_buffers
 
+from sb3_softac.checks import integer, number, read
+
 
 def as_row(name: str, value: Any, shape: tuple[int, ...], reshape: bool = False) -> np.ndarray:
     """The value in the shape of a row, brought there as by NumPy's assignment in SB3's buffers; not always a copy."""
@@ -49,10 +51,11 @@ def extra_columns(given: Sequence[dict[str, Any]], columns: dict[str, np.ndarray
     """Rows of the extra columns, from their values by name, one dictionary per environment."""
     for i, values in enumerate(given):
         if values.keys() != columns.keys():
-            missing, unknown = sorted(columns.keys() - values.keys()), sorted(values.keys() - columns.keys())
+            odd = {"missing": columns.keys() - values.keys(), "unknown": values.keys() - columns.keys()}
+            wrong = " and ".join(f"{sorted(names)} are {what}" for what, names in odd.items() if names)
             raise ValueError(
-                f"The extra columns of the replay buffer are {sorted(columns)}; in infos[{i}]['sb3_softac.extras'] {missing} "
-                f"are missing and {unknown} are unknown"
+                f"The extra columns of the replay buffer are {sorted(columns)}; in infos[{i}]['sb3_softac.extras'], where "
+                f"with_extras() puts them, {wrong}"
             )
     return {
         name: as_row(f"extras[{name!r}]", [values[name] for values in given], old.shape[1:]) for name, old in columns.items()
@@ -68,11 +71,9 @@ def steps(column: Any) -> Iterable[Any]:
 
 def check_numbers(buffer_size: int, n_envs: int, n_steps: int, gamma: float) -> None:
     """Refuse numbers that are out of their ranges."""
-    for name, number in {"buffer_size": buffer_size, "n_envs": n_envs, "n_steps": n_steps}.items():
-        if number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}")
-    if not 0.0 <= gamma <= 1.0:
-        raise ValueError(f"gamma must be between 0 and 1, got {gamma}")
+    for name, value in {"buffer_size": buffer_size, "n_envs": n_envs, "n_steps": n_steps}.items():
+        read(name, value, integer(1))
+    read("gamma", gamma, number("a number between 0 and 1", lambda value: 0.0 <= value <= 1.0))
 
 
 def warn_about_memory(needed: int) -> None:

@@ -16,6 +16,7 @@ from stable_baselines3.her import HerReplayBuffer
 
 from sb3_softac.algorithm import distributed
 from sb3_softac.algorithm.callbacks import all_callbacks
+from sb3_softac.checks import integer, read
 from sb3_softac.resume.checkpoint import Checkpoint, Segment
 from sb3_softac.resume.lock import FolderLock
 from sb3_softac.resume.logs import iteration_of, read_logs, set_iteration, write_logs
@@ -63,7 +64,8 @@ class ExactCheckpoint(BaseCallback):
     :param keep: Number of newest checkpoints to keep. The best one is kept too, by the mean reward of the last evaluation or,
         without evaluations, of the last episodes.
     :param verbose: 0 for no output, 1 to report when checkpoints are saved and resumed.
-    :raises ValueError: if a number is less than 1; by ``learn``, if the algorithm has no rollouts, as sb3-contrib's ARS.
+    :raises ValueError: if a number is not an integer of at least 1; by ``learn``, if the algorithm has no rollouts, as
+        sb3-contrib's ARS.
     :raises OSError: by ``learn``, if the folder cannot be written.
     :raises ResumeError: by ``learn``, if the folder is in use, all checkpoints are damaged, or they belong to something else.
     """
@@ -75,9 +77,7 @@ class ExactCheckpoint(BaseCallback):
 
     def __init__(self, path: str | Path, every: int = 10_000, keep: int = 3, verbose: int = 0):
         super().__init__(verbose)
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
-        self.every = every
+        self.every = read("every", every, integer(1, " environment step"))
         self._store = Store(path, keep)
         self._lock = FolderLock(self._store.path)
         self._is_training = False

@@ -390,7 +390,7 @@ def _block(reader: Reader, layout: memory.Layout) -> np.ndarray:
             around = memory.surroundings(live) if isinstance(live, np.ndarray | th.Tensor) else None
             start = -1 if around is None else memory.bounds(live)[0] - place["before"] - around.ctypes.data
             if around is None or start < 0 or start + place["size"] > len(around):
-                raise ResumeError(f"{place['of']} has another place in memory than the saved one, of which there are views")
+                raise ResumeError(f"{place['of']} has less memory than the saved array, of which there are views. {REMEDY}")
             block = around[start : start + place["size"]]
         reader.blocks[layout["block"]] = block
     return reader.blocks[layout["block"]]

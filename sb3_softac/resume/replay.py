@@ -13,7 +13,7 @@ from stable_baselines3.her import HerReplayBuffer
 
 from sb3_softac.replay.buffer import SoftReplayBuffer, end_episodes
 from sb3_softac.resume.checkpoint import Segment
-from sb3_softac.resume.serialization import ResumeError
+from sb3_softac.resume.serialization import REMEDY, ResumeError
 
 # Buffers whose layout is known. Of any other, everything is saved each time.
 SEGMENTED = (ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer, SoftReplayBuffer)
@@ -188,7 +188,9 @@ def missing_rows(there: dict[str, Any], size: int, segments: list[Segment]) -> n
     for segment in segments:
         covered[segment.first : segment.first + segment.rows] += 1
     if not 0 <= there["pos"] < size or covered.sum() != sum(segment.rows for segment in segments) or (covered > 1).any():
-        raise ResumeError(f"The rows of the replay buffer in the checkpoint do not fit the present one of {size} rows")
+        raise ResumeError(
+            f"The rows of the replay buffer in the checkpoint do not fit the present one of {size} rows. {REMEDY}"
+        )
     return np.flatnonzero(covered == 0)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.envs.mujoco import MujocoEnv
 
 from sb3_softac.resume.codecs import note_texts, read_attributes, write_attributes
-from sb3_softac.resume.serialization import Codec, Reader, ResumeError, Writer
+from sb3_softac.resume.serialization import REMEDY, Codec, Reader, ResumeError, Writer
 
 SPEC = mujoco.mjtState.mjSTATE_INTEGRATION
 
@@ -42,7 +42,7 @@ def _write_mujoco(writer: Writer, value: Any, path: str) -> Any:
 def _read_mujoco(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     physics, options = (reader.read_data(content[name], path) for name in ("physics", "options"))
     if len(physics) != mujoco.mj_stateSize(live.model, SPEC):
-        raise ResumeError(f"{path}: the MuJoCo model differs from the saved one")
+        raise ResumeError(f"{path}: the MuJoCo model differs from the saved one. {REMEDY}")
     arrays = reader.read_data(content["arrays"], path)
     reader.change(_set_physics, live, physics, options, arrays)
     read_attributes(reader, content["attributes"], live, path)

@@ -19,7 +19,7 @@ from sb3_softac.resume.describe import NOT_DESCRIBED, describe
 from sb3_softac.resume.environments import ENVIRONMENT_CODECS
 from sb3_softac.resume.generators import generator_states, set_generator_states
 from sb3_softac.resume.replay import end_all_episodes, other_attributes
-from sb3_softac.resume.serialization import Codec, Reader, ResumeError, Writer, check_needs
+from sb3_softac.resume.serialization import REMEDY, Codec, Reader, ResumeError, Writer, check_needs
 from sb3_softac.resume.settings import Start, argument_names, differences, different_structure
 from sb3_softac.resume.vec_envs import VEC_ENV, is_restarted
 
@@ -170,12 +170,12 @@ def _read_parameters(reader: Reader, written: Any, model: BaseAlgorithm, callbac
     parameters = reader.read_data(written, "parameters")
     if parameters.keys() != model.get_parameters().keys():
         raise ResumeError(
-            f"The checkpoint has parameters of {', '.join(parameters)}, and not of the same objects as the model"
+            f"The checkpoint has parameters of {', '.join(parameters)}, and the model of other objects. {REMEDY}"
         )
     for name, part in model.get_parameters().items():
         now = {key: value.shape for key, value in part.items() if isinstance(value, th.Tensor)}
         if {key: getattr(parameters[name].get(key), "shape", None) for key in now} != now:
-            raise ResumeError(f"The parameters of {name} in the checkpoint do not fit the present networks")
+            raise ResumeError(f"The parameters of {name} in the checkpoint do not fit the present networks. {REMEDY}")
     reader.change(model.set_parameters, parameters, True)
 
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 
+from sb3_softac.checks import integer, read
 from sb3_softac.files import sync
 from sb3_softac.files.plain_files import read_plain_json
 from sb3_softac.resume.checkpoint import (
@@ -40,9 +41,7 @@ class Store:
     """A folder of checkpoints."""
 
     def __init__(self, path: str | Path, keep: int = 1):
-        if keep < 1:
-            raise ValueError(f"keep must be at least 1, got {keep}")
-        self.path, self.keep = Path(path), keep
+        self.path, self.keep = Path(path), read("keep", keep, integer(1, " checkpoint"))
 
     def checkpoints(self) -> list[Path]:
         """The folders of all checkpoints, the oldest first."""
@@ -132,7 +131,7 @@ class Store:
         return written
 
     def _put_aside(self, path: Path) -> None:
-        """Keep a damaged checkpoint under another name, for its owner to look at."""
+        """Keep a checkpoint under another name that is damaged, or not there in all processes, for its owner to look at."""
         target = path.with_name(f"damaged-{path.name}")
         if os.path.lexists(target):  # of an earlier damage at the same step
             self._remove(target)

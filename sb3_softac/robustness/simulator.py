@@ -65,7 +65,9 @@ class Push(Perturbation):
         model = _model_of(self)
         self._body = _number_of(model, body)
         if not _moves_along_x(model, self._body):
-            raise ValueError(f"Push: no joint of {env.unwrapped} lets the body {body!r} move along the x axis")
+            raise ValueError(
+                f"Push: no joint of {env.unwrapped} lets the body {body!r} move along the x axis: choose another body"
+            )
         for name, number in (("steps", steps), ("every", every)):
             if not is_number(number) or number < 1 or number % 1:
                 raise ValueError(f"Push: {name} must be a whole number of environment steps, at least 1, got {number!r}")

@@ -19,7 +19,6 @@ import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_softac.algorithm.arguments import ARGUMENTS, merged
@@ -42,9 +41,9 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
     Soft Actor-Critic with a state-value network, twin soft Q-functions and a squashed Gaussian actor (arXiv:1801.01290).
 
     Everything that SB3's SAC accepts means the same here; only ``ent_coef`` has a different default. Additional arguments are
-    ``random_steps``, ``actor_q`` and ``n_critics``. Logged under ``train/``: ``actor_loss``, ``critic_loss``, ``value_loss``,
-    ``ent_coef``, ``ent_coef_loss`` (if learned), ``entropy`` (nats), ``q_mean``, ``v_mean`` (units of reward), ``n_updates``,
-    ``learning_rate``.
+    ``random_steps``, ``actor_q``, ``n_critics``, ``reparameterize``, ``ent_coef_bounds`` and ``cuda_graphs``. Logged under
+    ``train/``: ``actor_loss``, ``critic_loss``, ``value_loss``, ``ent_coef``, ``ent_coef_loss`` (if learned), ``entropy``
+    (nats), ``q_mean``, ``v_mean`` (units of reward), ``n_updates``, ``learning_rate``.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, or a policy class.
     :param env: Environment with a bounded Box action space, or its registered name.
@@ -91,11 +90,7 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
     :raises AssertionError: if the action space is not a bounded Box.
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": MlpPolicy,
-        "CnnPolicy": CnnPolicy,
-        "MultiInputPolicy": MultiInputPolicy,
-    }
+    policy_aliases: ClassVar = dict(MlpPolicy=MlpPolicy, CnnPolicy=CnnPolicy, MultiInputPolicy=MultiInputPolicy)
     policy_base = SoftACPolicy
     arguments: ClassVar[dict[str, Argument]] = {
         **SoftOffPolicyAlgorithm.arguments,
@@ -153,9 +148,7 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
         self.actor_q, self.reparameterize = actor_q, reparameterize
         twice = isinstance(policy_kwargs, dict) and "n_critics" in policy_kwargs
         if twice and differs(n_critics, 2) and differs(n_critics, policy_kwargs["n_critics"]):  # type: ignore[index]
-            raise ValueError(
-                f"n_critics={shown(n_critics)} and policy_kwargs={shown(policy_kwargs)} differ: give it only once"
-            )
+            raise ValueError(f"n_critics={shown(n_critics)} and policy_kwargs={shown(policy_kwargs)} differ: give only one")
         super().__init__(
             policy,
             env,

@@ -18,6 +18,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
+from sb3_softac import checks
 from sb3_softac.equations.soft_q import advantages_over_alpha
 from sb3_softac.nets.candidates import QRanking, best_by_q, fixed_noise, smallest_q, take
 from sb3_softac.nets.critics import StackedContinuousCritic
@@ -203,9 +204,9 @@ def read_weights(n_models: int, weights: str | Sequence[float]) -> list[float]:
         if weights not in ("mean", "sum"):
             raise ValueError(f"weights must be 'mean', 'sum' or one number per model, got {weights!r}")
         return [1.0 / n_models if weights == "mean" else 1.0] * n_models
-    if len(weights) != n_models or not np.isfinite(weights).all():
-        raise ValueError(f"weights must be one finite number per model ({n_models}), got {weights!r}")
-    return [float(weight) for weight in weights]
+    if not isinstance(weights, Sequence | np.ndarray) or len(weights) != n_models:
+        raise ValueError(f"weights must be 'mean', 'sum' or one number per model ({n_models}), got {weights!r}")
+    return [float(checks.read("each of the weights", weight, checks.number("a finite number"))) for weight in weights]
 
 
 class SkillObservations:

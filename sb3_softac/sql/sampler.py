@@ -6,6 +6,7 @@ from typing import Any
 import torch as th
 from stable_baselines3.common.type_aliases import PyTorchObs
 
+from sb3_softac.checks import integer, read
 from sb3_softac.nets.base import BaseActor
 from sb3_softac.nets.candidates import QRanking, fixed_noise
 from sb3_softac.nets.critics import StackedContinuousCritic
@@ -59,8 +60,7 @@ class ActionSampler(BaseActor):
 
     @n_candidates.setter
     def n_candidates(self, number: int) -> None:
-        if number < 1:
-            raise ValueError(f"n_candidates must be at least 1, got {number} (default: 32)")
+        number = read("n_candidates", number, integer(1, " action"))
         self._n_candidates = number  # a plain number also where the shapes of tensors are being traced
         self.candidate_noise = fixed_noise(number, self.action_dim).to(self.candidate_noise)
 

@@ -94,16 +94,12 @@ class SQL(SoftOffPolicyAlgorithm):
     :raises AssertionError: if the action space is not a bounded Box.
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": MlpPolicy,
-        "CnnPolicy": CnnPolicy,
-        "MultiInputPolicy": MultiInputPolicy,
-    }
+    policy_aliases: ClassVar = dict(MlpPolicy=MlpPolicy, CnnPolicy=CnnPolicy, MultiInputPolicy=MultiInputPolicy)
     own_policies: ClassVar[dict[str, type[BasePolicy]]] = {"ComposedPolicy": ComposedPolicy}
     policy_base = SQLPolicy
     arguments: ClassVar[dict[str, Argument]] = {
         **SoftOffPolicyAlgorithm.arguments,
-        "kernel_particles": integer(4, ", half of them for the bandwidth"),
+        "kernel_particles": integer(4, " (half of them stand for the sampler's density, half are moved)"),
         "value_particles": integer(2),
         "proposal": one_of("mixture", "uniform", expected="'mixture' or 'uniform' (the paper)"),
     }

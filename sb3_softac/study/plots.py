@@ -17,11 +17,11 @@ from sb3_softac.study.declaration import group_name
 from sb3_softac.study.results import Result, shared_evaluations
 from sb3_softac.study.statistics import SEEDS_FOR_INTERVAL, iqm_band
 
-# Okabe and Ito's colours, told apart by colour-blind readers; line styles and markers tell them apart in grey
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+# Okabe and Ito's colours, grey and brown: colour-blind readers tell them apart; in grey, line styles and markers do
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#661100")
 STYLES = ("-", "--", "-.", ":")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-ALGORITHM_STYLES = {"SoftAC_v1": 0, "DiscreteSAC": 1, "SQL": 2, "PPO": 3, "SAC": 4, "TD3": 5, "DQN": 6, "QRDQN": 7}
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
+ALGORITHM_STYLES = dict(SoftAC_v1=0, DiscreteSAC=1, SQL=2, PPO=3, SAC=4, TD3=5, DQN=6, QRDQN=7, DiscreteSQL=8)
 """The same in all figures; variants take what a figure leaves free."""
 COLUMNS = 3  # panels per row
 SECONDS = "seconds of training (median of the seeds)"
@@ -60,7 +60,8 @@ def style_numbers(names: Iterable[str]) -> dict[str, int]:
     """:return: For each name the number of its :func:`line_style` and its marker."""
     names = list(names)
     taken = {ALGORITHM_STYLES.get(name) for name in names}
-    free = (number % 8 for number in itertools.count(6, -1) if number % 8 not in taken or len(names) > 8)
+    n = len(COLOURS)
+    free = (number % n for number in itertools.count(6, -1) if number % n not in taken or len(names) > n)
     return {name: ALGORITHM_STYLES[name] if name in ALGORITHM_STYLES else next(free) for name in names}
 
 

@@ -15,15 +15,16 @@ def main(arguments: list[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     play = commands.add_parser("play", help="a page on which to change the temperature and discount of a small environment")
     play.add_argument("env", help="registered name of an environment with a transition table P, such as FrozenLake-v1")
-    play.add_argument("--discount", type=float, default=0.99, help="discount at the start (default: 0.99)")
+    play.add_argument("--discount", type=float, default=0.99, help="discount at the start, from 0.5 to 0.99 (default: 0.99)")
     play.add_argument("--columns", type=int, help="states per row (default: as in the environment, or a square)")
     play.add_argument("--to", type=Path, default=Path("playground.html"), help="file to write (default: playground.html)")
     args = parser.parse_args(arguments)
     try:
         env = gym.make(args.env).unwrapped
         mdp = TabularMDP.from_gymnasium(env, args.discount)
-        columns = args.columns or getattr(env, "ncol", None) or (getattr(env, "shape", None) or [None])[-1]
-        write_playground(mdp, args.to, args.env, columns)
+        columns = getattr(env, "ncol", None) or (getattr(env, "shape", None) or [None])[-1]
+        env.close()
+        write_playground(mdp, args.to, args.env, columns if args.columns is None else args.columns)
     except (gym.error.Error, ImportError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(args.to)

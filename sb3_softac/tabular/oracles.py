@@ -13,6 +13,9 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import kstest
 
+from sb3_softac.checks import integer, read
+from sb3_softac.tabular.solvers import check_temperature
+
 FINE, COARSE = 16, 12  # nodes per panel and dimension
 PANELS = {1: 256, 2: 32}  # per dimension, by the dimension: 4096 nodes and 262144
 
@@ -41,11 +44,10 @@ class BoltzmannOracle:
     """
 
     def __init__(self, q: Callable[[np.ndarray], np.ndarray], temperature: float, dim: int = 1, panels: int | None = None):
-        if not temperature > 0:
-            raise ValueError(f"temperature must be greater than 0, got {temperature}")
+        self.temperature = check_temperature(temperature)
         if dim not in (1, 2):
             raise ValueError(f"dim must be 1 or 2, got {dim}: the rule evaluates Q at (panels * {FINE})^dim points")
-        self.temperature, self.dim, panels = float(temperature), dim, panels or PANELS[dim]
+        self.dim, panels = dim, read("panels", PANELS[dim] if panels is None else panels, integer(1))
         self._line = quadrature(1, panels, FINE)
         self.nodes, self.weights = quadrature(dim, panels, FINE)
         """Nodes ``[N, dim]`` and weights ``[N]`` of the rule."""

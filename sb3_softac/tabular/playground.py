@@ -42,11 +42,16 @@ def write_playground(mdp: TabularMDP, path: str | Path, title: str = "Playground
     :param path: The file; replaced if it exists.
     :param title: Title of the page.
     :param columns: Cells per row; by default about the square root of the number of states.
-    :raises ValueError: if the MDP is too large for a page, or ``columns`` is less than 1.
+    :raises ValueError: if the MDP is too large for a page, its discount is none that the page can show, or ``columns`` is less
+        than 1.
     """
     columns = math.ceil(math.sqrt(mdp.n_states)) if columns is None else columns
     if columns < 1:
         raise ValueError(f"columns must be at least 1, got {columns}")
+    if not 0.5 <= mdp.discount <= 0.99 or not math.isclose(mdp.discount, round(mdp.discount, 2)):
+        raise ValueError(
+            f"the page has discounts from 0.5 to 0.99 in steps of 0.01, not {mdp.discount}: give the MDP one of them"
+        )
     entries = mdp.transitions.nnz + mdp.rewards.size
     if entries > MAX_ENTRIES:
         raise ValueError(
@@ -59,7 +64,7 @@ def write_playground(mdp: TabularMDP, path: str | Path, title: str = "Playground
         "columns": columns,
         "directions": directions(mdp, columns).tolist(),
         "temperature": [float(f"{factor * scale:.2g}") for factor in (1e-3, 10, 0.1)],
-        "discount": min(max(round(mdp.discount, 2), 0.5), 0.99),
+        "discount": mdp.discount,
         "nStates": mdp.n_states,
         "nActions": mdp.n_actions,
         "terminal": mdp.terminal.astype(int).tolist(),

@@ -12,11 +12,13 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import gmres
 
+from sb3_softac.checks import integer, number, read
 from sb3_softac.tabular.equations import soft_bellman_backup, soft_policy, soft_value, soft_value_of_policy
 from sb3_softac.tabular.mdp import TabularMDP, in_double_precision
 
@@ -77,7 +79,7 @@ def soft_value_iteration(
     :return: The soft-optimal solution.
     :raises ValueError: if the temperature is not a finite number greater than 0.
     """
-    alpha = _check_temperature(temperature)
+    alpha, max_iterations = check_temperature(temperature), read("max_iterations", max_iterations, integer(1))
 
     def sweep(v: np.ndarray) -> np.ndarray:
         return soft_value(soft_bellman_backup(mdp.rewards, mdp.transitions, mdp.discount, v), alpha)
@@ -102,7 +104,7 @@ def soft_policy_evaluation(
     :return: The soft values of the policy, with that policy.
     :raises ValueError: if the temperature or the policy is invalid.
     """
-    alpha, pi = _check_temperature(temperature), _check_policy(mdp, pi)
+    alpha, pi = check_temperature(temperature), _check_policy(mdp, pi)
     added = soft_value_of_policy(np.abs(mdp.rewards), pi, alpha).max()
     criterion = _Criterion(mdp.discount, tolerance, float(added))
     v, residuals = _policy_values(mdp, pi, alpha, np.zeros(mdp.n_states), criterion, max_iterations)
@@ -120,7 +122,7 @@ def soft_policy_improvement(q: np.ndarray, temperature: float) -> np.ndarray:
     :return: Action probabilities ``[n_states, n_actions]``.
     :raises ValueError: if the temperature is not a finite number greater than 0.
     """
-    return soft_policy(np.asarray(q, dtype=np.float64), _check_temperature(temperature))
+    return soft_policy(np.asarray(q, dtype=np.float64), check_temperature(temperature))
 
 
 def soft_policy_iteration(
@@ -138,7 +140,7 @@ def soft_policy_iteration(
     :return: The soft-optimal solution.
     :raises ValueError: if the temperature is not a finite number greater than 0.
     """
-    alpha = _check_temperature(temperature)
+    alpha, max_iterations = check_temperature(temperature), read("max_iterations", max_iterations, integer(1))
     criterion = _optimal_criterion(mdp, alpha, tolerance)
     pi, v, residuals = np.full(mdp.rewards.shape, 1.0 / mdp.n_actions), np.zeros(mdp.n_states), []
     for _ in range(max_iterations):
@@ -196,8 +198,6 @@ def _optimal_criterion(mdp: TabularMDP, alpha: float, tolerance: float) -> _Crit
 def _solution(
     solver: str, q: np.ndarray, v: np.ndarray, pi: np.ndarray, residuals: list[float], criterion: _Criterion
 ) -> SoftSolution:
-    if not residuals:
-        raise ValueError("max_iterations must be at least 1")
     bound = criterion.error_bound(v, residuals[-1])
     converged = bool(bound <= criterion.tolerance)
     if not converged:
@@ -212,13 +212,10 @@ def _solution(
     return SoftSolution(q, v, pi, np.array(residuals), bound, converged)
 
 
-def _check_temperature(temperature: float) -> float:
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise ValueError(
-            f"temperature must be a finite number greater than 0, got {temperature}: for the greedy limit use a small value, "
-            "e.g. 1e-3 times the range of the rewards"
-        )
-    return float(temperature)
+def check_temperature(temperature: Any) -> float:
+    """:raises ValueError: if it is not a finite number greater than 0."""
+    small = " (for the greedy limit a small value, e.g. 1e-3 times the range of the rewards)"
+    return float(read("temperature", temperature, number(f"a finite number greater than 0{small}", lambda value: value > 0.0)))
 
 
 def _check_policy(mdp: TabularMDP, pi: np.ndarray) -> np.ndarray:

@@ -6,7 +6,9 @@ Each process has its own environments, seed and replay buffer; gradients are ave
 only checkpoints, if these are enabled.
 """
 
+import atexit
 import os
+import shutil
 import tempfile
 from typing import Any
 
@@ -43,6 +45,7 @@ def _first_writes_and_logs(original: Any, self: Any, *args: Any, **kwargs: Any) 
     self.seed = broadcast_object(self.seed) + rank()
     if rank() > 0:
         self.log_folder = self.save_path = tempfile.mkdtemp()
+        atexit.register(shutil.rmtree, self.log_folder, ignore_errors=True)
         self.params_path = f"{self.save_path}/{self.env_name}"
         self.eval_freq = self.save_freq = -1
         self.tensorboard_log, self.verbose, self.show_progress = None, 0, False

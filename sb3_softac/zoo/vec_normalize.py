@@ -79,7 +79,7 @@ def load_plain(path: str | Path, venv: VecEnv) -> VecNormalize | None:
 def _read(content: dict[str, Any], venv: VecEnv) -> VecNormalize:
     settings, found = content["settings"], content["statistics"]
     if settings.keys() != set(SETTINGS) or not all(isinstance(s, bool | int | float | list | None) for s in settings.values()):
-        raise ValueError(f"its settings are {settings!r:.500}")
+        raise ValueError(f"its settings are not those of VecNormalize: {settings!r:.500}")
     normalized = VecNormalize(venv, **settings)
     expected = _statistics(normalized)
     if expected.keys() != found.keys():

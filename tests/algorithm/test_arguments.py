@@ -388,7 +388,7 @@ def test_a_policy_class_that_cannot_read_dictionaries(algorithm, nothing_is_buil
 
 
 def test_two_numbers_of_critics(nothing_is_built):
-    with pytest.raises(ValueError, match=r"n_critics=5 and policy_kwargs=\{'n_critics': 3\} differ: give it only once"):
+    with pytest.raises(ValueError, match=r"n_critics=5 and policy_kwargs=\{'n_critics': 3\} differ: give only one"):
         make(SoftAC_v1, n_critics=5, policy_kwargs=dict(n_critics=3))
     with pytest.raises(Built):
         make(SoftAC_v1, n_critics=5, policy_kwargs=dict(n_critics=5))
@@ -498,7 +498,8 @@ def test_arguments_of_load(algorithm, tmp_path):
             algorithm.load(tmp_path / "model", **{name: value})
     with pytest.raises(ValueError, match=r"load\(\) got an unknown argument 'learning_rat', did you mean 'learning_rate'"):
         algorithm.load(tmp_path / "model", learning_rat=1e-3)
-    with pytest.raises(ValueError, match="n_critics=3 cannot be loaded: the saved networks have n_critics="):
+    saved = "n_critics=3 cannot be loaded: the saved networks have n_critics=2"
+    with pytest.raises(ValueError, match=saved if algorithm is SoftAC_v1 else "unknown argument 'n_critics'"):
         algorithm.load(tmp_path / "model", n_critics=3)
     loaded = algorithm.load(
         tmp_path / "model", env=model.get_env(), batch_size=np.int64(5), stats_window_size=7, train_freq=[2, "step"]

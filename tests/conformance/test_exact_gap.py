@@ -53,7 +53,7 @@ def test_of_a_bandit():
     [
         (gym.make("CartPole-v1"), "CartPoleEnv has no exact solution"),
         (TabularEnv(MDP), "gamma is 0.99 and the discount of the"),
-        (levels(), "make a TabularEnv"),
+        (levels(), "use TabularEnv"),
     ],
 )
 def test_questions_without_an_answer_are_refused(env, message):
@@ -63,7 +63,7 @@ def test_questions_without_an_answer_are_refused(env, message):
 
 def test_a_bandit_that_goes_on_is_refused():
     env = Bandit(lambda a: 0.0, gym.spaces.Box(-1.0, 1.0, (1,), np.float32), ends=False)
-    with pytest.raises(ValueError, match="make a TabularEnv"):
+    with pytest.raises(ValueError, match="use TabularEnv"):
         trained(SoftAC_v1("MlpPolicy", env, **SMALL), 10)
 
 

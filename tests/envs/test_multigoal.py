@@ -51,6 +51,12 @@ def test_the_wall_and_actions_out_of_range():
     assert reward == pytest.approx(-30.0 - (2.0**2 + 6.8**2))
 
 
+@pytest.mark.parametrize("position", [[0.0, np.nan], [0.0], 1.0])
+def test_starts_that_are_no_position_are_refused(position):
+    with pytest.raises(ValueError, match="must be two finite numbers"):
+        gym.make("MultiGoal-v0").unwrapped.reset(options={"position": position})
+
+
 def test_seeded_starts():
     env = gym.make("MultiGoal-v0")
     starts = np.array([env.reset(seed=seed)[0] for seed in range(500)])

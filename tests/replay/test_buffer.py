@@ -593,12 +593,13 @@ def test_ends_of_episodes_are_saved_and_overwritten(tmp_path):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        (dict(buffer_size=0), "buffer_size must be at least 1, got 0"),
+        (dict(buffer_size=0), "buffer_size must be an integer, at least 1, got 0"),
         (dict(buffer_size=-5), "buffer_size"),
-        (dict(n_envs=0), "n_envs must be at least 1"),
-        (dict(n_steps=0), "n_steps must be at least 1, got 0"),
+        (dict(n_envs=0), "n_envs must be an integer, at least 1"),
+        (dict(n_steps=0), "n_steps must be an integer, at least 1, got 0"),
+        (dict(n_steps=1.5), "n_steps"),
         (dict(n_steps=-1), "n_steps"),
-        (dict(gamma=-0.1), "gamma must be between 0 and 1, got -0.1"),
+        (dict(gamma=-0.1), "gamma must be a number between 0 and 1, got -0.1"),
         (dict(gamma=1.01), "gamma"),
         (dict(gamma=float("nan")), "gamma"),
     ],

@@ -1,6 +1,7 @@
 """Callbacks go on where they were: evaluations, the best model, the log."""
 
 import csv
+import math
 import os
 import pickle
 import subprocess
@@ -138,9 +139,9 @@ def test_progress_bars_start_where_the_training_stopped(tmp_path, monkeypatch):
     assert totals == [60, 40]
 
 
-@pytest.mark.parametrize("every", [0, -1])
+@pytest.mark.parametrize("every", [0, -1, 1.5, math.nan, "10"])
 def test_every_is_checked(every, tmp_path):
-    with pytest.raises(ValueError, match="every must be at least 1"):
+    with pytest.raises(ValueError, match="every must be an integer, at least 1"):
         ExactCheckpoint(tmp_path, every)
 
 

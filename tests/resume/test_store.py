@@ -76,9 +76,9 @@ def test_nothing_there(tmp_path):
     assert Store(tmp_path / "nothing").newest() is None
 
 
-@pytest.mark.parametrize("keep", [0, -1])
+@pytest.mark.parametrize("keep", [0, -1, 1.5, True])
 def test_keep_is_checked(keep, tmp_path):
-    with pytest.raises(ValueError, match="keep must be at least 1"):
+    with pytest.raises(ValueError, match="keep must be an integer, at least 1"):
         Store(tmp_path, keep)
 
 

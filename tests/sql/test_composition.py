@@ -70,7 +70,11 @@ def test_skills_stay_as_they_are(skills):
 
 @pytest.mark.parametrize(
     ("weights", "message"),
-    [("product", "'mean', 'sum' or one number"), ([1.0], r"one finite number per model \(2\)"), ([1.0, np.nan], "finite")],
+    [
+        *[(weights, r"'mean', 'sum' or one number per model \(2\)") for weights in ([1.0], 0.5)],
+        *[(weights, "each of the weights must be a finite number") for weights in ([1.0, np.nan], ["a", "b"])],
+        ("product", "'mean', 'sum' or one number"),
+    ],
 )
 def test_bad_weights(skills, weights, message):
     with pytest.raises(ValueError, match=message):

@@ -115,8 +115,10 @@ def test_number_of_candidates_may_be_set(models, name):
             for each in (models[name].policy, policy)
         )
     assert better.mean() > best.mean()
-    with pytest.raises(ValueError, match="n_candidates must be at least 1"):
-        policy.n_candidates = 0
+    for wrong in (0, 2.5):
+        with pytest.raises(ValueError, match="n_candidates must be an integer, at least 1"):
+            policy.n_candidates = wrong
+    assert policy.n_candidates == 200
 
 
 class Exported(nn.Module):

@@ -96,6 +96,8 @@ def test_too_sharp_for_the_panels():
 
     with pytest.raises(ValueError, match=r"has not converged.*use more panels"):
         BoltzmannOracle(sharp, 1.0)
+    with pytest.raises(ValueError, match="panels must be an integer, at least 1, got 0"):
+        BoltzmannOracle(sharp, 1.0, panels=0)
     assert BoltzmannOracle(sharp, 1.0, panels=4_000).entropy == pytest.approx(
         0.5 * math.log(2 * math.pi * math.e * 1e-8), abs=1e-6
     )

@@ -251,11 +251,11 @@ def test_it_says_when_it_did_not_converge():
     with pytest.warns(RuntimeWarning, match="soft policy iteration did not converge"):
         assert not soft_policy_iteration(mdp, 0.1, max_iterations=1).converged
     for solve in (soft_value_iteration, soft_policy_iteration):
-        with pytest.raises(ValueError, match="max_iterations must be at least 1"):
+        with pytest.raises(ValueError, match="max_iterations must be an integer, at least 1, got 0"):
             solve(mdp, 0.1, max_iterations=0)
 
 
-@pytest.mark.parametrize("temperature", [-1.0, 0.0, math.nan, math.inf])
+@pytest.mark.parametrize("temperature", [-1.0, 0.0, math.nan, math.inf, "0.1"])
 def test_bad_temperatures(temperature):
     mdp = TabularMDP.from_gymnasium("FrozenLake-v1", 0.99)
     for solve in (soft_value_iteration, soft_policy_iteration):

@@ -13,44 +13,34 @@ FOLDER = Path(__file__).parent
 # Names of the builds that a processor can run, the best first, by what PyTorch says of it
 BUILDS = {"AVX512": ("avx512", "avx2"), "AVX2": ("avx2",)}
 
-FieldList = list[tuple[str, Any]]
 
-
-def _numbers(*names: str) -> list[tuple[str, Any]]:
-    return [(name, c_int64) for name in names]
-
-
-def _reals(*names: str) -> list[tuple[str, Any]]:
-    return [(name, c_double) for name in names]
-
-
-def _pointers(*names: str) -> list[tuple[str, Any]]:
-    return [(name, c_void_p) for name in names]
+def _fields(kind: type, *names: str) -> list[tuple[str, Any]]:
+    return [(name, kind) for name in names]
 
 
 class Layer(Structure):
     """``Layer`` of step.h."""
 
     _fields_ = (
-        *_pointers("weight", "bias"),
-        *_numbers("weight_gradient", "bias_gradient", "n_in", "n_out", "in_first"),
+        *_fields(c_void_p, "weight", "bias"),
+        *_fields(c_int64, "weight_gradient", "bias_gradient", "n_in", "n_out", "in_first"),
     )
 
 
 class Network(Structure):
     """``Network`` of step.h."""
 
-    _fields_ = (("layers", POINTER(Layer)), *_numbers("n_hidden", "n_heads", "activation"))
+    _fields_ = (("layers", POINTER(Layer)), *_fields(c_int64, "n_hidden", "n_heads", "activation"))
 
 
 class Slot(Structure):
     """``Slot`` of step.h."""
 
     _fields_ = (
-        *_pointers("parameter", "exp_avg", "exp_avg_sq", "step", "max_exp_avg_sq", "target"),
-        *_numbers("size", "gradient"),
-        *_reals("lr", "beta1", "beta2", "eps", "weight_decay"),
-        *_numbers("decoupled"),
+        *_fields(c_void_p, "parameter", "exp_avg", "exp_avg_sq", "step", "max_exp_avg_sq", "target"),
+        *_fields(c_int64, "size", "gradient"),
+        *_fields(c_double, "lr", "beta1", "beta2", "eps", "weight_decay"),
+        *_fields(c_int64, "decoupled"),
     )
 
 
@@ -59,10 +49,10 @@ class Optimizer(Structure):
 
     _fields_ = (
         ("slots", POINTER(Slot)),
-        *_numbers("n_slots"),
-        *_pointers("gradients"),
-        *_numbers("n_gradients"),
-        *_reals("tau"),
+        *_fields(c_int64, "n_slots"),
+        *_fields(c_void_p, "gradients"),
+        *_fields(c_int64, "n_gradients"),
+        *_fields(c_double, "tau"),
     )
 
 
@@ -70,12 +60,12 @@ class Step(Structure):
     """``Step`` of step.h."""
 
     _fields_ = (
-        *_numbers("batch", "n_threads", "n_logs", "n_losses"),
+        *_fields(c_int64, "batch", "n_threads", "n_logs", "n_losses"),
         ("logs", POINTER(c_double)),
         ("finite", POINTER(c_int64)),
         ("optimizer", Optimizer),
-        *_pointers("workspace"),
-        *_numbers("workspace_size"),
+        *_fields(c_void_p, "workspace"),
+        *_fields(c_int64, "workspace_size"),
     )
 
 
@@ -84,12 +74,12 @@ class SoftACStep(Structure):
 
     _fields_ = (
         ("step", Step),
-        *_numbers("n_obs", "n_actions", "n_critics"),
-        *_pointers("obs", "next_obs", "actions", "rewards", "dones", "discounts", "noise"),
+        *_fields(c_int64, "n_obs", "n_actions", "n_critics"),
+        *_fields(c_void_p, "obs", "next_obs", "actions", "rewards", "dones", "discounts", "noise"),
         *[(name, POINTER(Network)) for name in ("actor", "value", "value_target", "critics")],
-        *_numbers("min_q"),
-        *_reals("alpha", "target_entropy"),
-        *_numbers("temperature_gradient"),
+        *_fields(c_int64, "min_q"),
+        *_fields(c_double, "alpha", "target_entropy"),
+        *_fields(c_int64, "temperature_gradient"),
     )
 
 
@@ -98,13 +88,13 @@ class DiscreteStep(Structure):
 
     _fields_ = (
         ("step", Step),
-        *_numbers("n_obs", "n_options", "n_branches", "n_critics"),
+        *_fields(c_int64, "n_obs", "n_options", "n_branches", "n_critics"),
         ("sizes", POINTER(c_int64)),
-        *_pointers("obs", "next_obs", "actions", "rewards", "dones", "discounts", "masks", "next_masks"),
+        *_fields(c_void_p, "obs", "next_obs", "actions", "rewards", "dones", "discounts", "masks", "next_masks"),
         *[(name, POINTER(Network)) for name in ("actor", "critics", "critic_targets")],
-        *_numbers("mean_q"),
-        *_reals("alpha", "critic_alpha", "target_ratio"),
-        *_numbers("temperature_gradient"),
+        *_fields(c_int64, "mean_q"),
+        *_fields(c_double, "alpha", "critic_alpha", "target_ratio"),
+        *_fields(c_int64, "temperature_gradient"),
     )
 
 
@@ -124,13 +114,14 @@ def load() -> tuple[ctypes.CDLL | None, str]:
     names = builds()
     if not names:
         return None, "the processor has neither AVX2 nor NEON"
+    reason = "the C library was not built: install a C compiler (GCC 12 or later, or Clang), then reinstall the package"
     for path in (FOLDER / f"_step_{name}.so" for name in names):
         if path.exists():
             try:
                 return open_library(path), ""
             except (OSError, ValueError) as error:
-                return None, f"the C library cannot be used: {error}"
-    return None, "the C library was not built: install a C compiler, then reinstall the package"
+                reason = f"the C library cannot be used: {error}"
+    return None, reason
 
 
 def open_library(path: Path) -> ctypes.CDLL:
@@ -138,7 +129,7 @@ def open_library(path: Path) -> ctypes.CDLL:
     :param path: File of the library.
     :return: The library with the types of its functions.
     :raises OSError: if it cannot be loaded.
-    :raises ValueError: if it was built from different sources.
+    :raises ValueError: if its structures have other sizes, because it was built from other sources.
     """
     library = ctypes.CDLL(str(path))
     for name, job in FUNCTIONS.items():

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-static const float MASKED_LOGIT = -1e8f;  // as in discretesac/branches.py
+static const float MASKED_LOGIT = -1e8f;  // as in discrete/branches.py
 
 typedef struct {
     float* x;                             // [2 rows, n_obs]: observations, then next observations

@@ -43,7 +43,7 @@ static inline __attribute__((always_inline)) void tile(const int rows, int64_t k
     }
 }
 
-// Four rows of the transposed of a block of four rows.
+// The transpose of a block of four rows.
 static inline void transpose_four(const float* in, int64_t in_stride, float* out, int64_t out_stride) {
     const Four a = *(const Four*)in, b = *(const Four*)(in + in_stride), c = *(const Four*)(in + 2 * in_stride),
                d = *(const Four*)(in + 3 * in_stride);

@@ -1,4 +1,4 @@
-// What the gradient steps of all algorithms share. Everything is float32 and row-major; Python owns all memory.
+// What the gradient steps of all algorithms share. Networks and their inputs are float32 and row-major; Python owns all memory.
 #ifndef SB3_SOFTAC_STEP_H
 #define SB3_SOFTAC_STEP_H
 
