@@ -60,10 +60,10 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def run_study(study: Study, args: argparse.Namespace) -> dict[str, str]:
-    study, shard = checked_shard(study, args)
+    study, declared = checked_shard(study, args)
     # Seed by seed, so that an interrupted study has something to show of every algorithm and environment
-    runs = sorted((run for run in shard if not is_finished(study, run)), key=lambda run: run.seed)
-    print(f"{study.name}: {len(shard)} runs, {len(shard) - len(runs)} of them finished", file=sys.stderr)
+    runs = sorted((run for run in declared if not is_finished(study, run)), key=lambda run: run.seed)
+    print(f"{study.name}: {len(declared)} runs, {len(declared) - len(runs)} of them finished", file=sys.stderr)
     if not runs:
         return {}
     if args.engine == "ray":
@@ -74,10 +74,10 @@ def run_study(study: Study, args: argparse.Namespace) -> dict[str, str]:
 def evaluate_robustness(study: Study, args: argparse.Namespace) -> dict[str, str]:
     if not study.robustness:
         raise StudyError(f"{args.file} has no key `robustness`: add `robustness: {{}}` for all perturbations that apply")
-    study, shard = checked_shard(study, args)
-    shard = [run for run in shard if run.env in study.robustness]
-    runs = [run for run in shard if is_finished(study, run)]
-    print(f"{study.name}: {len(runs)} of {len(shard)} runs are finished", file=sys.stderr)
+    study, declared = checked_shard(study, args)
+    declared = [run for run in declared if run.env in study.robustness]
+    runs = [run for run in declared if is_finished(study, run)]
+    print(f"{study.name}: {len(runs)} of {len(declared)} runs are finished", file=sys.stderr)
     return evaluate_runs(study, runs, args.jobs)
 
 

@@ -26,7 +26,7 @@ class Trained(NamedTuple):
     env_kwargs: dict[str, Any]
     hyperparams: dict[str, Any]
     """Those of its training, of which wrappers, normalization and stacked frames count."""
-    parameters: str
+    statistics: str
     """Folder of the statistics of VecNormalize."""
 
     def make_envs(self, n_envs: int, seed: int, perturbation: dict[Any, dict[str, Any]] | None = None) -> VecEnv:
@@ -44,7 +44,7 @@ class Trained(NamedTuple):
             return utils.create_test_env(
                 self.env,
                 n_envs,
-                stats_path=self.parameters,
+                stats_path=self.statistics,
                 seed=seed,
                 should_render=False,
                 hyperparams=hyperparams,
@@ -89,8 +89,8 @@ def load_trained(folder: Path, algo: str, env: str, env_kwargs: dict[str, Any] |
     if not path.exists():
         raise FileNotFoundError(f"{folder} has no model {path.name}: it is written at the end of a training by RL Zoo")
     settings = folder / name_of_files(env)
-    hyperparams, parameters = utils.get_saved_hyperparams(str(settings), test_mode=True)
-    if parameters is None:
+    hyperparams, statistics = utils.get_saved_hyperparams(str(settings), test_mode=True)
+    if statistics is None:
         raise FileNotFoundError(f"{folder} has no folder {settings.name} with the hyperparameters of the training")
     if env_kwargs is None:
         env_kwargs = arguments_of(folder, env).get("env_kwargs") or hyperparams.get("env_kwargs") or {}
@@ -103,7 +103,7 @@ def load_trained(folder: Path, algo: str, env: str, env_kwargs: dict[str, Any] |
         kwargs["buffer_size"] = 1
         if "optimize_memory_usage" in hyperparams:
             kwargs["optimize_memory_usage"] = False  # SB3 wants it off with the buffer of one
-    trained = Trained(None, env, env_kwargs, hyperparams, parameters)  # type: ignore[arg-type]
+    trained = Trained(None, env, env_kwargs, hyperparams, statistics)  # type: ignore[arg-type]
     if "HerReplayBuffer" in str(hyperparams.get("replay_buffer_class", "")):
         kwargs["env"] = trained.make_envs(1, 0)  # SB3 makes that buffer from it
     # Schedules are of no use here, and may not load
