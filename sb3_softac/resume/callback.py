@@ -5,7 +5,6 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -34,16 +33,6 @@ from sb3_softac.resume.settings import Start
 from sb3_softac.resume.signals import SignalWatch
 from sb3_softac.resume.snapshot import capture, check_start, note_start, read_snapshot
 from sb3_softac.resume.store import Store
-
-
-class OnDisk(NamedTuple):
-    """A block of rows in the newest checkpoint."""
-
-    segment: Segment
-    mark: tuple[int, ...]
-    """That of the block when it was written."""
-    stamp: tuple[int, int]
-    """Size and time of the file then."""
 
 
 class ExactCheckpoint(BaseCallback):
@@ -82,7 +71,8 @@ class ExactCheckpoint(BaseCallback):
         self._lock = FolderLock(self._store.path)
         self._is_training = False
         self._steps = 0
-        self._on_disk: dict[int, OnDisk] = {}
+        self._on_disk: dict[Block, tuple[Segment, tuple[int, int]]] = {}
+        """The blocks in the newest checkpoint, with the size and time of their files when it was written."""
         self._missing = np.zeros(0, int)
         self._restored: list[Block] = []
         self._resumed: Checkpoint | None = None
@@ -238,28 +228,18 @@ class ExactCheckpoint(BaseCallback):
         if is_segmented(buffer):
             # Most blocks are on disk already; the others are new, or their rows or files have changed
             present = blocks(buffer)
-            kept = [self._on_disk[block.first].segment for block in present if self._is_on_disk(block)]
-            there = {segment.first for segment in kept}
+            written = {block: self._on_disk[block] for block in present if block in self._on_disk}
+            kept = {block: segment for block, (segment, stamp) in written.items() if stamp == _stamp(segment)}
             rows = (
-                (block.first, read_rows(buffer, block.first + np.arange(block.rows)))
-                for block in present
-                if block.first not in there
+                (block.first, read_rows(buffer, block.first + np.arange(block.rows))) for block in present if block not in kept
             )
-            segments = self._store.save(steps, tree, tensors, kept, rows, position(buffer), self._score())
+            segments = self._store.save(steps, tree, tensors, kept.values(), rows, position(buffer), self._score())
             self._on_disk = _on_disk(segments, present)
         else:
             self._store.save(steps, tree, tensors, score=self._score())
         self._steps = steps
         if self.verbose:
             print(f"Saved the checkpoint of step {steps} in {self._store.path}")
-
-    def _is_on_disk(self, block: Block) -> bool:
-        written = self._on_disk.get(block.first)
-        return (
-            written is not None
-            and (written.segment.rows, written.mark) == (block.rows, block.mark)
-            and written.stamp == _stamp(written.segment)
-        )
 
     def _score(self) -> float | None:
         """Mean reward of the last evaluation, or else of the last episodes; None before the first one."""
@@ -270,10 +250,10 @@ class ExactCheckpoint(BaseCallback):
         return float(np.mean([episode["r"] for episode in episodes])) if episodes else None
 
 
-def _on_disk(segments: list[Segment], present: list[Block]) -> dict[int, OnDisk]:
-    files = {segment.first: segment for segment in segments}
-    pairs = [(files[block.first], block.mark) for block in present if block.first in files]
-    return {segment.first: OnDisk(segment, mark, _stamp(segment)) for segment, mark in pairs}
+def _on_disk(segments: list[Segment], present: list[Block]) -> dict[Block, tuple[Segment, tuple[int, int]]]:
+    files = {(segment.first, segment.rows): segment for segment in segments}
+    found = {block: files[block.first, block.rows] for block in present if (block.first, block.rows) in files}
+    return {block: (segment, _stamp(segment)) for block, segment in found.items()}
 
 
 def _stamp(segment: Segment) -> tuple[int, int]:
