@@ -22,7 +22,7 @@ import numpy as np
 RESULTS = Path(__file__).parent / "results" / "fast_learning"
 TASKS = {"Pendulum-v1": ("softac_v1", 8_000), "CartPole-v1": ("discretesac", 15_000)}
 HYPERPARAMS = "policy_kwargs:dict(net_arch=[64, 64])"  # the rest is the Zoo's entry of the algorithm; these run in a minute
-WAYS = {"plain": "0", "C": "1"}
+WAYS = {"PyTorch": "0", "C": "1"}
 SEEDS = range(5)
 EPISODES = 10
 
@@ -54,12 +54,15 @@ def report() -> None:
     figure, axes = plt.subplots(1, len(TASKS), figsize=(9, 3.2), constrained_layout=True)
     rows = []
     for axis, env in zip(axes, TASKS, strict=True):
-        for way, style in (("plain", "-"), ("C", "--")):
-            runs = [np.load(RESULTS / f"{env}_{way}_{seed}.npz") for seed in SEEDS]
-            steps = runs[0]["timesteps"]
-            curves = np.array([data["returns"].mean(axis=1) for data in runs])
-            axis.plot(steps, curves.T, style, color="0.7" if way == "plain" else "tab:orange", linewidth=0.8)
-            axis.plot(steps, curves.mean(axis=0), style, color="black" if way == "plain" else "tab:red", label=way)
+        for way, style in (("PyTorch", "-"), ("C", "--")):
+            runs = []
+            for seed in SEEDS:
+                with np.load(RESULTS / f"{env}_{way}_{seed}.npz") as data:
+                    steps, returns = data["timesteps"], data["returns"]
+                runs.append(returns.mean(axis=1))
+            curves = np.array(runs)
+            axis.plot(steps, curves.T, style, color="0.7" if way == "PyTorch" else "tab:orange", linewidth=0.8)
+            axis.plot(steps, curves.mean(axis=0), style, color="black" if way == "PyTorch" else "tab:red", label=f"in {way}")
             last = curves[:, -1]
             rows.append([env, way, *(f"{value:.1f}" for value in last), f"{last.mean():.1f}", f"{curves.mean():.1f}"])
         axis.set(title=env, xlabel="environment steps", ylabel=f"return, mean of {EPISODES} episodes")
