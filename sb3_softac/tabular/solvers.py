@@ -77,7 +77,7 @@ def soft_value_iteration(
     :param tolerance: Error of the state values at which to stop, in the maximum norm.
     :param max_iterations: Number of sweeps after which to stop with a warning.
     :return: The soft-optimal solution.
-    :raises ValueError: if the temperature is not a finite number greater than 0.
+    :raises ValueError: if the temperature is not a finite number greater than 0, or ``max_iterations`` is less than 1.
     """
     alpha, max_iterations = check_temperature(temperature), read("max_iterations", max_iterations, integer(1))
 
@@ -102,9 +102,10 @@ def soft_policy_evaluation(
     :param tolerance: Error of the state values at which to stop, in the maximum norm.
     :param max_iterations: Number of sweeps after which to stop with a warning.
     :return: The soft values of the policy, with that policy.
-    :raises ValueError: if the temperature or the policy is invalid.
+    :raises ValueError: if the temperature or the policy is invalid, or ``max_iterations`` is less than 1.
     """
     alpha, pi = check_temperature(temperature), _check_policy(mdp, pi)
+    max_iterations = read("max_iterations", max_iterations, integer(1))
     added = soft_value_of_policy(np.abs(mdp.rewards), pi, alpha).max()
     criterion = _Criterion(mdp.discount, tolerance, float(added))
     v, residuals = _policy_values(mdp, pi, alpha, np.zeros(mdp.n_states), criterion, max_iterations)
@@ -138,7 +139,7 @@ def soft_policy_iteration(
     :param tolerance: Error of the state values at which to stop, in the maximum norm.
     :param max_iterations: Number of improvements after which to stop with a warning.
     :return: The soft-optimal solution.
-    :raises ValueError: if the temperature is not a finite number greater than 0.
+    :raises ValueError: if the temperature is not a finite number greater than 0, or ``max_iterations`` is less than 1.
     """
     alpha, max_iterations = check_temperature(temperature), read("max_iterations", max_iterations, integer(1))
     criterion = _optimal_criterion(mdp, alpha, tolerance)

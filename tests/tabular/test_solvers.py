@@ -250,9 +250,10 @@ def test_it_says_when_it_did_not_converge():
     assert np.abs(solution.v - exact.v).max() <= solution.error_bound + 1e-9
     with pytest.warns(RuntimeWarning, match="soft policy iteration did not converge"):
         assert not soft_policy_iteration(mdp, 0.1, max_iterations=1).converged
-    for solve in (soft_value_iteration, soft_policy_iteration):
+    arguments = {soft_value_iteration: (0.1,), soft_policy_iteration: (0.1,), soft_policy_evaluation: (exact.pi, 0.1)}
+    for solve, values in arguments.items():
         with pytest.raises(ValueError, match="max_iterations must be an integer, at least 1, got 0"):
-            solve(mdp, 0.1, max_iterations=0)
+            solve(mdp, *values, max_iterations=0)
 
 
 @pytest.mark.parametrize("temperature", [-1.0, 0.0, math.nan, math.inf, "0.1"])
