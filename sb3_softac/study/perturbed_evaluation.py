@@ -25,7 +25,7 @@ from sb3_softac.study import plots
 from sb3_softac.study.declaration import PerturbationSweep, Run, Study, StudyError
 from sb3_softac.study.results import Result, by_name
 from sb3_softac.study.statistics import SEEDS_FOR_INTERVAL, iqm_interval
-from sb3_softac.study.user_code import import_user_code, reason_of
+from sb3_softac.study.user_code import import_user_code, reason_of, with_defaults
 from sb3_softac.zoo.trained import Trained, load_trained, model_of
 
 SEED = 1_000_000  # of the first episode's environment: far from the seeds of trainings, the same for all models and strengths
@@ -110,7 +110,14 @@ def check_sweeps(sweeps: tuple[PerturbationSweep, ...], env: str, env_kwargs: di
 def sweeps_of(study: Study, env: str) -> tuple[PerturbationSweep, ...]:
     """:return: The perturbations of an environment for which the study declares a robustness."""
     declared = study.robustness[env].sweeps
-    return declared or default_sweeps(env, next(run.env_kwargs for run in study.runs if run.env == env))
+    return declared or default_sweeps(env, env_kwargs_in(study, env))
+
+
+def env_kwargs_in(study: Study, env: str) -> dict[str, Any]:
+    """:return: Keyword arguments of an environment: those declared, or else those in the first run's hyperparameters."""
+    importlib.import_module("rl_zoo3.import_envs")
+    run = next(run for run in study.runs if run.env == env)
+    return run.env_kwargs or (with_defaults(study, run).defaults or {}).get("env_kwargs", {})
 
 
 def returns_of(trained: Trained, sweep: PerturbationSweep, strength: float, episodes: int) -> list[float]:
@@ -120,13 +127,18 @@ def returns_of(trained: Trained, sweep: PerturbationSweep, strength: float, epis
     """
     set_random_seed(SEED)
     perturbation = {sweep.wrapper: {"strength": strength, **sweep.options}} if strength != sweep.wrapper.neutral else None
-    envs = trained.make_envs(min(episodes, MAX_ENVS), SEED, perturbation)
-    try:
-        returns, _ = evaluate_policy(trained.model, envs, episodes, deterministic=True, return_episode_rewards=True)
-    finally:
-        envs.close()
-    assert isinstance(returns, list)
-    return returns
+    found: list[float] = []
+    # New environments for every few episodes: what an environment draws later depends on how long its episodes are
+    for first in range(0, episodes, MAX_ENVS):
+        n = min(episodes - first, MAX_ENVS)
+        envs = trained.make_envs(n, SEED + first, perturbation)
+        try:
+            returns, _ = evaluate_policy(trained.model, envs, n, deterministic=True, return_episode_rewards=True)
+        finally:
+            envs.close()
+        assert isinstance(returns, list)
+        found += returns
+    return found
 
 
 def evaluate(
@@ -196,7 +208,7 @@ def common_sweeps(groups: dict[str, list[Returns]]) -> list[tuple[PerturbationSw
 
 def default_name(perturbation: str, options: dict[str, Any]) -> str:
     """:return: The name of a perturbation that is not named by the user."""
-    return " ".join([perturbation, *map(str, options.values())])
+    return " ".join([perturbation, *(str(value) if key == "name" else f"{key}={value}" for key, value in options.items())])
 
 
 def curves(sweep: PerturbationSweep, episodes: int, group: list[Returns]) -> np.ndarray:
@@ -249,7 +261,9 @@ def evaluate_run(study: Study, run: Run) -> None:
     import_user_code(study)
     th.set_num_threads(run.threads)
     episodes, file = study.robustness[run.env].episodes, study.robustness_of(run)
-    evaluate(study.zoo_folder_of(run), run.algo, run.env, run.env_kwargs, sweeps_of(study, run.env), episodes, file)
+    # Without env_kwargs in the declaration, those that the training had from a hyperparameter file count
+    env_kwargs = run.env_kwargs or None
+    evaluate(study.zoo_folder_of(run), run.algo, run.env, env_kwargs, sweeps_of(study, run.env), episodes, file)
 
 
 def evaluate_runs(study: Study, runs: list[Run], jobs: int) -> dict[str, str]:
@@ -269,14 +283,20 @@ def evaluate_runs(study: Study, runs: list[Run], jobs: int) -> dict[str, str]:
 
 
 def declared_returns(study: Study, results: list[Result], env: str) -> tuple[dict[str, list[Returns]], list[str]]:
-    """:return: The returns of the runs that were evaluated under all declared perturbations, by name; ids of the others."""
+    """
+    :return: The returns of the runs that were evaluated under all declared perturbations, by name; ids of the others. Returns
+        of another model than the one in the run's folder do not count.
+    """
     episodes = study.robustness[env].episodes
     needed = [condition for sweep in sweeps_of(study, env) for _, condition in conditions_of(sweep, episodes)]
     groups: dict[str, list[Returns]] = {}
     missing = []
     for name, group in by_name(results, env).items():
         for result in group:
-            rows = read_rows(study.robustness_of(result.run))
+            rows, folder = read_rows(study.robustness_of(result.run)), study.zoo_folder_of(result.run)
+            if model_of(folder, env).is_file():  # else only the results have been kept
+                model = digest_of(folder, env)
+                rows = {condition: row for condition, row in rows.items() if row["model"] == model}
             if all(condition in rows for condition in needed):
                 groups.setdefault(name, []).append({condition: float(rows[condition]["return"]) for condition in needed})
             else:

@@ -38,7 +38,7 @@ from sb3_softac.study.perturbed_evaluation import (
 )
 from sb3_softac.study.study_file import read_sweeps
 from sb3_softac.study.user_code import import_user_module, reason_of
-from sb3_softac.zoo.trained import arguments_of, model_of, name_of_files
+from sb3_softac.zoo.trained import arguments_of, env_kwargs_of, model_of, name_of_files
 
 
 class Source(NamedTuple):
@@ -132,7 +132,7 @@ def source_of(folder: Path, args: argparse.Namespace) -> Source:
         if declaration.exists():  # a run of a study
             content = json.loads(declaration.read_text(encoding="utf-8"))
             name = group_name(content["algorithm"], content["varied"])
-            source = Source(folder, content["algo"], name, content["env_kwargs"])
+            source = Source(folder, content["algo"], name, content["env_kwargs"] or None)
         else:
             algo = arguments_of(folder, args.env).get("algo", args.algo[0])
             source = Source(folder, algo, group_name(algo, {}), None)
@@ -193,7 +193,7 @@ def run(args: argparse.Namespace) -> int:
     if args.episodes < 1:
         raise StudyError(f"--episodes must be at least 1, got {args.episodes}")
     runs = sources(args)
-    env_kwargs = runs[0].env_kwargs or arguments_of(runs[0].folder, args.env).get("env_kwargs") or {}
+    env_kwargs = runs[0].env_kwargs or env_kwargs_of(runs[0].folder, args.env)
     sweeps = sweeps_of_command(args.perturbation) if args.perturbation else default_sweeps(args.env, env_kwargs)
     check_sweeps(sweeps, args.env, env_kwargs)
     groups: dict[str, list[Returns]] = {}

@@ -5,6 +5,7 @@ The uncertainty of a mean says how well it is known, and shrinks with more seeds
 agent with another seed may be, and does not shrink (arXiv:2304.01315, section 4).
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -58,16 +59,18 @@ def bootstrap(
     samples: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], axis: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Limits of the 95 % percentile bootstrap interval of a statistic; whole runs are drawn, in each sample by itself."""
-    found = stats.bootstrap(
-        samples,
-        statistic,
-        n_resamples=RESAMPLES,
-        vectorized=True,
-        axis=axis,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
+    with warnings.catch_warnings():  # of returns that are not finite, whose limits are NaN
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        found = stats.bootstrap(
+            samples,
+            statistic,
+            n_resamples=RESAMPLES,
+            vectorized=True,
+            axis=axis,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        )
     return found.confidence_interval.low, found.confidence_interval.high
 
 

@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch as th
 from filelock import FileLock
 from rl_zoo3.callbacks import SaveVecNormalizeCallback
-from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.exp_manager import ALGOS, ExperimentManager
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CallbackList, EvalCallback
-from stable_baselines3.common.monitor import load_results
+from stable_baselines3.common.monitor import get_monitor_files
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import set_random_seed
 
 import sb3_softac
@@ -142,8 +145,10 @@ class RunManager(ExperimentManager):
             lambda: save_result(self, self.study.partial_result_of(self.run)),  # so that an unfinished run is in the report
             self.study.progress_of(self.run),
         )
-        checkpoints = ExactCheckpoint(self.study.folder_of(self.run) / CHECKPOINTS, self.study.checkpoint_every, keep=2)
-        self.callbacks = [checkpoints, *self.callbacks, self.recorder]
+        self.callbacks = [*self.callbacks, self.recorder]
+        if issubclass(ALGOS[self.run.algo], OnPolicyAlgorithm | OffPolicyAlgorithm):  # else the run starts over
+            folder = self.study.folder_of(self.run) / CHECKPOINTS
+            self.callbacks.insert(0, ExactCheckpoint(folder, self.study.checkpoint_every, keep=2))
 
     def learn(self, model: BaseAlgorithm) -> None:
         """Train; the Zoo takes an interrupted training for a finished one."""
@@ -215,7 +220,7 @@ def save_result(manager: RunManager, path: Path) -> None:
     under the name of each evaluation mode, ``seconds [evaluations]`` of training until then, the return of each training
     episode and the steps at its end, the declaration, and the versions and machine.
     """
-    episodes = load_results(manager.save_path)
+    train_returns, train_timesteps = training_episodes(Path(manager.save_path))
     first = next(iter(manager.evaluations.values()))
     machine = {
         "python": platform.python_version(),
@@ -230,12 +235,23 @@ def save_result(manager: RunManager, path: Path) -> None:
             for mode, evaluation in manager.evaluations.items()
         },
         "seconds": np.array(manager.recorder.seconds_at_evaluations, np.float32),
-        "train_returns": episodes["r"].to_numpy(np.float32),
-        "train_timesteps": np.cumsum(episodes["l"].to_numpy(int)),
+        "train_returns": train_returns,
+        "train_timesteps": train_timesteps,
         "declaration": np.array(manager.run.as_json()),
         "versions": np.array(json.dumps({package: version(package) for package in PACKAGES} | machine)),
     }
     write_arrays(path, content)
+
+
+def training_episodes(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """
+    :return: The returns of the episodes in the monitor files of a folder, and the environment steps when they ended, in that
+        order. The environments, one for each file, step together.
+    """
+    files = [pd.read_csv(file, skiprows=1) for file in get_monitor_files(str(folder))]
+    ends = np.concatenate([len(files) * np.cumsum(episodes["l"].to_numpy(int)) for episodes in files])
+    order = np.argsort(ends, kind="stable")
+    return np.concatenate([episodes["r"].to_numpy(np.float32) for episodes in files])[order], ends[order]
 
 
 @functools.cache

@@ -6,7 +6,7 @@ from collections.abc import Set
 import gymnasium as gym
 
 from sb3_softac.study.declaration import Run, Study, StudyError, suggest
-from sb3_softac.study.perturbed_evaluation import check_sweeps, make_env, sweeps_of
+from sb3_softac.study.perturbed_evaluation import check_sweeps, env_kwargs_in, make_env, sweeps_of
 from sb3_softac.study.results import changed_settings
 from sb3_softac.study.user_code import import_user_code, with_defaults
 
@@ -39,10 +39,10 @@ def check_names(study: Study) -> None:
             hint = "if a module of your own registers it, name the module under `gym_packages`"
             raise StudyError(f"Unknown environment {run.env!r}, {suggest(run.env_id, gym.registry)[:200]} ({hint})")
         _check_hyperparams(study, run, ZOO_KEYS | inspect.signature(ALGOS[run.algo]).parameters.keys() - STUDY_KEYS.keys())
-    for env, env_kwargs in {run.env: run.env_kwargs for run in study.runs}.items():
+    for env in {run.env: None for run in study.runs}:
         if env in study.robustness:
-            check_sweeps(sweeps_of(study, env), env, env_kwargs)
-        elif env_kwargs:
+            check_sweeps(sweeps_of(study, env), env, env_kwargs_in(study, env))
+        elif env_kwargs := env_kwargs_in(study, env):
             make_env(env, env_kwargs).close()
 
 

@@ -77,6 +77,12 @@ def arguments_of(folder: Path, env: str) -> dict[str, Any]:
         return yaml.load(file, loader)
 
 
+def env_kwargs_of(folder: Path, env: str) -> dict[str, Any]:
+    """:return: The keyword arguments of the environment in the training, from its command or its hyperparameters."""
+    hyperparams, _ = utils.get_saved_hyperparams(str(folder / name_of_files(env)), test_mode=True)
+    return arguments_of(folder, env).get("env_kwargs") or hyperparams.get("env_kwargs") or {}
+
+
 def load_trained(folder: Path, algo: str, env: str, env_kwargs: dict[str, Any] | None = None) -> Trained:
     """
     Load the last model of a run. Reading it runs what is in it, unless ``SB3_SOFTAC_SAFE_LOAD`` is set.
@@ -93,7 +99,7 @@ def load_trained(folder: Path, algo: str, env: str, env_kwargs: dict[str, Any] |
     if statistics is None:
         raise FileNotFoundError(f"{folder} has no folder {settings.name} with the hyperparameters of the training")
     if env_kwargs is None:
-        env_kwargs = arguments_of(folder, env).get("env_kwargs") or hyperparams.get("env_kwargs") or {}
+        env_kwargs = env_kwargs_of(folder, env)
     module, _, env = env.rpartition(":")  # RL Zoo looks for the id alone
     if module:
         importlib.import_module(module)

@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 import gymnasium as gym
 import numpy as np
 import pytest
+import yaml
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_softac.robustness import ObservationNoise, Parameter
@@ -20,6 +21,7 @@ from sb3_softac.study.perturbed_evaluation import (
     SEED,
     Condition,
     curves,
+    default_name,
     evaluate_run,
     evaluate_runs,
     read_rows,
@@ -31,7 +33,8 @@ from sb3_softac.study.perturbed_evaluation import (
 from sb3_softac.study.report import robustness_section, write_report
 from sb3_softac.study.results import read_results
 from sb3_softac.study.training import work
-from sb3_softac.zoo.trained import load_trained
+from sb3_softac.study.validation import check_names
+from sb3_softac.zoo.trained import load_trained, model_of
 from tests.study.small import ENVIRONMENT, SMALL, declare, declared
 
 NOISE = Condition("observation_noise", "{}", 0.3, 3)
@@ -187,3 +190,56 @@ def test_the_command_of_a_study(tmp_path):
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1 and f"failed: {second.id}: FileNotFoundError" in done.stderr
     assert len(read_rows(study.robustness_of(first))) == 2 and not study.robustness_of(second).exists()
+
+
+def test_more_episodes_than_environments_have_the_same_seeds_at_all_strengths(trained, monkeypatch):
+    made = []
+    monkeypatch.setattr(perturbed_evaluation, "evaluate_policy", lambda model, envs, n, **kwargs: ([0.0] * n, [1] * n))
+    loaded = load_trained(trained.zoo_folder_of(trained.runs[0]), trained.runs[0].algo, trained.runs[0].env)
+    monkeypatch.setattr(type(loaded), "make_envs", lambda self, n, seed, wrapper: made.append((n, seed)) or Closed())
+    assert returns_of(loaded, sweeps_of(trained, loaded.env)[0], 0.3, MAX_ENVS + 2) == [0.0] * (MAX_ENVS + 2)
+    assert made == [(MAX_ENVS, SEED), (2, SEED + MAX_ENVS)]
+
+
+class Closed:
+    def close(self):
+        pass
+
+
+def test_keyword_arguments_of_a_hyperparameter_file(tmp_path):
+    entry = {"policy": "MlpPolicy", "env_kwargs": {"sutton_barto_reward": True}, "learning_starts": 1000}
+    (tmp_path / "conf.yml").write_text(yaml.safe_dump({"CartPole-v1": entry}))
+    study = declared(
+        tmp_path,
+        algorithms={"dqn": {"config": "conf.yml"}},
+        environments=["CartPole-v1"],
+        n_timesteps=100,
+        hyperparams={},
+        robustness={"episodes": 2, "perturbations": {"parameter": {"name": "length", "strengths": [2]}}},
+    )
+    (run,) = study.runs
+    check_names(study)
+    work(study, run)
+    evaluate_run(study, run)
+    assert {row["return"] for row in read_rows(study.robustness_of(run)).values()} == {"-1"}
+
+
+def test_returns_of_another_model_are_not_shown(trained, returns, tmp_path):
+    (run,) = trained.runs
+    evaluate_run(trained, run)
+    returns.write_text(re.sub(r",\w+$", ",another", returns.read_text(), flags=re.MULTILINE).replace(",another", ",model", 1))
+    results, _, _ = read_results(trained)
+    (warning,) = robustness_section(trained, results, run.env, tmp_path).warnings
+    assert run.id in warning
+    model = model_of(trained.zoo_folder_of(run), run.env)
+    content = model.read_bytes()
+    model.unlink()  # only the results have been kept: there is nothing to compare with
+    try:
+        assert not robustness_section(trained, results, run.env, tmp_path).warnings
+    finally:
+        model.write_bytes(content)
+
+
+def test_names_tell_perturbations_apart():
+    assert default_name("push", {"body": "cart", "steps": 3}) != default_name("push", {"body": "cart", "every": 3})
+    assert default_name("parameter", {"name": "g"}) == "parameter g"

@@ -177,7 +177,7 @@ def test_numbers_of_the_command():
     (noise,) = sweeps_of_command([["action_noise", "1e-1", "5E-1", "+.25", "1"]])
     assert noise.strengths == (0.1, 0.5, 0.25, 1.0)
     (push,) = sweeps_of_command([["push", "1e2", "steps=3", "every=1e2", "body=on"]])
-    assert push.options == {"body": "on", "every": 100.0, "steps": 3} and push.name == "push on 100.0 3"
+    assert push.options == {"body": "on", "every": 100.0, "steps": 3} and push.name == "push body=on every=100.0 steps=3"
     (mass,) = sweeps_of_command([["mass"]])
     assert mass.strengths == (0.5, 0.75, 1.25, 1.5, 2.0)
 

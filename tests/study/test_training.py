@@ -12,7 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_softac.study import StudyError
 from sb3_softac.study.results import failure_reason, read_results, write_failure
-from sb3_softac.study.training import work
+from sb3_softac.study.training import training_episodes, work
 from tests.study.small import declared, numbers
 
 SHORT = {"n_timesteps": 100}
@@ -159,3 +159,19 @@ def test_order_on_disk_and_a_damaged_result(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match=r"0\.npz cannot be read .* counts as not finished"):
         work(study, run)
     assert numbers(study, run) == before and failure_reason(study, run) is None
+
+
+def test_training_episodes_of_several_environments(tmp_path):
+    for number, lengths in enumerate(([3, 4], [5])):
+        rows = "".join(f"{10 * number + k},{length},0.1\n" for k, length in enumerate(lengths))
+        (tmp_path / f"{number}.monitor.csv").write_text(f'#{{"t_start": 0.0, "env_id": "x"}}\nr,l,t\n{rows}')
+    returns, ends = training_episodes(tmp_path)
+    assert returns.tolist() == [0, 10, 1] and ends.tolist() == [6, 10, 14]
+
+
+def test_an_algorithm_without_exact_checkpoints(tmp_path):
+    study = declared(
+        tmp_path, algorithms=["ars"], environments=["CartPole-v1"], hyperparams={"n_delta": 1, "n_top": 1}, n_timesteps=200
+    )
+    work(study, study.runs[0])
+    assert numbers(study, study.runs[0])["timesteps"]
