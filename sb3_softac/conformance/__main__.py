@@ -37,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="run the checks whose name contains this")
     given = parser.parse_args(arguments)
+    if given.seed < 0:
+        parser.error(f"--seed must be at least 0, got {given.seed}")
     try:
         results = run(import_subject(given.algo), given.seed, given.only)
     except (ImportError, ValueError) as error:

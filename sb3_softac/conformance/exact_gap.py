@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from scipy.special import rel_entr
+from scipy.special import log_softmax, xlogy
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_softac.checks import integer, read
@@ -68,7 +68,9 @@ class ExactGap(BaseCallback):
         best, alive = soft_value_iteration(mdp, alpha), ~mdp.terminal
         pi = self.subject.probabilities(range(mdp.n_states))
         regret = mdp.initial @ (best.v - soft_policy_evaluation(mdp, pi, alpha).v)
-        gap = {"regret": float(regret), "kl": float(rel_entr(pi, best.pi)[alive].sum(axis=1).mean())}
+        # Not from best.pi, whose probabilities may be too small for a number
+        kl = (xlogy(pi, pi) - pi * log_softmax(best.q / alpha, axis=1))[alive].sum(axis=1).mean()
+        gap = {"regret": float(regret), "kl": float(kl)}
         return gap | self._q_error(lambda: self.subject.q(range(mdp.n_states)).mean(axis=0)[alive] - best.q[alive])
 
     def _of_bandit(self, env: Bandit) -> dict[str, float]:

@@ -121,7 +121,12 @@ class Subject:
         given = [] if actions is None else [th.as_tensor(actions, dtype=th.float32)]
         values = self._get(f"policy.{network}")(self._obs(states), *given)
         stacked = th.stack(tuple(values)) if isinstance(values, tuple | list) else values
-        return (stacked if actions is None else stacked.reshape(len(stacked), -1)).double().numpy()
+        if actions is not None and isinstance(values, th.Tensor) and values.ndim == 3:  # sb3-contrib's quantiles, states first
+            stacked = values.mean(dim=2).T
+        found = (stacked if actions is None else stacked.reshape(len(stacked), -1)).double().numpy()
+        if found.ndim < 2 or found.shape[1] != len(states):
+            raise NotApplicable(f"policy.{network} does not return Q-values of each critic in each state")
+        return found
 
     def temperature(self) -> float:
         """:return: The present temperature."""

@@ -246,8 +246,8 @@ class ExactCheckpoint(BaseCallback):
         for callback in all_callbacks(self._callbacks):
             if isinstance(callback, EvalCallback) and np.isfinite(callback.last_mean_reward):
                 return float(callback.last_mean_reward)
-        episodes = self.model.ep_info_buffer
-        return float(np.mean([episode["r"] for episode in episodes])) if episodes else None
+        score = float(np.mean([episode["r"] for episode in self.model.ep_info_buffer or [{"r": np.nan}]]))
+        return score if np.isfinite(score) else None
 
 
 def _on_disk(segments: list[Segment], present: list[Block]) -> dict[Block, tuple[Segment, tuple[int, int]]]:

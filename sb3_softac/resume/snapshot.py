@@ -155,6 +155,10 @@ def _write_attributes(writer: Writer, model: BaseAlgorithm, callback: BaseCallba
         part = recursive_getattr(model, name)
         for module in part.modules() if isinstance(part, th.nn.Module) else [part]:
             writer.leave(module)
+    rollouts = getattr(model, "rollout_buffer", None)
+    for name in ("pad", "pad_and_flatten"):  # functions that sb3-contrib's recurrent buffers make anew for each update
+        if hasattr(rollouts, name):
+            writer.leave(getattr(rollouts, name))
     writer.note_classes(model)
     note_texts(writer, model, {name: part for name, part in vars(model).items() if name not in ELSEWHERE}, "algorithm", False)
     return write_attributes(writer, _own(model, ELSEWHERE), "algorithm")

@@ -81,7 +81,11 @@ class TabularMDP:
                 raise ValueError(f"transitions must be [n_states, n_actions, n_states], got {transitions.shape}")
             transitions = transitions.reshape(rewards.size, len(rewards))
         ends = np.zeros(len(rewards), dtype=bool)
-        ends[list(terminal if terminal is not None else [])] = True
+        given = np.asarray([] if terminal is None else terminal)
+        for state in np.flatnonzero(given) if given.dtype == bool else given.ravel():
+            if state not in range(len(rewards)):
+                raise ValueError(f"terminal must be indices of the {len(rewards)} states, got {state}")
+            ends[int(state)] = True
         if initial is None:
             initial = ~ends / max((~ends).sum(), 1)
         first = np.asarray(in_double_precision(np.asarray(initial)))
@@ -98,7 +102,7 @@ class TabularMDP:
         :param env: The environment, or its registered name.
         :param discount: Discount factor in [0, 1).
         :return: The MDP, which has one more state than the environment.
-        :raises ValueError: if the environment has no table ``P``.
+        :raises ValueError: if the environment has no table ``P``, or no ``initial_state_distrib``.
         """
         table_env: Any = (gym.make(env) if isinstance(env, str) else env).unwrapped
         table = getattr(table_env, "P", None)
@@ -116,6 +120,8 @@ class TabularMDP:
                     values.append(probability)
         end = n_states * n_actions + np.arange(n_actions)
         rows, columns = [*rows, *end], [*columns, *[n_states] * n_actions]
+        if not hasattr(table_env, "initial_state_distrib"):
+            raise ValueError(f"{env} has no initial_state_distrib, the probabilities of its first state [n_states]")
         given, given_initial = np.asarray(values), np.asarray(table_env.initial_state_distrib)  # in their own precision
         shape = ((n_states + 1) * n_actions, n_states + 1)
         transitions = sparse.csr_matrix((np.append(given, np.ones(n_actions, given.dtype)), (rows, columns)), shape=shape)

@@ -70,3 +70,9 @@ def test_a_bandit_that_goes_on_is_refused():
 def test_a_wrong_interval_is_refused():
     with pytest.raises(ValueError, match="freq must be an integer, at least 1, got 0"):
         ExactGap(0)
+
+
+def test_probabilities_that_are_too_small_for_a_number():
+    model = DiscreteSAC("MlpPolicy", TabularEnv(MDP), ent_coef=1e-4, gamma=0.8, **SMALL)
+    (gap,) = trained(model, 40).history
+    assert 1e3 < gap["kl"] < 1e6

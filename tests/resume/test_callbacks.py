@@ -10,6 +10,7 @@ import threading
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +24,13 @@ from sb3_softac import DiscreteSAC, SoftAC_v1
 from sb3_softac.resume import ExactCheckpoint, ResumeError
 from tests.resume.harness import Cut, differences, interrupted, uninterrupted
 from tests.resume.test_exact import maker
+
+
+@pytest.mark.parametrize(("rewards", "score"), [([], None), ([1.0, 3.0], 2.0), ([1.0, math.nan], None), ([math.inf], None)])
+def test_the_score_of_a_checkpoint_is_finite(rewards, score, tmp_path):
+    callback = ExactCheckpoint(tmp_path)
+    callback.model, callback.locals = SimpleNamespace(ep_info_buffer=[{"r": each} for each in rewards]), {"callback": callback}
+    assert callback._score() == score
 
 
 def evaluation(folder):

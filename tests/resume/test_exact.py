@@ -18,7 +18,7 @@ from sb3_softac.algorithm.engine import StepResult
 from sb3_softac.resume import Resumable
 from sb3_softac.resume.snapshot import capture, read_snapshot
 from tests.resume.harness import differences, interrupted, uninterrupted
-from tests.toys import ALGORITHMS
+from tests.toys import ALGORITHMS, SetAt
 from tests.toys import ENVIRONMENTS as ENVIRONMENT_OF
 
 SMALL = dict(learning_starts=20, batch_size=16, buffer_size=1_000, seed=3, device="cpu")
@@ -63,7 +63,12 @@ def test_algorithms_of_sb3_contrib(algorithm, env, tmp_path):
     check(maker(algorithm, env), tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore:These attributes cannot be saved.*rollout_buffer.pad")
+@pytest.mark.filterwarnings("ignore:These attributes cannot be saved.*algorithm.ent_coef ")
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_learned_temperature_that_has_started_again(algorithm, tmp_path):
+    check(maker(algorithm, ent_coef="auto", callbacks=lambda: [SetAt(30, ent_coef="auto_0.3")]), tmp_path)
+
+
 def test_recurrent_policies(tmp_path):
     def make():
         networks = dict(net_arch=[8], lstm_hidden_size=8)

@@ -106,6 +106,14 @@ def test_wrong_shapes():
             TabularMDP.from_arrays(transitions, rewards, 0.9, [2], initial=np.array([1.5, wrong, 0.0]))
     with pytest.raises(ValueError, match="no transition table"):
         TabularMDP.from_gymnasium("CartPole-v1", 0.9)
+    env = gym.make("FrozenLake-v1").unwrapped
+    del env.initial_state_distrib
+    with pytest.raises(ValueError, match="no initial_state_distrib"):
+        TabularMDP.from_gymnasium(env, 0.9)
+    for wrong in ([3], [-1], [0.5]):
+        with pytest.raises(ValueError, match=f"terminal must be indices of the 3 states, got {wrong[0]}"):
+            TabularMDP.from_arrays(transitions, rewards, 0.9, wrong)
+    assert TabularMDP.from_arrays(transitions, rewards, 0.9, np.array([False, False, True])).terminal.tolist() == [0, 0, 1]
 
 
 def test_reading_a_toy_text_environment():
