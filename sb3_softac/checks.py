@@ -153,10 +153,10 @@ KEYWORD_ARGUMENTS = checked(
 
 
 def keyword_table(name: str, table: dict[str, Argument]) -> Argument:
-    """:return: A dictionary of options from a table; ``name`` is that of the argument."""
+    """:return: A dictionary of options from a table, None for none of them; ``name`` is that of the argument."""
 
     def read_options(value: Any) -> dict[str, Any]:
-        given = KEYWORD_ARGUMENTS.read(value)
+        given = {} if value is None else KEYWORD_ARGUMENTS.read(value)
         for option in given.keys() - table.keys():
             raise Refused(f"{name} has an unknown option {option!r}{did_you_mean(option, table)}: use {sorted(table)}")
         return {option: read(f"{name}: {option}", each, table[option]) for option, each in given.items()}

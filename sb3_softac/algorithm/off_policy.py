@@ -10,6 +10,7 @@ hands the result to :meth:`_store_transition`, which adds it to the replay buffe
 import io
 import warnings
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Iterable
 from functools import partial
 from io import BufferedIOBase
@@ -24,9 +25,10 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import get_action_dim, get_obs_shape
 from stable_baselines3.common.save_util import load_from_zip_file, open_path
 from stable_baselines3.common.type_aliases import (
     GymEnv,
@@ -105,6 +107,20 @@ def _require_normalization_on_top(env: VecEnv | None, normalization: VecNormaliz
                 "frame_stack: n"
             )
         layer = layer.venv
+
+
+def _comparable(value: Any) -> Any:
+    """:return: A word in place of a function: the one in a file is not the same object as the one that was saved."""
+    return "a function" if callable(value) else value
+
+
+def _fitting(noise: ActionNoise | None, n_envs: int) -> ActionNoise | None:
+    """:return: Independent noise for each environment; SB3 sees to this only at the start of ``learn``, and only once."""
+    n_now = noise.n_envs if isinstance(noise, VectorizedActionNoise) else 1
+    if noise is None or n_now == n_envs:
+        return noise
+    base = noise.base_noise if isinstance(noise, VectorizedActionNoise) else noise
+    return VectorizedActionNoise(base, n_envs) if n_envs > 1 else base
 
 
 def _not_finite(obs: Any, env_index: int | None) -> list[str]:
@@ -254,6 +270,8 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     def _check_arguments(self) -> None:
         """Check all arguments, and that they do not contradict one another, before anything is built from them."""
         self._read_arguments(vars(self))
+        if differs(self.use_sde, saved := self.policy_kwargs.get("use_sde", self.use_sde)):
+            raise Refused(f"use_sde={self.use_sde} cannot be loaded: the saved networks have use_sde={saved}")
         self.policy_kwargs = check_policy_kwargs(self.policy_class, self.policy_kwargs)
         check_features_extractor(self.policy_class, self.policy_kwargs, self.observation_space)
         self.replay_buffer_kwargs = self._read_buffer_kwargs()
@@ -261,7 +279,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         self._make_entropy_target()
 
     def _check_ent_coef(self) -> None:
-        check_ent_coef(self.ent_coef, self.ent_coef_bounds)
+        check_ent_coef(self.ent_coef, self.ent_coef_bounds, starts=not self._is_loaded())
 
     def _read_buffer_kwargs(self) -> dict[str, Any]:
         buffer_class = self.replay_buffer_class or SoftReplayBuffer
@@ -298,19 +316,31 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         if "ent_coef_bounds" in changed and "ent_coef" not in changed and isinstance(self.temperature, AutoTemperature):
             self.temperature.set_bounds(self.ent_coef_bounds)
         elif changed & {"ent_coef", "ent_coef_bounds"}:
-            self.temperature = self._make_temperature()
-            self._made_with["ent_coef"] = self.ent_coef
+            new = self._make_temperature()
+            if isinstance(new, AutoTemperature) and isinstance(self.temperature, AutoTemperature):
+                self.temperature.restart_as(new)
+            else:
+                self.temperature = new
+            self._made_with["ent_coef"] = _comparable(self.ent_coef)
+        if self.replay_buffer is not self._arguments_before[-1]:
+            changed.add("replay_buffer")
         self._follow_targets(changed)
         self.accept_arguments()
 
     def _follow_targets(self, changed: set[str]) -> None:
         """Let the replay buffer compute its n-step targets with the model's ``n_steps`` and ``gamma``, or refuse a change."""
         buffer: Any = self.replay_buffer
+        n_steps = getattr(buffer, "n_steps", 1)
+        if "replay_buffer" in changed and self.n_steps > 1 and not hasattr(buffer, "n_steps"):
+            raise Refused(
+                f"n_steps is {self.n_steps}, but {type(buffer).__name__}, which is now the replay buffer, has targets of one "
+                "step: set n_steps=1, or load a replay buffer that a model like this one has saved"
+            )
         for name in ("n_steps", "gamma"):
             fixed = name in self.replay_buffer_kwargs or not hasattr(buffer, "n_steps") or not hasattr(buffer, name)
             if not fixed:
                 setattr(buffer, name, getattr(self, name))
-            elif name in changed and (name == "n_steps" or getattr(buffer, "n_steps", 1) > 1):
+            elif name in changed and (n_steps != self.n_steps if name == "n_steps" else n_steps > 1):
                 why = "replay_buffer_kwargs fixes it" if name in self.replay_buffer_kwargs else "it has no such attribute"
                 raise Refused(
                     f"{name} was changed to {getattr(self, name)}, but {type(buffer).__name__} computes the targets, and "
@@ -354,12 +384,18 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
                 "their defaults, or do not use action masks and the entropy penalty"
             )
 
+    def _buffer_has_n_steps(self) -> bool:
+        """:return: Whether the replay buffer computes targets of the model's ``n_steps``."""
+        buffer_class = self.replay_buffer_class
+        takes_n_steps = buffer_class is not None and "n_steps" in parameters_of(buffer_class)[0]
+        return takes_n_steps and self.replay_buffer_kwargs.get("n_steps", self.n_steps) == self.n_steps
+
     def _setup_model(self) -> None:
         self._check_arguments()
         given = self.replay_buffer_kwargs
         self._setup_replay_buffer()
         with warnings.catch_warnings():
-            if self.replay_buffer_kwargs.get("n_steps") == self.n_steps:
+            if self._buffer_has_n_steps():
                 # SB3 says that n_steps is ignored whenever the buffer's class is given, even for a buffer that uses it
                 warnings.filterwarnings("ignore", message="`n_steps=")
             super()._setup_model()
@@ -383,18 +419,25 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     # --- Temperature and target entropy
 
     def _setup_entropy(self) -> None:
-        now = {"ent_coef": self.ent_coef, "target_entropy": self._target_entropy}
-        before = vars(self).get("_made_with", now)  # of the file, while loading
-        self._changed_by_load = {name for name in now if differs(now[name], before[name])}
+        starts = not self._is_loaded()
+        now = {"ent_coef": _comparable(self.ent_coef), "target_entropy": self._target_entropy}
+        before = vars(self).get("_made_with", now)
+        self._changed_by_load = {name for name in now if differs(now[name], _comparable(before[name]))}
         self._made_with = now
         self.entropy_target = self._make_entropy_target()
         if "target_entropy" not in self._changed_by_load:
             self.entropy_target.load_state(vars(self).get("_target_entropy_state", {}))
         self._target_entropy_state = self.entropy_target.state()
-        self.temperature = self._make_temperature()
+        self.temperature = self._make_temperature(starts)
+        if not starts and "ent_coef" not in self._changed_by_load:
+            self.temperature.update(self._current_progress_remaining)
 
-    def _make_temperature(self) -> Temperature:
-        return make_temperature(self.ent_coef, self.device, self.lr_schedule(1), self.ent_coef_bounds)
+    def _is_loaded(self) -> bool:
+        """:return: Whether a file is being loaded, so that a learned temperature does not start from ``ent_coef``."""
+        return "_made_with" in vars(self)
+
+    def _make_temperature(self, starts: bool = True) -> Temperature:
+        return make_temperature(self.ent_coef, self.device, self.lr_schedule(1), self.ent_coef_bounds, starts)
 
     def _make_entropy_target(self) -> TargetEntropy:
         assert self.action_space.shape is not None
@@ -450,6 +493,8 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
             end_episodes(self.replay_buffer)
         if self._vec_normalize_env is not None and isinstance(self.replay_buffer, SoftReplayBuffer):
             self.replay_buffer.keep_double_precision()
+        self._require_fitting_buffer()
+        self.action_noise = _fitting(self.action_noise, self.n_envs)
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         try:
             self._check_observations(self._last_obs, "reset()")
@@ -457,6 +502,17 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
             self._last_obs = None
             raise
         return result
+
+    def _require_fitting_buffer(self) -> None:
+        """:raises ValueError: if the replay buffer, which may have been loaded, cannot store what is about to be collected."""
+        ours = {"n_envs": self.n_envs, "obs_shape": get_obs_shape(self.observation_space)}
+        ours["action_dim"] = get_action_dim(self.action_space)
+        for name, value in ours.items():
+            if (theirs := getattr(self.replay_buffer, name, value)) != value:
+                raise ValueError(
+                    f"The replay buffer was made for {name}={theirs}, and this training has {name}={value}: load a replay "
+                    "buffer that was saved with the same number of environments and the same spaces"
+                )
 
     def _check_shared_training(self) -> None:
         """:raises ValueError: if several processes cannot train one agent with these settings."""
@@ -495,15 +551,18 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         callback: BaseCallback,
         train_freq: TrainFreq,
         replay_buffer: ReplayBuffer,
+        action_noise: ActionNoise | None = None,
         *args: Any,
         **kwargs: Any,
     ) -> RolloutReturn:
         """SB3's ``collect_rollouts``, except that the step at which a callback stops is stored."""
         self._follow_arguments()
+        if action_noise is self.action_noise:
+            action_noise = self.action_noise = _fitting(action_noise, env.num_envs)
         if not isinstance(train_freq, TrainFreq):  # a callback has just set it
             train_freq = self.train_freq  # type: ignore[assignment]
         try:
-            rollout = super().collect_rollouts(env, callback, train_freq, replay_buffer, *args, **kwargs)
+            rollout = super().collect_rollouts(env, callback, train_freq, replay_buffer, action_noise, *args, **kwargs)
         except BaseException:
             # The state of the environment is unknown: make the next learn() reset it
             self._last_obs = None
@@ -876,14 +935,15 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
                 model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **changes)
             except UnpicklingError as error:  # PyTorch reads nothing but tensors
                 raise ValueError(f"Refused: the tensor file in {path} contains more than tensors") from error
-        if kwargs.get("n_critics", model.policy_kwargs.get("n_critics")) != model.policy_kwargs.get("n_critics"):
-            raise ValueError(
-                f"n_critics={kwargs['n_critics']} cannot be loaded: the saved networks have n_critics="
-                f"{model.policy_kwargs.get('n_critics')}"
-            )
-        if "ent_coef" in model._changed_by_load:
+        if differs(kwargs.get("n_critics", saved := model.policy_kwargs.get("n_critics")), saved):
+            raise ValueError(f"n_critics={kwargs['n_critics']} cannot be loaded: the saved networks have n_critics={saved}")
+        if "ent_coef" in model._changed_by_load or callable(kwargs.get("ent_coef")):
             model.temperature = model._make_temperature()
         model._changed_by_load = set()
+        if "stats_window_size" in kwargs and model.ep_info_buffer is not None and model.ep_success_buffer is not None:
+            size = model._stats_window_size  # SB3 would go on with the old one
+            model.ep_info_buffer = deque(model.ep_info_buffer, size)
+            model.ep_success_buffer = deque(model.ep_success_buffer, size)
         return model
 
     @classmethod
@@ -891,12 +951,13 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         """:return: The attributes for arguments to change; SB3 would also set attributes that nobody reads."""
         attributes = {"stats_window_size": "_stats_window_size", "target_entropy": "_target_entropy"}
         changes = {attributes.get(name, name): value for name, value in given.items()}
-        if "n_critics" in parameters_of(cls)[0]:  # part of the policy's arguments, which are those of the file
+        parameters = parameters_of(cls)[0]
+        if "n_critics" in parameters:  # part of the policy's arguments, which are those of the file
             changes.pop("n_critics", None)
         known = vars(cls(policy=cls.policy_base, env=None, _init_setup_model=False))  # type: ignore[call-arg,arg-type]
-        for name in changes:
-            if name not in known:
-                raise ValueError(f"load() got an unknown argument {name!r}{did_you_mean(name, known)}")
+        for name in given:
+            if name not in parameters and (name not in known or name in ("use_sde", "sde_sample_freq")):
+                raise ValueError(f"load() got an unknown argument {name!r}{did_you_mean(name, parameters)}")
         return changes
 
     def set_parameters(

@@ -145,9 +145,9 @@ def declared_size(plain: Any) -> int:
     match plain:
         case ["Box", _, _, list(shape), _]:
             return math.prod(map(_count, shape))
-        case ["Discrete", n, _]:
+        case ["Discrete", n, _, *_]:
             return _count(n)
-        case ["MultiDiscrete", list(nvec), _]:
+        case ["MultiDiscrete", list(nvec), _, *_]:
             return sum(map(_count, np.ravel(nvec).tolist()))
         case ["MultiBinary", list(shape)]:
             return math.prod(map(_count, shape))
@@ -167,9 +167,9 @@ def _space_to_plain(space: spaces.Space) -> Any:
         case spaces.Box():
             return ["Box", *map(_bound_to_plain, (space.low, space.high)), list(space.shape), str(space.dtype)]
         case spaces.Discrete():
-            return ["Discrete", int(space.n), int(space.start)]
+            return ["Discrete", int(space.n), int(space.start), *_dtype_to_plain(space)]
         case spaces.MultiDiscrete():
-            return ["MultiDiscrete", space.nvec.tolist(), space.start.tolist()]
+            return ["MultiDiscrete", space.nvec.tolist(), space.start.tolist(), *_dtype_to_plain(space)]
         case spaces.MultiBinary():
             return ["MultiBinary", list(space.shape)]
         case spaces.Dict():
@@ -177,9 +177,18 @@ def _space_to_plain(space: spaces.Space) -> Any:
     raise NotPlain(f"{space} cannot be written as JSON")
 
 
+def _dtype_to_plain(space: spaces.Space) -> list[str]:
+    """:return: The dtype of the values, unless it is the usual one: older versions of Gymnasium know no other."""
+    return [] if space.dtype == np.int64 else [str(space.dtype)]
+
+
 def _bound_to_plain(bound: np.ndarray) -> Any:
     """:return: A number if all are the same, as for pictures."""
     return bound.flat[0].item() if bound.size and (bound == bound.flat[0]).all() else bound.tolist()
+
+
+def _dtype_from_plain(plain: list[Any]) -> dict[str, Any]:
+    return {"dtype": _numbers(plain[0]).type} if plain else {}
 
 
 def _space_from_plain(plain: Any) -> spaces.Space:
@@ -188,10 +197,10 @@ def _space_from_plain(plain: Any) -> spaces.Space:
             dtype = _numbers(dtype)
             low, high = (np.broadcast_to(np.array(bound, dtype), shape).copy() for bound in (low, high))
             return spaces.Box(low, high, dtype=dtype.type)
-        case ["Discrete", n, start]:
-            return spaces.Discrete(n, start=start)
-        case ["MultiDiscrete", nvec, start]:
-            return spaces.MultiDiscrete(nvec, start=start)
+        case ["Discrete", n, start, *dtype] if len(dtype) <= 1:
+            return spaces.Discrete(n, start=start, **_dtype_from_plain(dtype))
+        case ["MultiDiscrete", nvec, start, *dtype] if len(dtype) <= 1:
+            return spaces.MultiDiscrete(nvec, start=start, **_dtype_from_plain(dtype))
         case ["MultiBinary", shape]:
             return spaces.MultiBinary(shape[0] if len(shape) == 1 else shape)
         case ["Dict", parts]:

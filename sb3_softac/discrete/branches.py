@@ -35,7 +35,7 @@ class Branches:
                 f"{action_space}: for a Box use SoftAC_v1 or SB3's SAC; flatten other spaces in a gymnasium.ActionWrapper"
             )
         self.sizes, self.shape = sizes, action_space.shape or ()
-        self.start, self._has_start = np.asarray(start), bool(np.any(start))
+        self.start, self._has_start = np.asarray(start, np.int64), bool(np.any(start))
         self.n = sum(sizes)
         self.max_entropy = sum(math.log(size) for size in sizes)
         """Entropy of the uniform policy in nats; 0 where there is nothing to choose."""

@@ -32,6 +32,7 @@ from sb3_softac.discrete.masks import (
     unread_masks_of_infos,
 )
 from sb3_softac.entropy.target_entropy import RatioTarget, discrete_target
+from sb3_softac.equations.discrete_sac import policy_entropy
 from sb3_softac.replay.batch import Batch
 
 # Steps at the start of learn() in whose infos masks are looked for
@@ -182,6 +183,9 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         elif "action_masks" in self._kept_columns():
             everything = np.ones((len(dones), self.branches.n), dtype=bool)
             columns |= {"action_masks": everything, "next_action_masks": everything}
+        if "old_entropy" in self._kept_columns():  # of DiscreteSAC's entropy penalty, which may have been left out since
+            assert self._last_log_pi is not None
+            columns["old_entropy"] = policy_entropy(self._last_log_pi).cpu().numpy()
         return columns
 
     def _kept_columns(self) -> Collection[str]:

@@ -20,7 +20,7 @@ import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_softac.algorithm.arguments import EXTENT, merged
+from sb3_softac.algorithm.arguments import EXTENT
 from sb3_softac.algorithm.policies import NetworkOfPolicy
 from sb3_softac.checks import Argument, keyword_table, number, one_of
 from sb3_softac.discrete.discrete_algorithm import DiscreteOffPolicyAlgorithm
@@ -138,7 +138,7 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
     ):
         self.critic_ent_coef_scale = critic_ent_coef_scale
         self.q_aggregation = q_aggregation
-        self.stable_kwargs = merged({}, stable_kwargs)
+        self.stable_kwargs: dict[str, float] = stable_kwargs  # type: ignore[assignment]  # read by the base
         super().__init__(
             policy,
             env,
@@ -199,13 +199,6 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
     def _buffer_columns(self) -> dict[str, tuple[tuple[int, ...], type]]:
         own = {"old_entropy": ((), np.float32)} if "entropy_penalty" in self.stable_kwargs else {}
         return {**super()._buffer_columns(), **own}
-
-    def _extra_columns(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-        columns = super()._extra_columns(dones, infos)
-        if "entropy_penalty" in self.stable_kwargs:
-            assert self._last_log_pi is not None
-            columns["old_entropy"] = policy_entropy(self._last_log_pi).cpu().numpy()
-        return columns
 
     def _follow_arguments(self) -> None:
         super()._follow_arguments()

@@ -116,15 +116,18 @@ class AutoTemperature(Temperature):
     :param device: Device of the networks.
     :param learning_rate: Learning rate of log alpha.
     :param bounds: Smallest and largest temperature, each may be None; None for no bounds.
+    :param starts: Whether the training starts with this value, so that it must be within the bounds.
     :raises ValueError: if the initial value is not a finite number greater than 0, or not within the bounds.
     """
 
     optimizer: th.optim.Optimizer
 
-    def __init__(self, value: float, device: th.device, learning_rate: float, bounds: Bounds | None = None):
+    def __init__(
+        self, value: float, device: th.device, learning_rate: float, bounds: Bounds | None = None, starts: bool = True
+    ):
         value = read(NAME, value, TEMPERATURE)
         low, high = check_bounds(bounds) or (None, None)
-        if (low is not None and value < low) or (high is not None and value > high):
+        if starts and ((low is not None and value < low) or (high is not None and value > high)):
             raise Refused(f"ent_coef starts at {value}, outside of ent_coef_bounds=({low}, {high})")
         self.set_bounds(bounds)
         self.log_ent_coef = th.full((1,), math.log(value), device=device, requires_grad=True)
@@ -134,6 +137,13 @@ class AutoTemperature(Temperature):
         """Change the bounds, None for none; the next step of the optimizer clamps the temperature to them."""
         low, high = check_bounds(bounds) or (None, None)
         self._log_bounds = None if low is None else math.log(low), None if high is None else math.log(high)
+
+    @th.no_grad()
+    def restart_as(self, new: "AutoTemperature") -> None:
+        """Become like a new one, except that the parameter is the same tensor: a checkpoint restores its value only."""
+        self.log_ent_coef.copy_(new.log_ent_coef)
+        self.optimizer, self._log_bounds = new.optimizer, new._log_bounds
+        self.optimizer.param_groups[0]["params"] = [self.log_ent_coef]
 
     @property
     def alpha(self) -> th.Tensor:
@@ -172,7 +182,11 @@ def check_bounds(bounds: Any) -> Bounds | None:
 
 
 def make_temperature(
-    ent_coef: str | float | Schedule, device: th.device, learning_rate: float, bounds: Bounds | None = None
+    ent_coef: str | float | Schedule,
+    device: th.device,
+    learning_rate: float,
+    bounds: Bounds | None = None,
+    starts: bool = True,
 ) -> Temperature:
     """
     Read SB3's ``ent_coef`` argument.
@@ -182,6 +196,7 @@ def make_temperature(
     :param device: Device of the networks.
     :param learning_rate: Learning rate of a learned temperature.
     :param bounds: Smallest and largest value of a learned temperature, each may be None; None for no bounds.
+    :param starts: Whether the training starts with it; False if a learned value is about to take its place.
     :return: The temperature.
     :raises ValueError: if ``ent_coef`` is none of these, or bounds are given for a temperature that is not learned.
     """
@@ -194,7 +209,9 @@ def make_temperature(
         return ScheduledTemperature(ent_coef, device)
     if kind == "lin":
         return ScheduledTemperature(LinearSchedule(value, LINEAR_END * value, 1.0), device)
-    return AutoTemperature(value, device, learning_rate, bounds) if kind == "auto" else FixedTemperature(value, device)
+    if kind == "auto":
+        return AutoTemperature(value, device, learning_rate, bounds, starts)
+    return FixedTemperature(value, device)
 
 
 def _read_ent_coef(ent_coef: Any) -> tuple[str, float]:
@@ -214,7 +231,7 @@ def _read_ent_coef(ent_coef: Any) -> tuple[str, float]:
         ) from None
 
 
-def check_ent_coef(ent_coef: Any, bounds: Bounds | None = None) -> Any:
+def check_ent_coef(ent_coef: Any, bounds: Bounds | None = None, starts: bool = True) -> Any:
     """The argument ``ent_coef``, NumPy's numbers as floats; ValueError if :func:`make_temperature` refuses it."""
-    make_temperature(ent_coef, th.device("cpu"), 0.0, bounds)
+    make_temperature(ent_coef, th.device("cpu"), 0.0, bounds, starts)
     return float(ent_coef) if is_number(ent_coef) and not isinstance(ent_coef, int) else ent_coef

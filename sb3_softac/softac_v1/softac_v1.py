@@ -25,7 +25,7 @@ from sb3_softac.algorithm.arguments import ARGUMENTS, merged
 from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
 from sb3_softac.algorithm.policies import NetworkOfPolicy
 from sb3_softac.checks import BOOLEAN, Argument, differs, one_of, shown
-from sb3_softac.entropy.temperature import Bounds, NoTemperature, Temperature, check_ent_coef
+from sb3_softac.entropy.temperature import Bounds, NoTemperature, Temperature
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target
 from sb3_softac.equations.softac_v1 import soft_value_target, value_loss
 from sb3_softac.replay.batch import Batch
@@ -216,10 +216,10 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
         super()._follow_schedules(progress_remaining)
         self.policy.follow_schedules(progress_remaining)
 
-    def _make_temperature(self) -> Temperature:
+    def _make_temperature(self, starts: bool = True) -> Temperature:
         self._check_temperature_of(self.policy.distribution)
         none = _is_zero(self.ent_coef) and self.ent_coef_bounds is None
-        return NoTemperature(self.device) if none else super()._make_temperature()
+        return NoTemperature(self.device) if none else super()._make_temperature(starts)
 
     def _check_temperature_of(self, distribution: str) -> None:
         """:raises ValueError: if a policy of this distribution cannot have this temperature."""
@@ -232,7 +232,7 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
 
     def _check_ent_coef(self) -> None:
         if not _is_zero(self.ent_coef) or self.ent_coef_bounds is not None:  # 0 is for deterministic policies
-            check_ent_coef(self.ent_coef, self.ent_coef_bounds)
+            super()._check_ent_coef()
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         if self.policy.distribution == "deterministic" and self.action_noise is None:

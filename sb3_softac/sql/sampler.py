@@ -64,6 +64,13 @@ class ActionSampler(BaseActor):
         self._n_candidates = number  # a plain number also where the shapes of tensors are being traced
         self.candidate_noise = fixed_noise(number, self.action_dim).to(self.candidate_noise)
 
+    def _load_from_state_dict(self, state: dict[str, th.Tensor], prefix: str, *args: Any) -> None:
+        # The number may have been set since the policy was made, and the arguments in a saved model are the first ones
+        saved = state.get(f"{prefix}candidate_noise", self.candidate_noise)
+        if len(saved) != self.n_candidates and saved.shape[1:] == self.candidate_noise.shape[1:]:
+            self.n_candidates = len(saved)
+        super()._load_from_state_dict(state, prefix, *args)
+
     def transform(self, features: th.Tensor, noise: th.Tensor) -> th.Tensor:
         """
         Actions before the squash by tanh ``[batch, K, action_dim]``, from features and noise ``[batch, K, action_dim]``, or

@@ -20,12 +20,14 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
+from stable_baselines3.common.utils import update_learning_rate
 
+from sb3_softac.algorithm.arguments import check_learning_rate
 from sb3_softac.algorithm.network_checks import require_gradients
 from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
 from sb3_softac.algorithm.policies import NetworkOfPolicy
 from sb3_softac.checks import Argument, integer, is_number, one_of, read, shown
-from sb3_softac.entropy.temperature import Bounds
+from sb3_softac.entropy.temperature import Bounds, Temperature
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target
 from sb3_softac.equations.soft_q import (
     effective_sample_size,
@@ -307,12 +309,14 @@ class SQL(SoftOffPolicyAlgorithm):
         :raises RuntimeError: if gradients are switched off.
         """
         require_gradients()
+        self._follow_arguments()
         policy = self.policy
         if not isinstance(policy, ComposedPolicy):
             raise ValueError("distil() trains the sampler of a composed model: create one with SQL.compose()")
         gradient_steps = read("gradient_steps", gradient_steps, integer(1))
         batch_size = read("batch_size", batch_size, integer(1))
         observations = SkillObservations(replay_buffers, self.observation_space)
+        update_learning_rate(policy.optimizer, check_learning_rate(self.lr_schedule, self._current_progress_remaining))
         self.prepare_networks()
         self._finite.fill_(1.0)
         for _ in range(gradient_steps):
@@ -323,6 +327,12 @@ class SQL(SoftOffPolicyAlgorithm):
         if not self._finite:
             raise ValueError("A loss was not finite while distilling: look for NaN in the replay buffers' observations")
         policy.act_by_sampler(True)
+
+    def _make_temperature(self, starts: bool = True) -> Temperature:
+        temperature = super()._make_temperature(starts)
+        if isinstance(self.policy, ComposedPolicy):
+            self.policy.temperature = float(temperature.alpha)
+        return temperature
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         if isinstance(self.policy, ComposedPolicy):

@@ -17,7 +17,7 @@ from stable_baselines3.common.utils import ConstantSchedule
 from stable_baselines3.her import HerReplayBuffer
 from torch import nn
 
-from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
+from sb3_softac import SQL, DiscreteSAC, DiscreteSQL, SoftAC_v1
 from sb3_softac.algorithm.arguments import BUFFER_ARGUMENTS, LEARN_ARGUMENTS
 from sb3_softac.algorithm.policies import acting_network
 from tests.toys import ALGORITHMS, RandomEnv, SetAt, algorithms, is_discrete
@@ -499,12 +499,14 @@ def test_arguments_of_load(algorithm, tmp_path):
     with pytest.raises(ValueError, match=r"load\(\) got an unknown argument 'learning_rat', did you mean 'learning_rate'"):
         algorithm.load(tmp_path / "model", learning_rat=1e-3)
     saved = "n_critics=3 cannot be loaded: the saved networks have n_critics=2"
+    with pytest.raises(ValueError, match="use_sde=True cannot" if algorithm is SoftAC_v1 else "unknown argument 'use_sde'"):
+        algorithm.load(tmp_path / "model", use_sde=True)
     with pytest.raises(ValueError, match=saved if algorithm is SoftAC_v1 else "unknown argument 'n_critics'"):
         algorithm.load(tmp_path / "model", n_critics=3)
     loaded = algorithm.load(
         tmp_path / "model", env=model.get_env(), batch_size=np.int64(5), stats_window_size=7, train_freq=[2, "step"]
     )
-    assert (loaded.batch_size, loaded._stats_window_size) == (5, 7)
+    assert (loaded.batch_size, loaded._stats_window_size, loaded.ep_info_buffer.maxlen) == (5, 7, 7)
     assert loaded.train_freq == TrainFreq(2, TrainFrequencyUnit.STEP)
     assert loaded.learn(6)._n_updates > model._n_updates
 
@@ -536,3 +538,16 @@ def test_an_entropy_penalty_that_is_set_later():
     model.stable_kwargs = dict(entropy_penalty=0.5)
     with pytest.raises(ValueError, match="The entropy penalty needs the entropies of the policy that collected the data"):
         model.train(1, 4)
+
+
+@pytest.mark.parametrize("options", [{}, None])
+def test_an_entropy_penalty_that_is_left_out_later(options, tmp_path):
+    model = trained(DiscreteSAC, stable_kwargs=dict(entropy_penalty=0.5))
+    model.stable_kwargs = options
+    model.learn(20, reset_num_timesteps=False)
+    assert model.stable_kwargs == {} and model.replay_buffer.extras["old_entropy"][: model.replay_buffer.pos].all()
+    model.save_replay_buffer(tmp_path / "buffer")
+    for algorithm in (DiscreteSAC, DiscreteSQL):
+        other = trained(algorithm)
+        other.load_replay_buffer(tmp_path / "buffer")
+        other.learn(5)

@@ -4,12 +4,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
 from sb3_softac import SoftAC_v1
-from tests.toys import algorithms, is_discrete
+from tests.toys import SetAt, algorithms, continuous, is_discrete
 
 VECTOR = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 DICT = spaces.Dict(
@@ -131,3 +132,16 @@ def test_actions():
     with pytest.raises(ValueError, match=r"action_noise returned \[nan\] at step 1, which is not finite"):
         model.learn(5)
     assert model.replay_buffer.size() == 0
+
+
+@continuous
+def test_action_noise_fits_the_number_of_environments(algorithm, tmp_path):
+    noise = NormalActionNoise(np.zeros(1), np.ones(1))
+    envs = {n: make_vec_env("Pendulum-v1", n) for n in (1, 2, 3)}
+    settings = dict(learning_starts=100, buffer_size=60, device="cpu", seed=0, policy_kwargs=dict(net_arch=[4]))
+    model = algorithm("MlpPolicy", envs[2], **settings).learn(20, SetAt(3, action_noise=noise))
+    assert len({*model.action_noise()[:, 0].tolist()}) == 2  # each environment has its own
+    model.save(tmp_path / "model")
+    for n, env in envs.items():
+        loaded = algorithm.load(tmp_path / "model", env=env).learn(6)
+        assert loaded.action_noise().shape == ((n, 1) if n > 1 else (1,))

@@ -347,6 +347,7 @@ SPACES = [
     spaces.Box(-1, 1, (2,), np.float64),
     spaces.Discrete(3, start=-1),
     spaces.MultiDiscrete([2, 3], start=[1, 0]),
+    spaces.MultiDiscrete([2, 3], dtype=np.int32),
     spaces.MultiBinary(3),
     spaces.MultiBinary([2, 3]),
     spaces.Dict(a=spaces.Discrete(2), b=spaces.Box(0, 1, (2,))),

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3.common.buffers import NStepReplayBuffer
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.her import HerReplayBuffer
 
 from sb3_softac.entropy.temperature import make_temperature
@@ -110,6 +111,34 @@ def test_a_loaded_replay_buffer_follows_the_model(algorithm, tmp_path):
 
 
 @algorithms
+def test_a_loaded_replay_buffer_without_n_steps(algorithm, tmp_path):
+    other = model_of(algorithm, replay_buffer_class=ReplayBuffer)
+    other.save_replay_buffer(tmp_path / "buffer")
+    model = model_of(algorithm, n_steps=3)
+    model.load_replay_buffer(tmp_path / "buffer")
+    assert_refused(model, "n_steps is 3, but ReplayBuffer, which is now the replay buffer, has targets of one step")
+    model.n_steps = 1
+    train(model)
+
+
+@algorithms
+def test_a_replay_buffer_of_another_number_of_environments(algorithm, tmp_path):
+    model, other = model_of(algorithm), model_of(algorithm)
+    other.replay_buffer.n_envs = 2
+    other.save_replay_buffer(tmp_path / "buffer")
+    model.load_replay_buffer(tmp_path / "buffer")
+    with pytest.raises(ValueError, match="The replay buffer was made for n_envs=2, and this training has n_envs=1"):
+        model.learn(1)
+
+
+@algorithms
+def test_n_steps_of_a_buffer_that_takes_them(algorithm):
+    # Without SB3's warning, which would be wrong
+    model = model_of(algorithm, n_steps=3, replay_buffer_class=NStepReplayBuffer)
+    assert model.replay_buffer.n_steps == 3
+
+
+@algorithms
 def test_buffers_that_cannot_follow(algorithm):
     kwargs = dict(replay_buffer_class=NStepReplayBuffer, replay_buffer_kwargs=dict(n_steps=3, gamma=0.9))
     model = model_of(algorithm, **kwargs)
@@ -192,6 +221,39 @@ def test_one_sided_bounds_of_a_model(algorithm, tmp_path):
     model = model_of(algorithm, ent_coef="auto", ent_coef_bounds=(None, 1.0))
     model.save(tmp_path / "model")
     assert algorithm.load(tmp_path / "model", safe=True).ent_coef_bounds == (None, 1.0)
+
+
+@algorithms
+def test_bounds_that_were_set_are_loaded(algorithm, tmp_path):
+    model = model_of(algorithm, ent_coef="auto")
+    model.save(tmp_path / "before")
+    model.ent_coef_bounds = (None, 0.5)
+    train(model)
+    model.save(tmp_path / "model")
+    assert th.equal(algorithm.load(tmp_path / "model").log_ent_coef, model.log_ent_coef)
+    loaded = algorithm.load(tmp_path / "before", ent_coef_bounds=(None, 0.5))  # clamped in the next gradient step
+    assert loaded.log_ent_coef.item() == pytest.approx(0.0, abs=0.1)
+    with pytest.raises(ValueError, match=r"ent_coef starts at 2\.0, outside of ent_coef_bounds"):
+        algorithm.load(tmp_path / "before", ent_coef_bounds=(None, 0.5), ent_coef="auto_2")
+
+
+@algorithms
+@pytest.mark.parametrize(
+    "schedule", [LinearSchedule(2.0, 0.01, 1.0), lambda progress: 0.01 + progress, "lin_2"], ids=["object", "function", "text"]
+)
+def test_a_scheduled_temperature_is_loaded(algorithm, schedule, tmp_path):
+    model = model_of(algorithm, ent_coef=schedule)
+    model._current_progress_remaining = 0.25
+    train(model)
+    model.save(tmp_path / "model")
+    given = {"ent_coef": schedule} if callable(schedule) else {}
+    for loaded in (algorithm.load(tmp_path / "model"), algorithm.load(tmp_path / "model", safe=True, custom_objects=given)):
+        assert loaded.temperature.alpha == model.temperature.alpha < 1.0
+        assert getattr(loaded.policy, "alpha", 0.0) == getattr(model.policy, "alpha", 0.0)  # of DiscreteSQL
+    for new, alpha in ((lambda progress: 3.0 * progress + 0.1, 3.1), ("auto_0.3", 0.3), (0.2, 0.2)):
+        loaded = algorithm.load(tmp_path / "model", ent_coef=new)
+        assert float(loaded.temperature.alpha) == pytest.approx(alpha)
+        assert float(getattr(loaded.policy, "alpha", alpha)) == pytest.approx(alpha)
 
 
 @ways

@@ -248,3 +248,46 @@ def test_mean_of_soft_q_functions_and_the_mean_reward():
         gap = discount * moves @ (0.5 * temperature * divergence + gap.max(axis=1))
     error = 0.5 * (first.q + second.q) - both.q
     assert (error > 0).all() and (error < gap).all() and gap.max() < 1.5 * error.max()
+
+
+def small_skill(**kwargs):
+    return make_model(**kwargs, policy_kwargs=dict(net_arch=[4])).learn(20)
+
+
+@pytest.mark.parametrize("kind", ["a skill", "a composed model"])
+def test_a_number_of_candidates_that_was_set_is_loaded(kind, tmp_path):
+    model = small_skill() if kind == "a skill" else SQL.compose([small_skill()] * 2)
+    model.policy.n_candidates = 5
+    model.save(tmp_path / "model")
+    obs = np.ones((3, 3), np.float32)
+    for loaded in (SQL.load(tmp_path / "model"), SQL.load(tmp_path / "model", safe=True)):
+        assert loaded.policy.n_candidates == 5
+        assert np.array_equal(loaded.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0])
+
+
+def test_more_skills_than_candidates():
+    composed = SQL.compose([small_skill()] * 9, policy_kwargs=dict(n_candidates=1))
+    for deterministic in (False, True):
+        assert composed.predict(np.ones((2, 3), np.float32), deterministic=deterministic)[0].shape == (2, 1)
+
+
+def test_the_temperature_of_a_composed_model(tmp_path):
+    skill = small_skill(ent_coef="lin_10")
+    skill.save(tmp_path / "skill")
+    for each in (skill, SQL.load(tmp_path / "skill")):
+        assert SQL.compose([each]).policy.temperature == pytest.approx(float(skill.temperature.alpha)) == pytest.approx(0.01)
+    SQL.compose([skill], ent_coef=0.3).save(tmp_path / "composed")
+    assert SQL.load(tmp_path / "composed").policy.temperature == pytest.approx(0.3)
+    assert SQL.load(tmp_path / "composed", ent_coef=5.0).policy.temperature == 5.0
+
+
+def test_what_is_set_counts_for_distil():
+    skill = small_skill()
+    composed = SQL.compose([skill], learning_rate=1e-2)
+    before = [parameter.clone() for parameter in composed.actor.parameters()]
+    composed.learning_rate, composed.ent_coef = 0.0, 2.0
+    composed.distil([skill.replay_buffer], 2, 8)
+    assert all(map(th.equal, before, composed.actor.parameters())) and composed.policy.temperature == 2.0
+    composed.kernel_particles = 3
+    with pytest.raises(ValueError, match="kernel_particles must be an integer, at least 4"):
+        composed.distil([skill.replay_buffer], 1, 8)
