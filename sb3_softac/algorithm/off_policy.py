@@ -48,6 +48,7 @@ from sb3_softac.algorithm.arguments import (
     GIVEN_TO_BUFFERS,
     LEARN_ARGUMENTS,
     ONLY_AT_CONSTRUCTION,
+    OWN_AND_SB3,
     check_bounded_box,
     check_buffer_kwargs,
     check_env,
@@ -330,13 +331,14 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     def _follow_targets(self, changed: set[str]) -> None:
         """Let the replay buffer compute its n-step targets with the model's ``n_steps`` and ``gamma``, or refuse a change."""
         buffer: Any = self.replay_buffer
-        n_steps = getattr(buffer, "n_steps", 1)
-        if "replay_buffer" in changed and self.n_steps > 1 and not hasattr(buffer, "n_steps"):
+        followed = "replay_buffer" in changed and hasattr(self._arguments_before[-1], "n_steps")
+        if followed and self.n_steps > 1 and not hasattr(buffer, "n_steps"):
             raise Refused(
                 f"n_steps is {self.n_steps}, but {type(buffer).__name__}, which is now the replay buffer, has targets of one "
                 "step: set n_steps=1, or load a replay buffer that a model like this one has saved"
             )
         for name in ("n_steps", "gamma"):
+            n_steps = getattr(buffer, "n_steps", 1)
             fixed = name in self.replay_buffer_kwargs or not hasattr(buffer, "n_steps") or not hasattr(buffer, name)
             if not fixed:
                 setattr(buffer, name, getattr(self, name))
@@ -505,6 +507,8 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
 
     def _require_fitting_buffer(self) -> None:
         """:raises ValueError: if the replay buffer, which may have been loaded, cannot store what is about to be collected."""
+        if not type(self.replay_buffer).__module__.startswith(OWN_AND_SB3):
+            return  # a user's own, which may store what it likes
         ours = {"n_envs": self.n_envs, "obs_shape": get_obs_shape(self.observation_space)}
         ours["action_dim"] = get_action_dim(self.action_space)
         for name, value in ours.items():
@@ -941,7 +945,9 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
             model.temperature = model._make_temperature()
         model._changed_by_load = set()
         if "stats_window_size" in kwargs and model.ep_info_buffer is not None and model.ep_success_buffer is not None:
-            size = model._stats_window_size  # SB3 would go on with the old one
+            size = model._stats_window_size = read(
+                "stats_window_size", kwargs["stats_window_size"], cls.arguments["stats_window_size"]
+            )  # SB3 would go on with the old one
             model.ep_info_buffer = deque(model.ep_info_buffer, size)
             model.ep_success_buffer = deque(model.ep_success_buffer, size)
         return model
@@ -951,7 +957,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         """:return: The attributes for arguments to change; SB3 would also set attributes that nobody reads."""
         attributes = {"stats_window_size": "_stats_window_size", "target_entropy": "_target_entropy"}
         changes = {attributes.get(name, name): value for name, value in given.items()}
-        parameters = parameters_of(cls)[0]
+        parameters = parameters_of(cls)[0].keys() - {"self", "policy", "env", "device", "_init_setup_model"}
         if "n_critics" in parameters:  # part of the policy's arguments, which are those of the file
             changes.pop("n_critics", None)
         known = vars(cls(policy=cls.policy_base, env=None, _init_setup_model=False))  # type: ignore[call-arg,arg-type]

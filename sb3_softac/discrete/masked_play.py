@@ -92,6 +92,7 @@ def _model_for(evaluation: EvalCallback, model: BaseAlgorithm) -> BaseAlgorithm:
         return model.predict(observation, state, episode_start, deterministic, action_masks)  # type: ignore[call-arg]
 
     cls = type(model)
-    masked: BaseAlgorithm = object.__new__(type(cls.__name__, (cls,), {"predict": predict, "__module__": cls.__module__}))
+    own = {"predict": predict, "viewed": cls, "__module__": cls.__module__}
+    masked: BaseAlgorithm = object.__new__(type(cls.__name__, (cls,), own))
     masked.__dict__ = model.__dict__
     return masked

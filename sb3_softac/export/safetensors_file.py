@@ -44,7 +44,8 @@ def export_safetensors(model: SoftOffPolicyAlgorithm, path: str | Path, vec_norm
     """
     exported = exported_policy(model, vec_normalize)
     names = model.named_policies()
-    algorithm = next((name for name, kind in ALGORITHMS.items() if type(model) is kind), None)
+    own = getattr(type(model), "viewed", type(model))  # in an evaluation with masks it is a view of the model
+    algorithm = next((name for name, kind in ALGORITHMS.items() if own is kind), None)
     arguments = exported.policy._get_constructor_parameters()
     arguments = {name: value for name, value in arguments.items() if name not in NOT_NEEDED}
     normalization = exported.normalization

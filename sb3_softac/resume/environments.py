@@ -12,7 +12,6 @@ import os
 import signal
 import stat
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -54,7 +53,7 @@ def _generators(env: Any) -> dict[str, Any]:
 def _read_episodes(reader: Reader, content: str, live: Any, path: str, in_place: bool) -> Any:
     """Restore the content of Monitor's CSV file, which is new or has become longer."""
     # In a trial it is not a file but the null device
-    if isinstance(live, ResultsWriter) and stat.S_ISREG(os.fstat(live.file_handler.fileno()).st_mode):
+    if content is not None and isinstance(live, ResultsWriter) and stat.S_ISREG(os.fstat(live.file_handler.fileno()).st_mode):
         reader.change(_write_episodes, live.file_handler, content)
     return live
 
@@ -66,10 +65,19 @@ def _write_episodes(file: Any, content: str) -> None:
     file.flush()
 
 
+def _episodes(writer: ResultsWriter) -> str | None:
+    """:return: The content of the file, ends of lines included; None if it was removed, which must not end the training."""
+    try:
+        with open(writer.file_handler.name, newline="") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
 EPISODES = Codec(
     "episodes",
     lambda v: isinstance(v, ResultsWriter),
-    lambda w, v, p: Path(v.file_handler.name).read_text(),
+    lambda w, v, p: _episodes(v),
     _read_episodes,
     shared=True,
 )

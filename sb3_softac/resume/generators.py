@@ -21,5 +21,5 @@ def set_generator_states(states: dict[str, Any]) -> None:
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     th.set_rng_state(states["torch"])
-    if states["cuda"]:
-        th.cuda.set_rng_state_all(states["cuda"])
+    for device, state in zip(range(th.cuda.device_count()), states["cuda"], strict=False):  # there may be fewer GPUs now
+        th.cuda.set_rng_state(state, device)

@@ -28,7 +28,7 @@ class FolderLock:
     """Makes sure that one training at a time writes into a folder. The operating system frees the lock when a process ends."""
 
     def __init__(self, path: Path):
-        self.path = path
+        self.path = Path(os.path.abspath(path))  # the program may change its working directory
         self._lock: Any = None
         self._owner: Any = None
 

@@ -41,7 +41,7 @@ class Store:
     """A folder of checkpoints."""
 
     def __init__(self, path: str | Path, keep: int = 1):
-        self.path, self.keep = Path(path), read("keep", keep, integer(1, " checkpoint"))
+        self.path, self.keep = Path(os.path.abspath(path)), read("keep", keep, integer(1, " checkpoint"))
 
     def checkpoints(self) -> list[Path]:
         """The folders of all checkpoints, the oldest first."""

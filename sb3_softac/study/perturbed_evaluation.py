@@ -1,5 +1,6 @@
 """Trained models under perturbations: which ones apply, the returns (kept in small files), and their part of the report."""
 
+import contextlib
 import hashlib
 import importlib
 import json
@@ -117,7 +118,10 @@ def env_kwargs_in(study: Study, env: str) -> dict[str, Any]:
     """:return: Keyword arguments of an environment: those declared, or else those in the first run's hyperparameters."""
     importlib.import_module("rl_zoo3.import_envs")
     run = next(run for run in study.runs if run.env == env)
-    return run.env_kwargs or (with_defaults(study, run).defaults or {}).get("env_kwargs", {})
+    defaults: dict[str, Any] = {}
+    with contextlib.suppress(StudyError):  # the results may have outlived the hyperparameter file
+        defaults = with_defaults(study, run).defaults or {}
+    return run.env_kwargs or defaults.get("env_kwargs") or {}
 
 
 def returns_of(trained: Trained, sweep: PerturbationSweep, strength: float, episodes: int) -> list[float]:

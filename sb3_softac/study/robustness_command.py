@@ -193,7 +193,11 @@ def run(args: argparse.Namespace) -> int:
     if args.episodes < 1:
         raise StudyError(f"--episodes must be at least 1, got {args.episodes}")
     runs = sources(args)
-    env_kwargs = runs[0].env_kwargs or env_kwargs_of(runs[0].folder, args.env)
+    env_kwargs: dict[str, Any] = {}
+    for source in runs:
+        with contextlib.suppress(Exception):  # what cannot be read is reported with its run
+            env_kwargs = source.env_kwargs or env_kwargs_of(source.folder, args.env)
+            break
     sweeps = sweeps_of_command(args.perturbation) if args.perturbation else default_sweeps(args.env, env_kwargs)
     check_sweeps(sweeps, args.env, env_kwargs)
     groups: dict[str, list[Returns]] = {}

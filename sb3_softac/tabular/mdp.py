@@ -81,7 +81,9 @@ class TabularMDP:
                 raise ValueError(f"transitions must be [n_states, n_actions, n_states], got {transitions.shape}")
             transitions = transitions.reshape(rewards.size, len(rewards))
         ends = np.zeros(len(rewards), dtype=bool)
-        given = np.asarray([] if terminal is None else terminal)
+        given = terminal if isinstance(terminal, np.ndarray) else np.asarray(list(terminal or []))
+        if given.dtype == bool and given.shape != ends.shape:
+            raise ValueError(f"terminal must be indices of states, or one boolean for each of the {len(ends)} states")
         for state in np.flatnonzero(given) if given.dtype == bool else given.ravel():
             if state not in range(len(rewards)):
                 raise ValueError(f"terminal must be indices of the {len(rewards)} states, got {state}")

@@ -72,7 +72,8 @@ def test_unsquash_is_finite_at_the_ends_and_exact_between_them(dtype):
     th.testing.assert_close(u, th.cat([expected, -expected]), rtol=1e-6, atol=0)
     (gradient,) = th.autograd.grad(u.sum(), actions)
     assert gradient.isfinite().all() and gradient[0] == 0.0 and gradient[1] > 0.0
-    assert th.equal(u[3:5], actions[3:5].atanh())
+    # Vector instructions may round the last digit differently
+    assert th.allclose(u[3:5], actions[3:5].atanh(), rtol=2.0 * th.finfo(dtype).eps, atol=0.0)
 
 
 @pytest.mark.parametrize("wrong", [1.001, -2.0, math.nan, math.inf])

@@ -228,3 +228,43 @@ def test_in_new_processes(tmp_path):
     expected = uninterrupted(maker(SoftAC_v1), 120, tmp_path / "straight")
     with open(tmp_path / "end", "rb") as file:
         assert differences(expected, pickle.load(file)) == []
+
+
+def remove_at(step, path):
+    class Remove(BaseCallback):
+        def _on_step(self):
+            if self.num_timesteps == step:
+                os.remove(path)
+            return True
+
+    return Remove()
+
+
+def test_a_removed_monitor_file_does_not_end_the_training(tmp_path):
+    path = tmp_path / "0.monitor.csv"
+    model, _ = maker(DiscreteSAC, venv={"monitor_dir": str(tmp_path)})()
+    model.learn(60, callback=[ExactCheckpoint(tmp_path / "checkpoints", 20), remove_at(30, path)])
+    model.env.close()
+    assert (tmp_path / "checkpoints" / "checkpoint-000000000060").is_dir()
+
+
+def test_the_bytes_of_the_monitor_file_are_restored(tmp_path):
+    folders = {name: tmp_path / name for name in ("straight", "cut")}
+    makers = {name: maker(DiscreteSAC, venv={"monitor_dir": str(folder)}) for name, folder in folders.items()}
+    uninterrupted(makers["straight"], 90, tmp_path / "a")
+    interrupted(makers["cut"], 90, tmp_path / "b", cuts=(70,))
+    straight, cut = ((folder / "0.monitor.csv").read_bytes() for folder in folders.values())
+    assert straight.count(b"\r\n") == cut.count(b"\r\n") > 2 and straight.count(b"\n") == cut.count(b"\n")
+
+
+def test_a_change_of_the_working_directory(tmp_path, monkeypatch):
+    class Move(BaseCallback):
+        def _on_step(self):
+            os.chdir(tmp_path / "other")
+            return True
+
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    model, _ = maker(DiscreteSAC)()
+    model.learn(60, callback=[ExactCheckpoint("checkpoints", 20), Move()])
+    assert (tmp_path / "checkpoints" / "checkpoint-000000000060").is_dir() and not any((tmp_path / "other").iterdir())
