@@ -99,8 +99,9 @@ class ComposedPolicy(SQLPolicy):
         self._fix_noise()
 
     def _fix_noise(self) -> None:
-        n_proposed = max(PROPOSED_PER_CANDIDATE * self.n_candidates, 2 * len(self.members))  # some of each skill's
-        noise = fixed_noise(FITTED_PARTICLES + n_proposed, self.actor.action_dim)
+        # Some of each skill's; a plain number also where the shapes of tensors are being traced
+        self._n_proposed = max(PROPOSED_PER_CANDIDATE * self.n_candidates, 2 * len(self.members))
+        noise = fixed_noise(FITTED_PARTICLES + self._n_proposed, self.actor.action_dim)
         self.particle_noise = noise[:FITTED_PARTICLES].clone().to(self.particle_noise)
         self.proposal_noise = noise[FITTED_PARTICLES:].clone().to(self.proposal_noise)
 
@@ -134,10 +135,10 @@ class ComposedPolicy(SQLPolicy):
             features = [actor.features(observation) for actor in actors]
             particles = [actor.transform(own, self.particle_noise) for actor, own in zip(actors, features, strict=True)]
             noise = self.proposal_noise.expand(features[0].shape[0], -1, -1)
-            actions = mixture_actions(fit_gaussians(particles), noise.shape[1], noise).tanh()
+            actions = mixture_actions(fit_gaussians(particles), self._n_proposed, noise).tanh()
             return best_by_q(self.critic, observation, actions)
         particles = [actor.particles(actor.features(observation), FITTED_PARTICLES) for actor in actors]
-        actions, log_density = mixture_proposal(particles, len(self.proposal_noise))
+        actions, log_density = mixture_proposal(particles, self._n_proposed)
         exponents, _ = advantages_over_alpha(smallest_q(self.critic, observation, actions), self.temperature)
         return take(actions, (exponents - log_density).softmax(dim=1).multinomial(1).squeeze(1))
 
@@ -147,7 +148,7 @@ class ComposedPolicy(SQLPolicy):
             self.n_candidates = len(saved)
         proposed = state.get(f"{prefix}proposal_noise", self.proposal_noise)
         if proposed.shape[1:] == self.proposal_noise.shape[1:]:
-            self.proposal_noise = self.proposal_noise.new_empty(proposed.shape)
+            self.proposal_noise, self._n_proposed = self.proposal_noise.new_empty(proposed.shape), len(proposed)
         super()._load_from_state_dict(state, prefix, *args)
         self._acts_by_sampler = bool(self.distilled)
 
