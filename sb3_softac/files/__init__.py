@@ -1,8 +1,9 @@
 """Files that are either complete and on disk, or not there: a crash at any moment leaves the old or the new content."""
 
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,6 +35,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     writing = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(writing, "wb") as file:
+            with suppress(FileNotFoundError):  # who may read the file stays the same
+                writing.chmod(stat.S_IMODE(path.stat().st_mode))
             yield file
             file.flush()
             os.fsync(file.fileno())

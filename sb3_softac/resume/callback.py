@@ -222,6 +222,13 @@ class ExactCheckpoint(BaseCallback):
             'those that need not be saved in its class attribute "not_resumed")',
             snapshot.lost,
         )
+        assert self._start is not None
+        self._warn(
+            "Checkpoints from now on cannot be resumed, because parts of the model have come or gone since the training "
+            "started. To fix a learned temperature while the model trains, set ent_coef_bounds=(value, value) instead of "
+            "ent_coef",
+            sorted(self._start.parameters ^ set(self.model.get_parameters())),
+        )
         logs, contents = write_logs(self.model)
         tree = snapshot.tree | {"in_learn": in_learn, "logs": logs, "iteration": iteration_of(self.model)}
         tensors = snapshot.tensors | contents

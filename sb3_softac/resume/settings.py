@@ -32,6 +32,8 @@ class Start:
 
     def __init__(self, model: BaseAlgorithm, callback: BaseCallback):
         self.baseline = Baseline()
+        self.parameters = set(model.get_parameters())
+        """The objects that have parameters; a checkpoint can be resumed only if it has the same."""
         self.structure = structure(model, callback)
         self.arguments = arguments(model)
         self.environment: dict[str, str] = {}

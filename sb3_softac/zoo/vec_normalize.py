@@ -39,8 +39,9 @@ def save_twins(env: VecEnv) -> VecEnv:
 
 
 def twin_of(path: str | Path) -> Path:
-    """:return: Path of the twin of a pickle."""
-    return Path(path).with_suffix(".json")
+    """:return: Path of the twin of a pickle: .json in place of .pkl, and behind any other name."""
+    path = Path(path)
+    return path.with_suffix(".json") if path.suffix == ".pkl" else path.with_name(f"{path.name}.json")
 
 
 def _statistics(normalized: VecNormalize) -> dict[str, RunningMeanStd]:

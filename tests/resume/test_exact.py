@@ -15,7 +15,7 @@ from stable_baselines3.her import HerReplayBuffer
 
 from sb3_softac import SQL, DiscreteSAC, SoftAC_v1
 from sb3_softac.algorithm.engine import StepResult
-from sb3_softac.resume import Resumable
+from sb3_softac.resume import ExactCheckpoint, Resumable
 from sb3_softac.resume.snapshot import capture, read_snapshot
 from tests.resume.harness import differences, interrupted, uninterrupted
 from tests.toys import ALGORITHMS, SetAt
@@ -67,6 +67,17 @@ def test_algorithms_of_sb3_contrib(algorithm, env, tmp_path):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_learned_temperature_that_has_started_again(algorithm, tmp_path):
     check(maker(algorithm, ent_coef="auto", callbacks=lambda: [SetAt(30, ent_coef="auto_0.3")]), tmp_path)
+
+
+def test_a_learned_temperature_that_is_fixed_while_training(tmp_path):
+    fixed = {"ent_coef_bounds": (0.2, 0.2)}
+    check(maker(SoftAC_v1, ent_coef="auto", callbacks=lambda: [SetAt(30, **fixed)]), tmp_path)
+    model, callbacks = maker(SoftAC_v1, ent_coef="auto", callbacks=lambda: [SetAt(30, ent_coef=0.2)])()
+    with (
+        pytest.warns(UserWarning, match="attributes cannot be saved"),
+        pytest.warns(UserWarning, match=r"cannot be resumed.*ent_coef_bounds=\(value, value\).*: ent_coef_optimizer"),
+    ):
+        model.learn(60, [*callbacks, ExactCheckpoint(tmp_path / "other", every=20)])
 
 
 def test_recurrent_policies(tmp_path):

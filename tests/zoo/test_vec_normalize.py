@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize, unwrap_vec_normalize
 
-from sb3_softac.zoo.vec_normalize import SETTINGS, load_plain, save_plain, save_twins
+from sb3_softac.zoo.vec_normalize import SETTINGS, load_plain, save_plain, save_twins, twin_of
 
 BOX, PICTURE = spaces.Box(-1, 1, (3,)), spaces.Box(0, 255, (3, 8, 8), np.uint8)
 NORMALIZED = {
@@ -86,6 +86,14 @@ def test_trainings_of_our_algorithms_save_the_twin_with_each_pickle(algo, twin, 
     env = rl_zoo3.create_test_env("Pendulum-v1", stats_path=str(folder), should_render=False, hyperparams=settings)
     unwrap_vec_normalize(env).save(str(tmp_path / "vec_normalize.pkl"))  # as push_to_hub does
     assert (tmp_path / "vec_normalize.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("pickled", "twin"),
+    [("vecnormalize.pkl", "vecnormalize.json"), ("a.b.pkl", "a.b.json"), ("a.1", "a.1.json"), ("a", "a.json")],
+)
+def test_each_pickle_has_a_twin_of_its_own(pickled, twin, tmp_path):
+    assert twin_of(tmp_path / pickled) == tmp_path / twin
 
 
 def test_without_a_twin_there_is_none(tmp_path):
