@@ -13,7 +13,9 @@ import functools
 import importlib.util
 import json
 import os
+import site
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,8 @@ from sb3_softac.zoo.torchrun import run_folder
 EVERY = "SB3_SOFTAC_CHECKPOINT_EVERY"
 RUN_FOLDER = "SB3_SOFTAC_RUN_FOLDER"
 FOLDER, COMMAND = "checkpoints", "command.json"
-INSTALLED = (sys.prefix, sys.base_prefix, sys.exec_prefix)  # packages found there are found again without being told
+# What is there is found again without being told
+INSTALLED = (*site.getsitepackages(), site.getusersitepackages(), *map(sysconfig.get_path, ("stdlib", "platstdlib")))
 
 
 def resumable(wrapper: Callable[[gym.Env], gym.Env] | None, env: gym.Env) -> gym.Env:
@@ -86,11 +89,15 @@ def _write_command(folder: Path, every: int, seed: int) -> None:
         "arguments": [*sys.argv[1:], "--seed", str(seed)],
         "directory": os.getcwd(),
         "run": os.path.abspath(folder.parent),
-        "modules": [entry for entry in map(os.path.abspath, sys.path) if not entry.startswith(INSTALLED)],
+        "modules": [entry for entry in map(os.path.abspath, sys.path) if os.path.exists(entry) and not _is_installed(entry)],
         "every": every,
     }
     with replacing(folder / COMMAND) as file:
         file.write(json.dumps(command, indent=1).encode())
+
+
+def _is_installed(entry: str) -> bool:
+    return any(Path(entry).is_relative_to(folder) for folder in INSTALLED)
 
 
 # Options of the Zoo's train: with one value, with several (+) or with none (!)

@@ -44,6 +44,15 @@ def test_it_goes_where_the_training_was(project):
     assert (os.environ[EVERY], os.environ[RUN_FOLDER]) == ("50", str(project / RUN))
 
 
+def test_folders_of_modules_are_kept_unless_python_is_installed_there(project, tmp_path, monkeypatch):
+    modules = [f"{sys.prefix}-modules", *(str(tmp_path / name) for name in ("lib-of-mine", "lib/json", "gone"))]
+    monkeypatch.setattr(checkpoints, "INSTALLED", (str(tmp_path / "lib"),))
+    monkeypatch.setattr(sys, "path", modules)
+    monkeypatch.setattr(os.path, "exists", lambda path: not path.endswith(("gone", "command.json")))
+    checkpoints._write_command(tmp_path / "other/checkpoints", 50, 7)
+    assert json.loads((tmp_path / "other/checkpoints/command.json").read_text())["modules"] == modules[:2]
+
+
 def test_options_that_may_change(project, tmp_path):
     typed = ["--device=cpu", str(project / RUN), "-n", "200", "-tb", "tb", "--save-replay-buffer", "--gym-packages", "json"]
     added = command_of(typed)[len(ARGUMENTS) + 2 :]
