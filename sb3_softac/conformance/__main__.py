@@ -5,9 +5,10 @@ import sys
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
-from sb3_softac.conformance import CheckResult, Measurement, import_subject, run
+from sb3_softac.conformance import CheckResult, import_subject, run
 
 COLOURS = {"pass": "green", "FAIL": "bold red", "not applicable": "dim"}
 
@@ -20,8 +21,10 @@ def cells(result: CheckResult) -> list[str]:
     """:return: One row of the table."""
     colour = COLOURS[result.verdict]
     name, verdict = f"{result.check.name} [dim]{result.check.kind}[/]", f"[{colour}]{result.verdict}[/]"
-    if not isinstance(found := result.found, Measurement):
-        return [name, "", "", "", verdict, found]
+    if isinstance(found := result.found, Exception):
+        found = f"{type(found).__name__}: {found}"
+    if isinstance(found, str):
+        return [name, "", "", "", verdict, escape(found)]
     measured = rounded(found.measured)
     if found.interval is not None:
         measured += " ({} to {})".format(*map(rounded, found.interval))

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -47,28 +46,30 @@ class Check:
 
     def run(self, subject: type[Subject], seed: int = 0) -> "CheckResult":
         """Run the check on one seed."""
-        start = perf_counter()
         try:
             if error := subject.refuses(KINDS[self.kind]):
                 raise NotApplicable(f"takes no {self.kind} actions: {error}")
-            found: Measurement | str = self.function(subject, seed)
+            found: Measurement | str | Exception = self.function(subject, seed)
         except NotApplicable as reason:
             found = str(reason)
-        return CheckResult(self, found, perf_counter() - start)
+        except Exception as error:
+            found = error
+        return CheckResult(self, found)
 
 
 class CheckResult(NamedTuple):
     """A check and what came of it."""
 
     check: Check
-    found: Measurement | str
-    """The measurement, or why the check is not applicable."""
-    seconds: float
+    found: Measurement | str | Exception
+    """The measurement, why the check is not applicable, or the error that ended it."""
 
     @property
     def verdict(self) -> str:
         """``"pass"``, ``"FAIL"`` or ``"not applicable"``."""
-        return "not applicable" if isinstance(self.found, str) else "pass" if self.found.passed else "FAIL"
+        if isinstance(self.found, str):
+            return "not applicable"
+        return "pass" if isinstance(self.found, Measurement) and self.found.passed else "FAIL"
 
     def as_row(self) -> list[str]:
         """:return: Name, kind, exact value, measured value and both ends of its interval, tolerance and verdict."""

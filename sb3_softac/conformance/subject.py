@@ -15,6 +15,8 @@ import torch as th
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from sb3_softac.algorithm.arguments import parameters_of
+
 ALPHA, GAMMA = 0.2, 0.8
 
 
@@ -61,8 +63,7 @@ class Subject:
     """Arguments of the algorithm that differ from ``SETTINGS`` in all checks."""
 
     def __init__(self, env: Any, seed: int = 0, **settings: Any):
-        known = inspect.signature(self.algorithm.__init__).parameters
-        if unknown := sorted(settings.keys() - known.keys()):
+        if unknown := sorted(settings.keys() - parameters_of(self.algorithm)[0].keys()):
             raise NotApplicable(f"takes no {', '.join(unknown)}")
         env = DummyVecEnv(env) if isinstance(env, list) else env
         # a copy, because SB3 adds to policy_kwargs what the next algorithm may not take

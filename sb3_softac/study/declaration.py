@@ -4,11 +4,10 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 from rl_zoo3 import ALGOS
 
 from sb3_softac.checks import did_you_mean
@@ -68,6 +67,11 @@ class Run:
         """Algorithm and varied hyperparameters: runs with the same name differ only in their seeds."""
         return group_name(self.algorithm, self.varied)
 
+    @property
+    def kwargs_of_env(self) -> dict[str, Any]:
+        """Keyword arguments of the environment: those declared, or else those in the hyperparameter file."""
+        return self.env_kwargs or (self.defaults or {}).get("env_kwargs") or {}
+
     def as_json(self) -> str:
         """:return: The run as JSON, for comparison and storage."""
         content = {key: value for key, value in dataclasses.asdict(self).items() if key != "defaults" or value is not None}
@@ -94,11 +98,6 @@ class PerturbationSweep:
     def axis(self) -> tuple[float, ...]:
         """The strengths in ascending order, including the neutral one."""
         return tuple(sorted({*self.strengths, self.wrapper.neutral}))
-
-    def wrap(self, env: gym.Env, strength: float) -> gym.Env:
-        """:return: The environment under this perturbation; ValueError if it does not apply."""
-        wrapper: Callable[..., gym.Env] = self.wrapper
-        return wrapper(env, strength, **self.options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +143,10 @@ class Study:
     def declaration_of(self, run: Run) -> Path:
         """:return: The declaration with which a run was started."""
         return self.folder_of(run) / "run.json"
+
+    def checkpoints_of(self, run: Run) -> Path:
+        """:return: Folder of the checkpoints of a run that is not finished."""
+        return self.folder_of(run) / "checkpoints"
 
     def failure_of(self, run: Run) -> Path:
         """:return: Why a run failed: one line, and below it the traceback if there is one."""

@@ -3,10 +3,11 @@
 import contextlib
 import hashlib
 import importlib
+import itertools
 import json
 import multiprocessing
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -20,7 +21,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.utils import set_random_seed
 
 from sb3_softac.files import replacing
-from sb3_softac.robustness import PERTURBATIONS
+from sb3_softac.robustness import PERTURBATIONS, Perturbation
 from sb3_softac.robustness.parameters import parameters_of
 from sb3_softac.study import plots
 from sb3_softac.study.declaration import PerturbationSweep, Run, Study, StudyError
@@ -67,20 +68,28 @@ def make_env(env: str, env_kwargs: dict[str, Any]) -> gym.Env:
         raise StudyError(f"{env} cannot be created: {reason_of(error)}") from error
 
 
-def default_sweeps(env: str, env_kwargs: dict[str, Any]) -> tuple[PerturbationSweep, ...]:
-    """All perturbations that apply to an environment, with their own strengths; StudyError if none does."""
-    with make_env(env, env_kwargs) as made:
+@contextlib.contextmanager
+def made_with(env: str, all_kwargs: list[dict[str, Any]]) -> Iterator[list[gym.Env]]:
+    """An environment for each of these keyword arguments."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(make_env(env, kwargs)) for kwargs in all_kwargs]
+
+
+def default_sweeps(env: str, all_kwargs: list[dict[str, Any]]) -> tuple[PerturbationSweep, ...]:
+    """
+    All perturbations that apply to an environment, whichever of these keyword arguments it has, with their own strengths;
+    StudyError if none does.
+    """
+    with made_with(env, all_kwargs) as made:
         options: dict[str, tuple[dict[str, Any], ...]] = {name: ({},) for name in PERTURBATIONS} | {
-            "parameter": tuple({"name": parameter} for parameter in parameters_of(made.unwrapped))
+            "parameter": tuple({"name": parameter} for parameter in parameters_of(made[0].unwrapped))
         }
-        sweeps = tuple(
-            sweep
+        chosen = (
+            PerturbationSweep(default_name(name, each), name, each, wrapper.strengths)
             for name, wrapper in PERTURBATIONS.items()
-            for chosen in options[name]
-            if not _unsupported_reason(
-                made, sweep := PerturbationSweep(default_name(name, chosen), name, chosen, wrapper.strengths)
-            )
+            for each in options[name]
         )
+        sweeps = tuple(sweep for sweep in chosen if not any(_unsupported_reason(one, sweep) for one in made))
     if not sweeps:
         raise StudyError(
             f"robustness: none of the default perturbations applies to {env}. Name one: `parameter` multiplies an attribute "
@@ -90,38 +99,40 @@ def default_sweeps(env: str, env_kwargs: dict[str, Any]) -> tuple[PerturbationSw
 
 
 def _unsupported_reason(env: gym.Env, sweep: PerturbationSweep) -> Exception | None:
-    """Wrap an environment with each strength, and undo it."""
+    """:return: The error of wrapping the environment at one of the strengths; None if all of them apply."""
+    wrapper: Callable[..., Perturbation] = sweep.wrapper
     try:
         for strength in sweep.strengths:
-            perturbed = sweep.wrap(env, strength)
-            perturbed.strength = sweep.wrapper.neutral  # type: ignore[attr-defined]
+            wrapper(env, strength, **sweep.options).strength = sweep.wrapper.neutral  # and undo it
     except (ValueError, TypeError) as error:
         return error
     return None
 
 
-def check_sweeps(sweeps: tuple[PerturbationSweep, ...], env: str, env_kwargs: dict[str, Any]) -> None:
+def check_sweeps(sweeps: tuple[PerturbationSweep, ...], env: str, all_kwargs: list[dict[str, Any]]) -> None:
     """:raises StudyError: if a perturbation does not apply to the environment, or not with that strength."""
-    with make_env(env, env_kwargs) as made:
-        for sweep in sweeps:
-            if error := _unsupported_reason(made, sweep):
+    with made_with(env, all_kwargs) as made:
+        for one, sweep in itertools.product(made, sweeps):
+            if error := _unsupported_reason(one, sweep):
                 raise StudyError(f"robustness: {sweep.name} for {env}: {error}") from error
 
 
 def sweeps_of(study: Study, env: str) -> tuple[PerturbationSweep, ...]:
-    """:return: The perturbations of an environment for which the study declares a robustness."""
-    declared = study.robustness[env].sweeps
-    return declared or default_sweeps(env, env_kwargs_in(study, env))
+    """:return: The perturbations of an environment whose robustness the study declares."""
+    return study.robustness[env].sweeps or default_sweeps(env, kwargs_in(study, env))
 
 
-def env_kwargs_in(study: Study, env: str) -> dict[str, Any]:
-    """:return: Keyword arguments of an environment: those declared, or else those in the first run's hyperparameters."""
+def kwargs_in(study: Study, env: str) -> list[dict[str, Any]]:
+    """:return: The keyword arguments with which the runs create an environment, each of them once."""
     importlib.import_module("rl_zoo3.import_envs")
-    run = next(run for run in study.runs if run.env == env)
-    defaults: dict[str, Any] = {}
-    with contextlib.suppress(StudyError):  # the results may have outlived the hyperparameter file
-        defaults = with_defaults(study, run).defaults or {}
-    return run.env_kwargs or defaults.get("env_kwargs") or {}
+    found: list[dict[str, Any]] = []
+    for run in study.runs:
+        if run.env == env:
+            with contextlib.suppress(StudyError):  # the results may have outlived the hyperparameter file
+                run = with_defaults(study, run)
+            if run.kwargs_of_env not in found:
+                found.append(run.kwargs_of_env)
+    return found
 
 
 def returns_of(trained: Trained, sweep: PerturbationSweep, strength: float, episodes: int) -> list[float]:
@@ -275,14 +286,18 @@ def evaluate_runs(study: Study, runs: list[Run], jobs: int) -> dict[str, str]:
     failures = {}
     # Not forked: PyTorch's threads do not survive that
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(evaluate_run, study, run): run.id for run in runs}
-        for number, future in enumerate(as_completed(futures), 1):
-            name, error = futures[future], future.exception()
-            if isinstance(error, BrokenProcessPool):
-                failures[name] = "a process was killed, perhaps for lack of memory: try again with fewer --jobs"
-            elif error is not None:
-                failures[name] = f"{type(error).__name__}: {error}"
-            print(f"[{number}/{len(runs)}] {name}: {'done' if error is None else 'failed'}", file=sys.stderr)
+        try:
+            futures = {pool.submit(evaluate_run, study, run): run.id for run in runs}
+            for number, future in enumerate(as_completed(futures), 1):
+                name, error = futures[future], future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    failures[name] = "a process was killed, perhaps for lack of memory: try again with fewer --jobs"
+                elif error is not None:
+                    failures[name] = f"{type(error).__name__}: {error}"
+                print(f"[{number}/{len(runs)}] {name}: {'done' if error is None else 'failed'}", file=sys.stderr)
+        except BaseException:  # Ctrl-C
+            pool.shutdown(cancel_futures=True)
+            raise
     return failures
 
 

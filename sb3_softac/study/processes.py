@@ -112,7 +112,7 @@ class LocalProcesses:
                 reason = f"ended without a result or an error; {last}"
         except OSError as error:  # no space, no more processes: other runs may still end well
             raise RunFailed(f"cannot be started: {error}") from error
-        if process.returncode not in INTERRUPTED and not failure.exists():
+        if process.returncode not in INTERRUPTED and not self._ended and not failure.exists():
             write_failure(self.study, run, f"{reason}\n")
         raise RunFailed(f"{reason} (exit code {process.returncode}, see {log})")
 

@@ -110,11 +110,11 @@ def learning_section(results: list[Result], partial: list[Result], env: str, mod
         figures["final"] = plots.final_returns(compared, mode, step)
         for key in {key: None for group in groups.values() for key in group[0].run.varied}:
             figures[f"over_{slug(key)}"] = plots.sensitivity(compared, mode, key, step)
-        section.tables[f"Return at step {step}"] = final_table(compared, mode)
-        write_table(final_table(compared, mode), folder / f"{name}_final.csv")
+        section.tables[f"Return at step {step}"] = rows = final_table(compared, mode)
+        write_table(rows, folder / f"{name}_final.csv")
         if len(groups) > 1:
-            section.tables[f"Probability of improvement at step {step}"] = improvement_table(compared, mode)
-            write_table(improvement_table(compared, mode), folder / f"{name}_improvement.csv")
+            section.tables[f"Probability of improvement at step {step}"] = rows = improvement_table(compared, mode)
+            write_table(rows, folder / f"{name}_improvement.csv")
     algorithms = ", ".join(dict.fromkeys([*groups, *unfinished]))
     for part, figure in figures.items():
         section.plots[f"{part.replace('_', ' ')}: {algorithms}"] = plots.save(figure, folder / f"{name}_{part}")

@@ -137,11 +137,6 @@ def is_finished(study: Study, run: Run) -> bool:
     return True
 
 
-def write_arrays(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as file:
-        np.savez_compressed(file, **content)
-
-
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """:raises StudyError: if the file is damaged."""
     try:
@@ -204,7 +199,7 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 def _started_with(study: Study, run: Run) -> Iterator[dict[str, Any]]:
     """:return: The declarations in the folder and in the result of a run; none if it was not started."""
     declaration = study.declaration_of(run)
-    if declaration.exists():
+    if declaration.exists() and study.checkpoints_of(run).exists():  # a run that failed before has left nothing to continue
         try:
             yield dict(json.loads(declaration.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:

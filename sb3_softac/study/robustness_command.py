@@ -47,7 +47,7 @@ class Source(NamedTuple):
     folder: Path
     algo: str
     name: str
-    """Runs with the same name differ only in their seeds."""
+    """Runs with the same name count as seeds of one algorithm."""
     env_kwargs: dict[str, Any] | None
 
 
@@ -143,6 +143,22 @@ def source_of(folder: Path, args: argparse.Namespace) -> Source:
     return source
 
 
+def report_others(runs: list[Source], env: str) -> None:
+    """Warn of runs with one name that are not several seeds of one training."""
+    first: dict[str, tuple[Path, Any]] = {}
+    seeds: dict[tuple[str, Any], Path] = {}
+    for source in runs:
+        with contextlib.suppress(Exception):  # what cannot be read is reported with its run
+            arguments, config = arguments_of(source.folder, env), source.folder / name_of_files(env) / "config.yml"
+            settings = config.read_text(), arguments.get("n_timesteps")
+            other, others_settings = first.setdefault(source.name, (source.folder, settings))
+            same = seeds.setdefault((source.name, arguments["seed"]), source.folder)
+            if settings != others_settings:
+                report(f"warning: {source.folder} and {other} count as seeds of {source.name}, but their settings differ")
+            elif same is not source.folder:
+                report(f"warning: {source.folder} and {same} count as seeds of {source.name}, but have the same seed")
+
+
 def report(text: str) -> None:
     print(text, file=sys.stderr)
 
@@ -193,13 +209,15 @@ def run(args: argparse.Namespace) -> int:
     if args.episodes < 1:
         raise StudyError(f"--episodes must be at least 1, got {args.episodes}")
     runs = sources(args)
-    env_kwargs: dict[str, Any] = {}
+    report_others(runs, args.env)
+    all_kwargs: list[dict[str, Any]] = []
     for source in runs:
         with contextlib.suppress(Exception):  # what cannot be read is reported with its run
-            env_kwargs = source.env_kwargs or env_kwargs_of(source.folder, args.env)
-            break
-    sweeps = sweeps_of_command(args.perturbation) if args.perturbation else default_sweeps(args.env, env_kwargs)
-    check_sweeps(sweeps, args.env, env_kwargs)
+            kwargs = source.env_kwargs or env_kwargs_of(source.folder, args.env)
+            all_kwargs += [kwargs] if kwargs not in all_kwargs else []
+    all_kwargs = all_kwargs or [{}]
+    sweeps = sweeps_of_command(args.perturbation) if args.perturbation else default_sweeps(args.env, all_kwargs)
+    check_sweeps(sweeps, args.env, all_kwargs)
     groups: dict[str, list[Returns]] = {}
     failures = []
     for number, source in enumerate(runs, 1):

@@ -221,6 +221,8 @@ def _sweep(title: str, settings: Any, name: str) -> PerturbationSweep:
     strengths = tuple(number for value in given if (number := _number(value)) is not None) if isinstance(given, list) else ()
     if not strengths or len({*strengths}) < len(given):
         raise StudyError(f"{name}: strengths must be a list of distinct numbers ({wrapper.unit}), got {given!r}")
+    if {*strengths} == {wrapper.neutral}:
+        raise StudyError(f"{name}: {wrapper.neutral:g} changes nothing, and is always evaluated: give other strengths")
     known = dict(list(inspect.signature(wrapper).parameters.items())[2:])  # after environment and strength
     for key in options:
         if key not in known:
@@ -275,6 +277,20 @@ def _read_text(path: Path) -> str:
         raise StudyError(f"the file cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
+def _distinct_runs(content: dict[str, Any]) -> tuple[Run, ...]:
+    runs: dict[str, Run] = {}
+    names: dict[str, str] = {}
+    for run in itertools.islice(_runs(content), MAX_RUNS + 1):
+        if run.id in runs:
+            raise StudyError(f"two runs would share the folder {run.id}: seeds, names and values of the grid must differ")
+        runs[run.id] = run
+        if (other := names.setdefault(run.name, run.algorithm)) != run.algorithm:
+            raise StudyError(f"{other} and {run.algorithm} would both be called {run.name}: give one of them another name")
+    if len(runs) > MAX_RUNS:
+        raise StudyError(f"seeds, grid, algorithms and environments make more than {MAX_RUNS} runs: split the study")
+    return tuple(runs.values())
+
+
 def _study(path: Path, text: str, content: dict[str, Any]) -> Study:
     for what in ("algorithms", "environments"):
         if not content.get(what):
@@ -285,13 +301,7 @@ def _study(path: Path, text: str, content: dict[str, Any]) -> Study:
     for what, chosen in (("output", output), ("results", results)):
         if chosen.resolve() == path.resolve():
             raise StudyError(f"{what} would be a folder at the path of this file: set another `{what}`")
-    runs: dict[str, Run] = {}
-    for run in itertools.islice(_runs(content), MAX_RUNS + 1):
-        if run.id in runs:
-            raise StudyError(f"two runs would share the folder {run.id}: seeds, names and values of the grid must differ")
-        runs[run.id] = run
-    if len(runs) > MAX_RUNS:
-        raise StudyError(f"seeds, grid, algorithms and environments make more than {MAX_RUNS} runs: split the study")
+    runs = _distinct_runs(content)
     robustness = {}
     for env, of_env in content["environments"].items():
         if "robustness" in content or "robustness" in of_env:
@@ -300,7 +310,7 @@ def _study(path: Path, text: str, content: dict[str, Any]) -> Study:
     return Study(
         path.stem,
         text,
-        tuple(runs.values()),
+        runs,
         folder,
         output,
         results,

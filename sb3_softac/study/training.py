@@ -9,8 +9,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,18 +33,17 @@ from sb3_softac.resume import ExactCheckpoint
 from sb3_softac.resume.generators import generator_states, set_generator_states
 from sb3_softac.study.declaration import Run, Study, StudyError
 from sb3_softac.study.processes import INTERRUPTED
-from sb3_softac.study.results import changed_settings, is_finished, write_arrays, write_failure
+from sb3_softac.study.results import changed_settings, is_finished, write_failure
 from sb3_softac.study.user_code import import_user_code, reason_of, traceback_of, with_defaults
 from sb3_softac.zoo.checkpoints import EVERY, RUN_FOLDER, resumable
 
 PACKAGES = ("sb3_softac", "stable_baselines3", "sb3_contrib", "rl_zoo3", "torch", "gymnasium", "mujoco", "numpy")
-CHECKPOINTS = "checkpoints"
 
 
 class Recorder(CallbackList):
     """
     Evaluates at regular intervals and restores the random number generators afterwards, so that evaluations do not change the
-    training. Measures the time of training alone, and writes the number of steps to a file.
+    training. Measures the time of training alone, notes its episodes, and writes the number of steps to a file.
 
     :param every: Calls between two evaluations.
     :param save: Called after each evaluation.
@@ -59,6 +57,8 @@ class Recorder(CallbackList):
         self.every, self.save, self.progress = every, save, progress
         self.seconds = 0.0
         self.seconds_at_evaluations: list[float] = []
+        self.train_returns: list[float] = []
+        self.train_timesteps: list[int] = []
         self.ended = False
         self._last = self._written = 0.0
 
@@ -68,6 +68,10 @@ class Recorder(CallbackList):
 
     def _on_step(self) -> bool:
         self.seconds += time.perf_counter() - self._last
+        for info in self.locals.get("infos", ()):
+            if "episode" in info:
+                self.train_returns.append(float(info["episode"]["r"]))
+                self.train_timesteps.append(self.num_timesteps)
         proceed = True
         if self.n_calls % self.every == 0:
             self.seconds_at_evaluations.append(self.seconds)
@@ -112,12 +116,13 @@ class RunManager(ExperimentManager):
         self.save_path = str(study.zoo_folder_of(run))
         self.params_path = f"{self.save_path}/{self.env_name}"
         self.evaluations: dict[str, EvalCallback] = {}
+        self.has_rollouts = issubclass(ALGOS[run.algo], OnPolicyAlgorithm | OffPolicyAlgorithm)
         self.recorder: Recorder
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """:return: Those with which the run was started, not what a file has now; the second ones are saved."""
+        """:return: Those with which the run was started, whatever the file says now, and a sorted copy to save."""
         assert self.run.defaults is not None
-        hyperparams = {"n_timesteps": self.run.n_timesteps, **self.run.defaults, **self.run.hyperparams}
+        hyperparams = {**self.run.defaults, **self.run.hyperparams, "n_timesteps": self.run.n_timesteps}
         hyperparams = copy.deepcopy(hyperparams)  # SB3 writes into policy_kwargs
         if self.env_kwargs:
             hyperparams["env_kwargs"] = self.env_kwargs
@@ -146,12 +151,12 @@ class RunManager(ExperimentManager):
             self.study.progress_of(self.run),
         )
         self.callbacks = [*self.callbacks, self.recorder]
-        if issubclass(ALGOS[self.run.algo], OnPolicyAlgorithm | OffPolicyAlgorithm):  # else the run starts over
-            folder = self.study.folder_of(self.run) / CHECKPOINTS
+        if self.has_rollouts:  # else the run starts over
+            folder = self.study.checkpoints_of(self.run)
             self.callbacks.insert(0, ExactCheckpoint(folder, self.study.checkpoint_every, keep=2))
 
     def learn(self, model: BaseAlgorithm) -> None:
-        """Train; the Zoo takes an interrupted training for a finished one."""
+        """Train; KeyboardInterrupt if the training was interrupted, which the Zoo takes for its end."""
         super().learn(model)
         if not self.recorder.ended:
             raise KeyboardInterrupt
@@ -166,26 +171,19 @@ def work(study: Study, run: Run) -> None:
         study.failure_of(run).unlink(missing_ok=True)
         try:
             import_user_code(study)
-            run = with_defaults(study, run)
+            # As it was sent: code in a hyperparameter file cannot be compared, and is not part of it
             if change := changed_settings(study, run):
                 raise StudyError(f"{run.id} was started with a different declaration ({change})")
             if not is_finished(study, run):
-                with _exit_as_error():
-                    train(study, run)
+                try:
+                    train(study, with_defaults(study, run))
+                except SystemExit as error:
+                    if error.code in INTERRUPTED:
+                        raise
+                    raise StudyError(f"the training ended the process: {reason_of(error)}") from error
         except Exception as error:
             write_failure(study, run, f"{reason_of(error)}\n\n{traceback_of(error)}")
             raise
-
-
-@contextmanager
-def _exit_as_error() -> Iterator[None]:
-    """Turn an exit that the user's code asks for into an error, but not the exit after a checkpoint on a signal."""
-    try:
-        yield
-    except SystemExit as error:
-        if error.code in INTERRUPTED:
-            raise
-        raise StudyError(f"the training ended the process: {reason_of(error)}") from error
 
 
 def train(study: Study, run: Run) -> None:
@@ -210,7 +208,7 @@ def train(study: Study, run: Run) -> None:
     for evaluation in manager.evaluations.values():
         evaluation.eval_env.close()
     study.partial_result_of(run).unlink(missing_ok=True)
-    shutil.rmtree(study.folder_of(run) / CHECKPOINTS, ignore_errors=True)  # as large as the replay buffer
+    shutil.rmtree(study.checkpoints_of(run), ignore_errors=True)  # as large as the replay buffer
     study.progress_of(run).unlink(missing_ok=True)
 
 
@@ -220,7 +218,10 @@ def save_result(manager: RunManager, path: Path) -> None:
     under the name of each evaluation mode, ``seconds [evaluations]`` of training until then, the return of each training
     episode and the steps at its end, the declaration, and the versions and machine.
     """
-    train_returns, train_timesteps = training_episodes(Path(manager.save_path))
+    recorder = manager.recorder
+    episodes: Any = recorder.train_returns, recorder.train_timesteps
+    if not manager.has_rollouts:  # callbacks are not told of episodes
+        episodes = monitored_episodes(Path(manager.save_path))
     first = next(iter(manager.evaluations.values()))
     machine = {
         "python": platform.python_version(),
@@ -234,19 +235,20 @@ def save_result(manager: RunManager, path: Path) -> None:
             mode: np.array(evaluation.evaluations_results, np.float32).reshape(-1, manager.run.evaluation_episodes)
             for mode, evaluation in manager.evaluations.items()
         },
-        "seconds": np.array(manager.recorder.seconds_at_evaluations, np.float32),
-        "train_returns": train_returns,
-        "train_timesteps": train_timesteps,
+        "seconds": np.array(recorder.seconds_at_evaluations, np.float32),
+        "train_returns": np.array(episodes[0], np.float32),
+        "train_timesteps": np.array(episodes[1], int),
         "declaration": np.array(manager.run.as_json()),
         "versions": np.array(json.dumps({package: version(package) for package in PACKAGES} | machine)),
     }
-    write_arrays(path, content)
+    with replacing(path) as file:
+        np.savez_compressed(file, **content)
 
 
-def training_episodes(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def monitored_episodes(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     :return: The returns of the episodes in the monitor files of a folder, and the environment steps when they ended, in that
-        order. The environments, one for each file, step together.
+        order, if no wrapper repeats actions. The environments, one for each file, step together.
     """
     files = [pd.read_csv(file, skiprows=1) for file in get_monitor_files(str(folder))]
     ends = np.concatenate([len(files) * np.cumsum(episodes["l"].to_numpy(int)) for episodes in files])

@@ -6,7 +6,7 @@ from collections.abc import Set
 import gymnasium as gym
 
 from sb3_softac.study.declaration import Run, Study, StudyError, suggest
-from sb3_softac.study.perturbed_evaluation import check_sweeps, env_kwargs_in, make_env, sweeps_of
+from sb3_softac.study.perturbed_evaluation import check_sweeps, kwargs_in, made_with, sweeps_of
 from sb3_softac.study.results import changed_settings
 from sb3_softac.study.user_code import import_user_code, with_defaults
 
@@ -41,9 +41,10 @@ def check_names(study: Study) -> None:
         _check_hyperparams(study, run, ZOO_KEYS | inspect.signature(ALGOS[run.algo]).parameters.keys() - STUDY_KEYS.keys())
     for env in {run.env: None for run in study.runs}:
         if env in study.robustness:
-            check_sweeps(sweeps_of(study, env), env, env_kwargs_in(study, env))
-        elif env_kwargs := env_kwargs_in(study, env):
-            make_env(env, env_kwargs).close()
+            check_sweeps(sweeps_of(study, env), env, kwargs_in(study, env))
+        else:
+            with made_with(env, [kwargs for kwargs in kwargs_in(study, env) if kwargs]):
+                pass
 
 
 def _check_hyperparams(study: Study, run: Run, known: Set[str]) -> None:
@@ -62,8 +63,8 @@ def check_unchanged(study: Study) -> None:
     """:raises StudyError: if existing runs no longer match the file."""
     changes = {run.id: change for run in study.runs if (change := changed_settings(study, run))}
     if changes:
-        first, change = next(iter(changes.items()))
         raise StudyError(
-            f"{len(changes)} runs were started with a different declaration, for example {first} ({change}). Undo the "
-            f"change, set a different `output` in the file, or remove those runs from {study.output} and {study.results}"
+            f"These runs were started with a different declaration: {', '.join(changes)} (of the first one: "
+            f"{next(iter(changes.values()))}). Undo the change, set a different `output` in the file, or remove those runs "
+            f"from {study.output} and {study.results}"
         )

@@ -22,4 +22,5 @@ CASES = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("subject", "check"), CASES)
 def test_exact_solutions(subject, check):
-    assert check.run(subject).verdict != "FAIL", check.failure
+    result = check.run(subject)
+    assert result.verdict != "FAIL", f"{result.found}: {check.failure}"

@@ -12,7 +12,9 @@ def found(mutation):
     with mutation.applied():
         # a class of its own, so that no model without the fault is remembered
         subject = type("Broken", (as_subject(mutation.algorithm),), {})
-        return mutation.meant.run(subject).verdict
+        result = mutation.meant.run(subject)
+        assert not isinstance(result.found, Exception), result.found
+        return result.verdict
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,28 @@ def test_one_algorithm_does_not_change_the_settings_of_the_next():
     assert SETTINGS["policy_kwargs"] == {"net_arch": [64, 64]}
 
 
+class Variant(SAC):
+    """As users write it."""
+
+    def __init__(self, *args, my_option=1.0, **kwargs):
+        super().__init__(*args, **kwargs)
+
+
+class Faulty(SAC):
+    def predict(self, *args, **kwargs):
+        raise RuntimeError("[a] fault")
+
+
+def test_arguments_that_a_variant_passes_on_are_known():
+    assert as_subject(Variant)("Pendulum-v1", tau=0.5).model.tau == 0.5
+
+
+def test_an_error_is_a_failure_and_the_next_check_runs(capsys):
+    assert main(["--algo", f"{__name__}:Faulty", "--only", "deterministic"]) == 1
+    shown = capsys.readouterr().out
+    assert "RuntimeError" in shown and "[a] fault" in shown and "FAIL" in shown
+
+
 def test_what_the_algorithm_does_not_offer_is_named():
     (result,) = run(import_subject("sb3_softac:SQL"), only="density at")
     assert (result.verdict, result.found) == ("not applicable", "has no actor.mu")

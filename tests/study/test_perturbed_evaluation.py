@@ -4,7 +4,8 @@ import csv
 import re
 import subprocess
 import sys
-from concurrent.futures import Future
+import time
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
 import gymnasium as gym
@@ -169,6 +170,26 @@ def test_a_killed_process_is_named(monkeypatch, tmp_path):
     study = declared(tmp_path, robustness={})
     reasons = set(evaluate_runs(study, list(study.runs), 2).values())
     assert reasons == {"a process was killed, perhaps for lack of memory: try again with fewer --jobs"}
+
+
+def test_ctrl_c_starts_no_further_evaluation(monkeypatch, tmp_path):
+    begun = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, jobs, context):
+            super().__init__(1)
+
+    def interrupted(futures):
+        next(as_completed(futures))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(perturbed_evaluation, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(perturbed_evaluation, "as_completed", interrupted)
+    monkeypatch.setattr(perturbed_evaluation, "evaluate_run", lambda study, run: begun.append(run) or time.sleep(0.2))
+    study = declared(tmp_path, robustness={}, seeds=9)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_runs(study, list(study.runs), 1)
+    assert len(begun) <= 2
 
 
 def test_a_study_without_perturbations(tmp_path, capsys):

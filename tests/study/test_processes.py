@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -154,6 +154,19 @@ def test_how_a_process_ended(tmp_path, monkeypatch, code):
     is_failure = exit_code != 143
     assert failure_reason(study, study.runs[0]) == (reason if is_failure else None)
     assert read_results(study)[2][0].why == (f"failed: {reason}" if is_failure else "not started")
+
+
+def test_a_process_that_is_ended_before_it_can_save_is_no_failure(tmp_path, monkeypatch):
+    study = declared(tmp_path)
+    replace_work(monkeypatch, "import time; time.sleep(60)")
+    alone = LocalProcesses(study)
+    with ThreadPoolExecutor() as pool:
+        future = pool.submit(alone.complete, study.runs[0])
+        while not alone._running:
+            time.sleep(0.01)
+        alone.terminate()
+        assert "SIGTERM" in str(future.exception())
+    assert failure_reason(study, study.runs[0]) is None
 
 
 def test_a_process_that_cannot_be_started(tmp_path, monkeypatch):

@@ -42,7 +42,7 @@ def test_runs_without_a_result(tmp_path):
     write_failure(study, failed, "ValueError: out of luck (x.py, line 3)\n\nTraceback ...")
     write_failure(study, done, "of an earlier start")
     for run, text in ((started, started.as_json()), (changed, changed.as_json().replace("1000", "2000"))):
-        study.declaration_of(run).parent.mkdir(parents=True)
+        study.checkpoints_of(run).mkdir(parents=True)
         study.declaration_of(run).write_text(text)
     results, partial, missing = read_results(study)
     assert [result.run for result in results] == [done] and [result.run for result in partial] == [stopped, failed]
@@ -111,7 +111,7 @@ def test_a_result_of_another_declaration(study):
 
 def test_a_damaged_declaration(study):
     declaration = study.declaration_of(study.runs[0])
-    declaration.parent.mkdir(parents=True)
+    study.checkpoints_of(study.runs[0]).mkdir(parents=True)
     declaration.write_text('{"algo": ')
     assert "run.json cannot be read" in reason(study)
 

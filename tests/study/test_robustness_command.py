@@ -1,6 +1,7 @@
 """``python -m sb3_softac.zoo robustness`` on folders as RL Zoo leaves them, good and bad."""
 
 import csv
+import re
 import subprocess
 import sys
 
@@ -152,6 +153,20 @@ def test_calls_add_to_the_tables(save, model, tmp_path, command):
     command("-p", "action_noise", "0.5")
     assert len(list(tmp_path.glob(f"robustness/{PENDULUM}_PPO_*.csv"))) == 2
     assert table(tmp_path)[0]["n"] == "2"
+
+
+def test_runs_that_are_not_seeds_of_one_training_are_named(save, command):
+    for number, seed in enumerate((0, 1, 1), 1):
+        save(number, seed=seed)
+    message = command("-p", "action_noise", "1")[2]
+    assert re.findall("warning: .*", message) == [
+        "warning: logs/ppo/Pendulum-v1_3 and logs/ppo/Pendulum-v1_2 count as seeds of PPO, but have the same seed"
+    ]
+    save(4, seed=2, n_timesteps=500)
+    (config := save(5, seed=3).with_suffix("") / "config.yml").write_text("{policy: MlpPolicy, gamma: 0.9}")
+    assert config.exists()
+    found = re.findall("warning: .*", command("-p", "action_noise", "1")[2])
+    assert [line.split(" and ")[0][-1] for line in found] == ["3", "4", "5"] and found[1].endswith("their settings differ")
 
 
 def test_a_foreign_table_is_not_overwritten(save, tmp_path, command):

@@ -137,6 +137,7 @@ REFUSED = {
     replaced("seeds: 2", ""): "seeds must be the number",
     replaced("seeds: 2", "seeds: 0"): "seeds must be the number",
     replaced("seeds: 2", "seeds: [true]"): "seeds must be the number",
+    replaced("[sac]", "{dqn: {}, DQN: {algo: dqn}}"): "dqn and DQN would both be called DQN: give one of them another name",
     replaced("seeds: 2", "seeds: [1, 1]"): "two runs would share the folder sac/Pendulum-v1/1",
     replaced("seeds: 2", f"seeds: [{2**32}]"): "a list of seeds from 0 to 4294967295",
     replaced("seeds: 2", "seeds: 200_000"): "make more than 100000 runs",

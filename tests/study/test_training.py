@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_softac.study import StudyError
+from sb3_softac.study import StudyError, user_code
 from sb3_softac.study.results import failure_reason, read_results, write_failure
-from sb3_softac.study.training import training_episodes, work
+from sb3_softac.study.training import monitored_episodes, work
+from sb3_softac.study.user_code import freeze
 from tests.study.small import declared, numbers
 
 SHORT = {"n_timesteps": 100}
@@ -64,7 +65,7 @@ def test_a_result_holds_the_declaration_of_the_file(tmp_path):
 def test_a_declaration_that_has_changed(tmp_path):
     study = declared(tmp_path)
     written = study.declaration_of(study.runs[0])
-    written.parent.mkdir(parents=True)
+    study.checkpoints_of(study.runs[0]).mkdir(parents=True)
     written.write_text(study.runs[0].as_json().replace("300", "200"))
     with pytest.raises(StudyError, match=r"n_timesteps: 200 -> 300"):
         work(study, study.runs[0])
@@ -115,6 +116,23 @@ def test_an_interrupted_run_is_not_finished(tmp_path):
     assert not study.result_of(study.runs[0]).exists() and failure_reason(study, study.runs[0]) is None
 
 
+def test_code_in_a_hyperparameter_file_does_not_count_as_a_change(tmp_path):
+    """In each process it is another object."""
+    entry = small("Interrupt", policy="MlpPolicy")
+    (tmp_path / "own.py").write_text(
+        f"def temperature(left):\n    return 0.1\nhyperparams = {{'default': {entry} | {{'ent_coef': temperature}}}}"
+    )
+    study = freeze(declared(tmp_path, algorithms={"softac_v1": {"config": "own.py"}}, hyperparams={}))
+    objects = []
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            work(study, study.runs[0])
+        assert study.checkpoints_of(study.runs[0]).exists()
+        user_code._run_once.cache_clear()
+        objects.append(user_code._run_once((tmp_path / "own.py").resolve()))  # which keeps the function at its address
+    assert read_results(study)[2][0].why.startswith("stopped after step 100")
+
+
 def test_a_folder_in_the_place_of_a_result(tmp_path):
     """Found before the training."""
     study = declared(tmp_path)
@@ -161,12 +179,21 @@ def test_order_on_disk_and_a_damaged_result(tmp_path, monkeypatch):
     assert numbers(study, run) == before and failure_reason(study, run) is None
 
 
-def test_training_episodes_of_several_environments(tmp_path):
+def test_monitored_episodes_of_several_environments(tmp_path):
     for number, lengths in enumerate(([3, 4], [5])):
         rows = "".join(f"{10 * number + k},{length},0.1\n" for k, length in enumerate(lengths))
         (tmp_path / f"{number}.monitor.csv").write_text(f'#{{"t_start": 0.0, "env_id": "x"}}\nr,l,t\n{rows}')
-    returns, ends = training_episodes(tmp_path)
+    returns, ends = monitored_episodes(tmp_path)
     assert returns.tolist() == [0, 10, 1] and ends.tolist() == [6, 10, 14]
+
+
+def test_steps_of_training_episodes_are_those_of_the_agent(tmp_path):
+    """A wrapper that repeats actions takes more of them; two environments step together."""
+    frames = {"rl_zoo3.wrappers.FrameSkip": {"skip": 4}}
+    study = declared(tmp_path, hyperparams=small(n_envs=2, env_wrapper=[frames]), n_timesteps=250)
+    work(study, study.runs[0])
+    found = numbers(study, study.runs[0])
+    assert found["train_timesteps"] == [100, 100, 200, 200] and len(found["train_returns"]) == 4
 
 
 def test_an_algorithm_without_exact_checkpoints(tmp_path):
@@ -174,4 +201,5 @@ def test_an_algorithm_without_exact_checkpoints(tmp_path):
         tmp_path, algorithms=["ars"], environments=["CartPole-v1"], hyperparams={"n_delta": 1, "n_top": 1}, n_timesteps=200
     )
     work(study, study.runs[0])
-    assert numbers(study, study.runs[0])["timesteps"]
+    found = numbers(study, study.runs[0])
+    assert found["timesteps"] and found["train_timesteps"]

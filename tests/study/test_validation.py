@@ -4,6 +4,7 @@ import sys
 
 import gymnasium as gym
 import pytest
+import yaml
 
 from sb3_softac.study import StudyError, read_study
 from sb3_softac.study.__main__ import main
@@ -29,6 +30,7 @@ REFUSED = [
     (perturbed(push=[10]), "push for Pendulum-v1: Push needs a MuJoCo environment"),
     (perturbed(action_noise=[0.1, -0.1]), "The strength of ActionNoise must be a number of at least 0"),
     (perturbed(action_noise=["nan"]), "got nan"),
+    (perturbed(action_noise=[0]), "action_noise: 0 changes nothing, and is always evaluated: give other strengths"),
     (perturbed(action_noise=["9" * 400]), "got inf"),
     (perturbed(delayed_actions=[0.5]), "whole number"),
     (perturbed(parameter={"name": "gravity", "strengths": [2]}), "no parameter 'gravity'; it has g, m, l"),
@@ -48,7 +50,7 @@ def test_where_a_constructor_fails():
         with pytest.raises(
             StudyError, match=r"ModuleNotFoundError: .*nothing_of_this_name.* \(.*test_validation.py, line \d+\)"
         ):
-            default_sweeps("Unfinished-v0", {})
+            default_sweeps("Unfinished-v0", [{}])
     finally:
         del gym.registry["Unfinished-v0"]
 
@@ -67,9 +69,9 @@ def test_all_algorithms_and_options_of_the_zoo(tmp_path):
 def test_all_perturbations_that_apply(tmp_path):
     study = declared(tmp_path, robustness={"episodes": 7})
     check_names(study)
-    assert sweeps_of(study, "Pendulum-v1") == default_sweeps("Pendulum-v1", {})
+    assert sweeps_of(study, "Pendulum-v1") == default_sweeps("Pendulum-v1", [{}])
     names = {
-        env: [sweep.name for sweep in default_sweeps(env, {})]
+        env: [sweep.name for sweep in default_sweeps(env, [{}])]
         for env in ("Pendulum-v1", "CartPole-v1", "Hopper-v4", "MultiGoal-v0")
     }
     signals = ["action_noise", "observation_noise", "dropped_actions", "delayed_actions"]
@@ -77,6 +79,22 @@ def test_all_perturbations_that_apply(tmp_path):
     assert names["CartPole-v1"][:3] == ["observation_noise", "dropped_actions", "parameter gravity"]
     assert names["Hopper-v4"] == [*signals, "push", "mass", "friction", "gravity", "damping"]
     assert names["MultiGoal-v0"] == [*signals, "moved_goals", "obstacle"]
+
+
+@pytest.mark.parametrize("order", [("heavy", "weightless"), ("weightless", "heavy")])
+def test_perturbations_apply_whatever_the_keyword_arguments_of_a_run(order, tmp_path):
+    for name, kwargs in (("heavy", {}), ("weightless", {"g": 0.0}), ("wrong", {"nonsense": 1})):
+        entry = {"policy": "MlpPolicy", "env_kwargs": kwargs}
+        (tmp_path / f"{name}.yml").write_text(yaml.safe_dump({"Pendulum-v1": entry}))
+    algorithms = {name: {"algo": "sac", "config": f"{name}.yml"} for name in order}
+    check_names(study := declared(tmp_path, algorithms=algorithms, robustness={}))
+    names = [sweep.name for sweep in sweeps_of(study, "Pendulum-v1")]
+    assert "parameter m" in names and "parameter g" not in names
+    gravity = {"perturbations": {"parameter": {"name": "g", "strengths": [2]}}}
+    with pytest.raises(StudyError, match="parameter for Pendulum-v1"):
+        check_names(declared(tmp_path, algorithms=algorithms, robustness=gravity))
+    with pytest.raises(StudyError, match="unexpected keyword argument 'nonsense'"):
+        check_names(declared(tmp_path, algorithms=algorithms | {"wrong": {"algo": "sac", "config": "wrong.yml"}}))
 
 
 def test_no_perturbation_applies(tmp_path, capsys, boards):
@@ -99,15 +117,17 @@ def test_an_environment_that_only_the_zoo_registers(tmp_path, monkeypatch):
 def test_a_changed_declaration(tmp_path, capsys):
     study = declared(tmp_path, seeds=2)
     check_unchanged(study)
-    written = study.declaration_of(study.runs[1])
-    written.parent.mkdir(parents=True)
+    written, checkpoints = study.declaration_of(study.runs[1]), study.checkpoints_of(study.runs[1])
+    checkpoints.mkdir(parents=True)
     written.write_text(study.runs[1].as_json())
     check_unchanged(study)
     check_unchanged(declared(tmp_path, seeds=4, algorithms=["softac_v1", "sac"]))  # additions change no run
     path = declare(tmp_path, seeds=2, n_timesteps=2000)
-    with pytest.raises(StudyError, match=r"for example softac_v1/Pendulum-v1/1 \(n_timesteps: 300 -> 2000\)"):
+    with pytest.raises(StudyError, match=r": softac_v1/Pendulum-v1/1 \(of the first one: n_timesteps: 300 -> 2000\)"):
         check_unchanged(read_study(path))
     assert main(["run", str(path)]) == 2
     written.write_text('{"algo": ')
     assert main(["run", str(path)]) == 2
     assert "remove the folder" in capsys.readouterr().err
+    checkpoints.rmdir()  # as after an error before the first step
+    check_unchanged(read_study(path))
