@@ -134,7 +134,7 @@ def _extractor(value: Any) -> Any:
     return value
 
 
-def net_arch(*networks: str, required: int = 2) -> Argument:
+def net_arch(*networks: str) -> Argument:
     """:return: Sizes of hidden layers: one list, or one for each of several networks."""
     names = ", ".join(map(repr, networks))
 
@@ -146,7 +146,7 @@ def net_arch(*networks: str, required: int = 2) -> Argument:
     def read_net_arch(value: Any) -> Any:
         if not isinstance(value, Mapping) or not networks:
             return layers(value)
-        if not set(networks[:required]) <= value.keys() <= set(networks):
+        if not set(networks[:2]) <= value.keys() <= set(networks):
             raise ValueError
         return {name: layers(sizes) for name, sizes in value.items()}
 
@@ -299,7 +299,7 @@ BUFFER_ARGUMENTS: dict[str, Argument] = {
     ),
     "copy_info_dict": BOOLEAN,
 }
-GIVEN_TO_BUFFERS = (*("buffer_size", "observation_space", "action_space", "device", "n_envs", "optimize_memory_usage"),)
+GIVEN_TO_BUFFERS = ("buffer_size", "observation_space", "action_space", "device", "n_envs", "optimize_memory_usage")
 
 
 def check_buffer_kwargs(buffer_class: type[ReplayBuffer], given: dict[str, Any], taken: Iterable[str]) -> dict[str, Any]:

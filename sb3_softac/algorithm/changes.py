@@ -179,6 +179,7 @@ class ModelWatch:
         """Counts the changes that were noticed."""
         self.changes: list[str] = []
         """Names of what had changed when a change was last noticed."""
+        self._known = set(vars(model))
         self._describe_model()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ModelWatch":
@@ -207,19 +208,30 @@ class ModelWatch:
         self._owners: list[Any] = []
         self._containers: list[Iterable[Any]] = []  # live views of dictionaries' values
         self._tensors: list[th.Tensor] = []
+        modules, optimizers = list(model.policy.modules()), model.optimizers
+        parts: list[Any] = [model, model.temperature, *optimizers, *modules]
+        parts += [vars(each)["branches"] for each in (model, *modules) if "branches" in vars(each)]
+        self._functions = _functions_of(frozenset(map(type, parts)))
+        others = vars(model).keys() - self._known
+        if (
+            not type(model).__module__.startswith("sb3_softac.")
+            or not self._functions.are_original()
+            or any(callable(vars(model)[name]) for name in others)
+        ):
+            others = set()
+        # Steps of this package do not read what a callback keeps on the model, such as a counter
+        left_out = STATE_OF_THE_LOOP | others
         found = {}
         for name, value in vars(model).items():
+            if name in left_out:
+                continue
             # Environments, loggers and arrays of observations are not read in gradient steps
-            if name not in STATE_OF_THE_LOOP and (description := self._describe(value, unknown=None)) is not None:
+            if (description := self._describe(value, unknown=None)) is not None:
                 found[name] = description
-        modules, optimizers = list(model.policy.modules()), model.optimizers
         self.modules = modules
         """All modules of the policy, as of the last look."""
         self._read(vars(model), list(found))
         self._hooks = hooks_of(modules, optimizers)
-        parts: list[Any] = [model, model.temperature, *optimizers, *modules]
-        parts += [vars(each)["branches"] for each in (model, *modules) if "branches" in vars(each)]
-        self._functions = _functions_of(frozenset(map(type, parts)))
         self._trained = [each for each in self._tensors if each.requires_grad]
         hooks = [list(each.values()) for each in self._hooks if each]
         of_tensors = [getattr(each, kind) for each in self._trained for kind in HOOKS_OF_TENSORS]

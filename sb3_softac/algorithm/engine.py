@@ -86,13 +86,8 @@ class PyTorchEngine(Engine):
         finite = model._logs_stay_on_device() or bool(model._finite)
         if weight and finite:
             model.update_targets(weight)
-        return result_of(logs, model.gradient_norms, finite)
-
-
-def result_of(logs: dict[str, th.Tensor], gradient_norms: dict[str, th.Tensor], finite: bool = True) -> StepResult:
-    """:return: The result of one gradient step."""
-    values = [each.detach().reshape(()) for part in (logs, gradient_norms) for each in part.values()]
-    return StepResult(list(logs), list(gradient_norms), th.stack(values).unsqueeze(0), finite)
+        values = [each.detach().reshape(()) for part in (logs, model.gradient_norms) for each in part.values()]
+        return StepResult(list(logs), list(model.gradient_norms), th.stack(values).unsqueeze(0), finite)
 
 
 class StepLog:

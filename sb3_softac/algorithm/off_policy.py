@@ -38,7 +38,7 @@ from stable_baselines3.common.type_aliases import (
     TrainFreq,
     TrainFrequencyUnit,
 )
-from stable_baselines3.common.utils import update_learning_rate
+from stable_baselines3.common.utils import configure_logger, update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 from stable_baselines3.her import HerReplayBuffer
 
@@ -325,6 +325,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
             self._made_with["ent_coef"] = _comparable(self.ent_coef)
         if self.replay_buffer is not self._arguments_before[-1]:
             changed.add("replay_buffer")
+            end_episodes(self.replay_buffer)  # the next transition does not continue its last one
         self._follow_targets(changed)
         self.accept_arguments()
 
@@ -346,7 +347,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
                 why = "replay_buffer_kwargs fixes it" if name in self.replay_buffer_kwargs else "it has no such attribute"
                 raise Refused(
                     f"{name} was changed to {getattr(self, name)}, but {type(buffer).__name__} computes the targets, and "
-                    f"{why}: create a model with the new value, or load() the saved model with it"
+                    f"{why}: create a model with this package's SoftReplayBuffer and without {name} in replay_buffer_kwargs"
                 )
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
@@ -372,6 +373,8 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     def _setup_replay_buffer(self) -> None:
         """Choose our replay buffer unless the user has chosen one; SB3 creates it."""
         columns = self._buffer_columns()
+        if self.optimize_memory_usage and self.replay_buffer_class is SoftReplayBuffer and self._is_loaded():
+            self.replay_buffer_class = None  # the file's, which nobody may have chosen
         if self.replay_buffer_class in (None, SoftReplayBuffer) and not self.optimize_memory_usage:
             self.replay_buffer_class = SoftReplayBuffer
             ours = {"n_steps": self.n_steps, "gamma": self.gamma, "extras": columns}
@@ -386,20 +389,13 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
                 "their defaults, or do not use action masks and the entropy penalty"
             )
 
-    def _buffer_has_n_steps(self) -> bool:
-        """:return: Whether the replay buffer computes targets of the model's ``n_steps``."""
-        buffer_class = self.replay_buffer_class
-        takes_n_steps = buffer_class is not None and "n_steps" in parameters_of(buffer_class)[0]
-        return takes_n_steps and self.replay_buffer_kwargs.get("n_steps", self.n_steps) == self.n_steps
-
     def _setup_model(self) -> None:
         self._check_arguments()
         given = self.replay_buffer_kwargs
         self._setup_replay_buffer()
         with warnings.catch_warnings():
-            if self._buffer_has_n_steps():
-                # SB3 says that n_steps is ignored whenever the buffer's class is given, even for a buffer that uses it
-                warnings.filterwarnings("ignore", message="`n_steps=")
+            # SB3 says that n_steps is ignored whenever the buffer's class is given, even for a buffer that uses it
+            warnings.filterwarnings("ignore", message="`n_steps=")
             super()._setup_model()
         self.replay_buffer_kwargs = given  # what the user gave: load() adds ours again
         self._setup_entropy()
@@ -414,6 +410,12 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
             raise ImportError("cuda_graphs=True needs sb3_softac.engines.cuda_graphs, which is not installed")
         self._announced = ""
         self._follow_targets(set())
+        if self.n_steps > 1 and (used := getattr(self.replay_buffer, "n_steps", 1)) != self.n_steps:
+            warnings.warn(
+                f"n_steps={self.n_steps} has no effect: {type(self.replay_buffer).__name__} computes targets of {used} "
+                f"step{'s' * (used > 1)}. Leave out replay_buffer_class, or the n_steps of replay_buffer_kwargs",
+                stacklevel=4,
+            )
         self.accept_arguments()
         self.watch = ModelWatch(self)
         self._checked_version = -1
@@ -421,24 +423,26 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     # --- Temperature and target entropy
 
     def _setup_entropy(self) -> None:
-        starts = not self._is_loaded()
         now = {"ent_coef": _comparable(self.ent_coef), "target_entropy": self._target_entropy}
         before = vars(self).get("_made_with", now)
         self._changed_by_load = {name for name in now if differs(now[name], _comparable(before[name]))}
-        self._made_with = now
         self.entropy_target = self._make_entropy_target()
         if "target_entropy" not in self._changed_by_load:
             self.entropy_target.load_state(vars(self).get("_target_entropy_state", {}))
         self._target_entropy_state = self.entropy_target.state()
-        self.temperature = self._make_temperature(starts)
-        if not starts and "ent_coef" not in self._changed_by_load:
-            self.temperature.update(self._current_progress_remaining)
+        self.temperature = self._make_temperature()
+        if self._is_loaded():
+            self.entropy_target.update(self._current_progress_remaining)
+            if "ent_coef" not in self._changed_by_load:
+                self.temperature.update(self._current_progress_remaining)
+        self._made_with = now
 
     def _is_loaded(self) -> bool:
         """:return: Whether a file is being loaded, so that a learned temperature does not start from ``ent_coef``."""
         return "_made_with" in vars(self)
 
-    def _make_temperature(self, starts: bool = True) -> Temperature:
+    def _make_temperature(self) -> Temperature:
+        starts = not self._is_loaded() or "temperature" in vars(self)
         return make_temperature(self.ent_coef, self.device, self.lr_schedule(1), self.ent_coef_bounds, starts)
 
     def _make_entropy_target(self) -> TargetEntropy:
@@ -703,6 +707,8 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         :raises RuntimeError: if gradients are switched off, or a loss does not depend on the network that it trains.
         """
         require_gradients()
+        if not hasattr(self, "_logger"):  # before the first learn(), with a buffer that was filled otherwise
+            self._logger = configure_logger(self.verbose)
         self._follow_arguments()
         gradient_steps, batch_size = read("gradient_steps", gradient_steps, STEPS), read("batch_size", batch_size, BATCH)
         self._update_learning_rate(self.optimizers)
@@ -910,7 +916,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         **kwargs: Any,
     ) -> SelfSoftOffPolicy:
         """
-        Load a model; SB3's ``load``. If ``ent_coef`` is given, a learned temperature starts from the new value.
+        Load a model; SB3's ``load``. A learned temperature goes on from where it was, or starts from another ``ent_coef``.
 
         SB3's files contain pickles, which can run arbitrary code when they are read. With ``safe=True`` no pickle is read, so
         files from untrusted sources can be loaded: their numbers, and named classes of PyTorch, SB3 and this package. Episode
@@ -944,12 +950,11 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         if "ent_coef" in model._changed_by_load or callable(kwargs.get("ent_coef")):
             model.temperature = model._make_temperature()
         model._changed_by_load = set()
-        if "stats_window_size" in kwargs and model.ep_info_buffer is not None and model.ep_success_buffer is not None:
-            size = model._stats_window_size = read(
-                "stats_window_size", kwargs["stats_window_size"], cls.arguments["stats_window_size"]
-            )  # SB3 would go on with the old one
-            model.ep_info_buffer = deque(model.ep_info_buffer, size)
-            model.ep_success_buffer = deque(model.ep_success_buffer, size)
+        if "stats_window_size" in kwargs:  # SB3 would go on with the old one
+            size = read("stats_window_size", kwargs["stats_window_size"], cls.arguments["stats_window_size"])
+            model._stats_window_size = size
+            model.ep_info_buffer = deque(model.ep_info_buffer or (), size)
+            model.ep_success_buffer = deque(model.ep_success_buffer or (), size)
         return model
 
     @classmethod
@@ -971,7 +976,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     ) -> None:
         """
         SB3's ``set_parameters``. The state of a learned temperature in the file is ignored if this model has none, so that a
-        model can be loaded with a fixed or scheduled temperature instead of a learned one, and vice versa.
+        model can be loaded with a fixed or scheduled temperature instead of a learned one.
 
         :param load_path_or_dict: Path of a saved model, or the result of ``get_parameters``.
         :param exact_match: Whether the parameters of all networks must be present.

@@ -19,9 +19,7 @@ from stable_baselines3.her.goal_selection_strategy import GoalSelectionStrategy
 from sb3_softac.replay.buffer import SoftReplayBuffer
 
 # Attributes that are rebuilt when a model is loaded, or that only describe the last episodes.
-LEFT_OUT = (
-    *("lr_schedule", "_last_obs", "_last_original_obs", "_last_episode_starts", "ep_info_buffer", "ep_success_buffer"),
-)
+LEFT_OUT = ("lr_schedule", "_last_obs", "_last_original_obs", "_last_episode_starts", "ep_info_buffer", "ep_success_buffer")
 MODULES = (th.nn.modules.activation, th.optim, torch_layers, buffers, her)
 CLASSES = {cls.__name__: cls for module in MODULES for cls in vars(module).values() if isinstance(cls, type)}
 CLASSES |= {cls.__name__: cls for cls in (SoftReplayBuffer, RMSpropTFLike)}

@@ -10,8 +10,9 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -99,15 +100,8 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         actions = batch.actions.long()
         return self.branches.select(q, actions.expand(len(q), *actions.shape))
 
-    def _setup_learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        reset_num_timesteps: bool = True,
-        tb_log_name: str = "run",
-        progress_bar: bool = False,
-    ) -> Any:
-        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        result = super()._setup_learn(*args, **kwargs)
         self._env_has_masks, self._masks = has_masks(self._env()), None
         columns = self._kept_columns()
         if self._env_has_masks and "action_masks" not in columns:
@@ -230,11 +224,5 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def _excluded_save_params(self) -> list[str]:
-        return [
-            *super()._excluded_save_params(),
-            "branches",
-            "_env_has_masks",
-            "_masks",
-            "_last_log_pi",
-            "_warnings_given",
-        ]
+        own = ("branches", "_env_has_masks", "_masks", "_last_log_pi", "_warnings_given")
+        return [*super()._excluded_save_params(), *own]

@@ -17,7 +17,8 @@ from sb3_softac.discrete.masks import has_masks
 _environments: "WeakSet[MasksForPredict]" = WeakSet()
 
 ADVICE = (
-    "predict() got no action_masks, though this model's environment has masks: it may choose invalid actions. Pass "
+    "predict() got no action_masks, though this model was trained with masks: where the environment has masks, it may choose "
+    "invalid actions. Pass "
     "action_masks=env.action_masks(), evaluate with sb3_contrib's MaskableEvalCallback or "
     "sb3_contrib.common.maskable.evaluation.evaluate_policy, or wrap the vectorized environment (as its outermost wrapper) "
     "in sb3_softac.discrete.masked_play.MasksForPredict"

@@ -143,8 +143,8 @@ class DiscreteSQL(DiscreteOffPolicyAlgorithm):
             _init_setup_model=_init_setup_model,
         )
 
-    def _make_temperature(self, starts: bool = True) -> Temperature:
-        temperature = super()._make_temperature(starts)
+    def _make_temperature(self) -> Temperature:
+        temperature = super()._make_temperature()
         self.policy.alpha.copy_(temperature.alpha)
         return temperature
 

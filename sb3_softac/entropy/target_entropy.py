@@ -106,8 +106,8 @@ class LinearTarget(RatioTarget):
     def __init__(
         self, max_entropy: float, device: th.device, start: float = PAPER_RATIO, end: float = 0.3, fraction: float = 1.0
     ):
-        super().__init__(max_entropy, device, start)
         self.start, self.end = check_ratio("target_entropy: start", start), check_ratio("target_entropy: end", end)
+        super().__init__(max_entropy, device, self.start)
         self.fraction = check_range("fraction", fraction, 1.0)
 
     def update(self, progress_remaining: float) -> None:
@@ -151,6 +151,7 @@ class DroppingTarget(RatioTarget):
         max_std: float = 0.05,
         decay: float = 0.999,
     ):
+        self._target = self._mean = start = check_ratio("target_entropy: start", start)
         super().__init__(max_entropy, device, start)
         self.end, self.factor = check_ratio("target_entropy: end", end), check_range("factor", factor, 0.9999)
         self.patience = read("target_entropy: patience", patience, COUNT)
@@ -158,7 +159,6 @@ class DroppingTarget(RatioTarget):
         self.tolerance = check_range("tolerance", tolerance, 1.0)
         self.max_std = check_range("max_std", max_std, 1.0)
         self.decay = check_range("decay", decay, 0.9999)
-        self._target = self._mean = start = check_ratio("target_entropy: start", start)
         self._square = start**2
         self._settled = self._age = 0
 

@@ -74,7 +74,7 @@ class FixedTemperature(Temperature):
         return self._alpha
 
 
-class NoTemperature(Temperature):
+class NoTemperature(FixedTemperature):
     """
     0, for a deterministic policy, whose entropy does not count.
 
@@ -83,10 +83,6 @@ class NoTemperature(Temperature):
 
     def __init__(self, device: th.device):
         self._alpha = th.zeros((), device=device)
-
-    @property
-    def alpha(self) -> th.Tensor:
-        return self._alpha
 
 
 class ScheduledTemperature(FixedTemperature):

@@ -30,14 +30,8 @@ class PolicySample(NamedTuple):
         return policy_loss(self.log_pi, q, alpha)  # Eq. 12, arXiv:1801.01290v2
 
 
-class LikelihoodRatioSample(NamedTuple):
+class LikelihoodRatioSample(PolicySample):
     """As :class:`PolicySample`, but gradients flow through the log-densities only, not through the actions."""
-
-    actions: th.Tensor
-    log_pi: th.Tensor
-
-    def mean(self, values: th.Tensor) -> th.Tensor:
-        return values
 
     def policy_loss(self, q: th.Tensor, v: th.Tensor, alpha: th.Tensor) -> th.Tensor:
         return likelihood_ratio_loss(self.log_pi, q, v, alpha)  # Algorithm 1, arXiv:1801.01290v1

@@ -216,10 +216,10 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
         super()._follow_schedules(progress_remaining)
         self.policy.follow_schedules(progress_remaining)
 
-    def _make_temperature(self, starts: bool = True) -> Temperature:
+    def _make_temperature(self) -> Temperature:
         self._check_temperature_of(self.policy.distribution)
         none = _is_zero(self.ent_coef) and self.ent_coef_bounds is None
-        return NoTemperature(self.device) if none else super()._make_temperature(starts)
+        return NoTemperature(self.device) if none else super()._make_temperature()
 
     def _check_temperature_of(self, distribution: str) -> None:
         """:raises ValueError: if a policy of this distribution cannot have this temperature."""

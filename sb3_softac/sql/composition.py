@@ -99,17 +99,13 @@ class ComposedPolicy(SQLPolicy):
         self._fix_noise()
 
     def _fix_noise(self) -> None:
-        # Some of each skill's; a plain number also where the shapes of tensors are being traced
+        # At least two of each skill's; a plain number also where the shapes of tensors are being traced
         self._n_proposed = max(PROPOSED_PER_CANDIDATE * self.n_candidates, 2 * len(self.members))
         noise = fixed_noise(FITTED_PARTICLES + self._n_proposed, self.actor.action_dim)
         self.particle_noise = noise[:FITTED_PARTICLES].clone().to(self.particle_noise)
         self.proposal_noise = noise[FITTED_PARTICLES:].clone().to(self.proposal_noise)
 
-    @property
-    def n_candidates(self) -> int:
-        return self.actor.n_candidates
-
-    @n_candidates.setter
+    @SQLPolicy.n_candidates.setter  # type: ignore[attr-defined]
     def n_candidates(self, number: int) -> None:
         self.actor.n_candidates = number
         self._fix_noise()

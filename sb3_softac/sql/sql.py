@@ -328,8 +328,8 @@ class SQL(SoftOffPolicyAlgorithm):
             raise ValueError("A loss was not finite while distilling: look for NaN in the replay buffers' observations")
         policy.act_by_sampler(True)
 
-    def _make_temperature(self, starts: bool = True) -> Temperature:
-        temperature = super()._make_temperature(starts)
+    def _make_temperature(self) -> Temperature:
+        temperature = super()._make_temperature()
         if isinstance(self.policy, ComposedPolicy):
             self.policy.temperature = float(temperature.alpha)
         return temperature

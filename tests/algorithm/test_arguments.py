@@ -503,6 +503,8 @@ def test_arguments_of_load(algorithm, tmp_path):
         algorithm.load(tmp_path / "model", use_sde=True)
     with pytest.raises(ValueError, match=saved if algorithm is SoftAC_v1 else "unknown argument 'n_critics'"):
         algorithm.load(tmp_path / "model", n_critics=3)
+    with pytest.raises(ValueError, match="stats_window_size must be"):
+        algorithm.load(tmp_path / "model", stats_window_size="ten")
     loaded = algorithm.load(
         tmp_path / "model", env=model.get_env(), batch_size=np.int64(5), stats_window_size=7, train_freq=[2, "step"]
     )

@@ -9,6 +9,7 @@ from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.her import HerReplayBuffer
 
+from sb3_softac import DiscreteSAC
 from sb3_softac.entropy.temperature import make_temperature
 from sb3_softac.replay.batch import make_batch
 from tests.engines.native.helpers import make_model, ways
@@ -129,6 +130,25 @@ def test_a_replay_buffer_of_another_number_of_environments(algorithm, tmp_path):
     model.load_replay_buffer(tmp_path / "buffer")
     with pytest.raises(ValueError, match="The replay buffer was made for n_envs=2, and this training has n_envs=1"):
         model.learn(1)
+
+
+@algorithms
+def test_targets_end_where_a_loaded_replay_buffer_ends(algorithm, tmp_path):
+    """The next transition belongs to another episode."""
+    model = model_of(algorithm, n_steps=3)
+    model.save_replay_buffer(tmp_path / "buffer")
+    model.load_replay_buffer(tmp_path / "buffer")
+    end = model.replay_buffer.pos
+    model.learn(3, reset_num_timesteps=False)
+    assert model.replay_buffer._draw(np.array([end - 2]), None).last.tolist() == [end - 1]
+
+
+@algorithms
+def test_memory_usage_of_a_loaded_model(algorithm, tmp_path):
+    model_of(algorithm).save(tmp_path / "model")
+    kwargs = dict(optimize_memory_usage=True, replay_buffer_kwargs=dict(handle_timeout_termination=False))
+    model = algorithm.load(tmp_path / "model", **kwargs)
+    assert type(model.replay_buffer) is ReplayBuffer and model.replay_buffer.optimize_memory_usage
 
 
 @algorithms
@@ -254,6 +274,15 @@ def test_a_scheduled_temperature_is_loaded(algorithm, schedule, tmp_path):
         loaded = algorithm.load(tmp_path / "model", ent_coef=new)
         assert float(loaded.temperature.alpha) == pytest.approx(alpha)
         assert float(getattr(loaded.policy, "alpha", alpha)) == pytest.approx(alpha)
+
+
+def test_a_scheduled_target_entropy_is_loaded(tmp_path):
+    model = model_of(DiscreteSAC, ent_coef="auto", target_entropy=dict(schedule="linear", start=0.9, end=0.1))
+    model._current_progress_remaining = 0.25
+    train(model)
+    model.save(tmp_path / "model")
+    assert DiscreteSAC.load(tmp_path / "model").target_entropy == model.target_entropy
+    assert DiscreteSAC.load(tmp_path / "model", target_entropy="ratio_0.5").entropy_target.ratio == 0.5
 
 
 @ways

@@ -111,6 +111,18 @@ def test_networks_that_were_created_in_inference_mode():
         train(model)
 
 
+@algorithms
+def test_before_the_first_learn(algorithm, tmp_path):
+    """With a replay buffer that was filled by others."""
+    filled = make_model(algorithm)
+    filled.save(tmp_path / "model")
+    model = algorithm.load(tmp_path / "model", env=filled.get_env())
+    model.replay_buffer = filled.replay_buffer
+    model.train(2, 8)
+    assert model._n_updates == filled._n_updates + 2 and model.logger.name_to_value["train/n_updates"] == model._n_updates
+    model.learn(2)
+
+
 def test_a_loss_without_a_gradient(monkeypatch):
     """A method of the user's under no_grad, for example."""
     model = make_model(SoftAC_v1)

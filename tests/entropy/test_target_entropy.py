@@ -58,6 +58,8 @@ def test_kinds(spec, kind, ratio):
         ("ratio_nan", "'ratio_nan' is not valid"),
         (dict(), r"needs the key 'schedule', one of \['drop', 'linear'\]"),
         (dict(schedule="cosine"), "needs the key 'schedule'"),
+        (dict(schedule="linear", start=2), r"target_entropy: start must be .*got 2"),
+        (dict(schedule="drop", start=2), r"target_entropy: start must be .*got 2"),
         (
             dict(schedule="linear", stop=0.3),
             r"unknown options \['stop'\] of schedule 'linear'; use \['end', 'fraction', 'start'\]",

@@ -244,6 +244,22 @@ def test_a_second_name_of_a_network_is_looked_at():
     assert watch.look() and watch.changes == ["second_name"]
 
 
+class WithAScale(SoftAC_v1):
+    """Its step may read what a callback sets."""
+
+
+def test_what_a_callback_keeps_on_the_model_is_no_change():
+    models = [make_model(algorithm, False) for algorithm in (SoftAC_v1, WithAScale)]
+    for number in range(2):
+        for model in models:
+            model.n_falls, model.falls = number, list(range(number))
+        assert [model.watch.look() for model in models] == [False, True]
+    models[0]._update = lambda batch: {}
+    assert models[0].watch.look() and models[0].watch.changes == ["_update", "falls", "n_falls"]
+    models[0].n_falls = 7
+    assert models[0].watch.look()
+
+
 def test_without_a_change_there_is_one_graph():
     model = make_model(SoftAC_v1, True, ent_coef="auto")
     learn(model, 10)
