@@ -1,5 +1,6 @@
-"""Files that are either complete and on disk, or not there: a crash at any moment leaves the old or the new content."""
+"""Files that are replaced atomically: a crash at any moment leaves the old content or the new, complete and on disk."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ def sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP)):  # some file systems cannot do it
+            raise
     finally:
         os.close(handle)
 

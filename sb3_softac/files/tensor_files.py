@@ -65,7 +65,7 @@ class _Sizes(pickle._Unpickler):  # type: ignore[name-defined,misc]
             ("collections", "OrderedDict"): OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2"): _tensor,
             ("torch._utils", "_rebuild_parameter"): _parameter,
-            ("torch", "Size"): _size,
+            ("torch", "Size"): tuple,
         }
         if (module, name) not in known:
             raise NotTensors(f"it contains {module}.{name}")
@@ -93,7 +93,3 @@ def _tensor(count: int, offset: int, shape: Any, strides: Any, *others: Any) -> 
 
 def _parameter(data: Any, *others: Any) -> None:
     return data
-
-
-def _size(shape: Any) -> tuple[int, ...]:
-    return tuple(shape)

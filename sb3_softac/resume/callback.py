@@ -8,7 +8,13 @@ from pathlib import Path
 
 import numpy as np
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, ProgressBarCallback
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    CallbackList,
+    EvalCallback,
+    EventCallback,
+    ProgressBarCallback,
+)
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.her import HerReplayBuffer
@@ -33,6 +39,7 @@ from sb3_softac.resume.settings import Start
 from sb3_softac.resume.signals import SignalWatch
 from sb3_softac.resume.snapshot import capture, check_start, note_start, read_snapshot
 from sb3_softac.resume.store import Store
+from sb3_softac.resume.workers import WorkerSignals
 
 
 class ExactCheckpoint(BaseCallback):
@@ -60,7 +67,7 @@ class ExactCheckpoint(BaseCallback):
     """
 
     not_resumed = (
-        *("_store", "_lock", "_is_training", "_signals", "_start"),
+        *("_store", "_lock", "_is_training", "_signals", "_workers", "_start"),
         *("_steps", "_on_disk", "_missing", "_restored", "_resumed", "_warned"),
     )
 
@@ -79,13 +86,19 @@ class ExactCheckpoint(BaseCallback):
         self._warned: set[str] = set()
         self._start: Start | None = None
         self._signals = SignalWatch()
+        self._workers = WorkerSignals()
 
     def _on_training_start(self) -> None:
+        if isinstance(self.parent, EventCallback):
+            raise ValueError(
+                f"ExactCheckpoint saves between two rollouts, of which {type(self.parent).__name__} does not tell it: give it "
+                "to learn() itself, in a list with other callbacks, and set its `every`"
+            )
         if not isinstance(self.model, OnPolicyAlgorithm | OffPolicyAlgorithm):
             raise ValueError(
                 f"ExactCheckpoint cannot resume {type(self.model).__name__}: it saves between two rollouts, and this "
                 "algorithm is derived neither from SB3's OnPolicyAlgorithm nor from its OffPolicyAlgorithm. Use SB3's "
-                "CheckpointCallback"
+                "CheckpointCallback (with RL Zoo: unset SB3_SOFTAC_CHECKPOINT_EVERY)"
             )
         self._lock.acquire(self)
         try:
@@ -94,6 +107,7 @@ class ExactCheckpoint(BaseCallback):
             self._lock.release()
             raise
         self._is_training = True
+        self._workers.protect([self.model.env, *(getattr(each, "eval_env", None) for each in all_callbacks(self._callbacks))])
         self._signals.start(self.model)
 
     def _resume(self) -> None:
@@ -157,6 +171,9 @@ class ExactCheckpoint(BaseCallback):
             self._resumed, self._restored = None, []
         if self._signals.caught is not None or self.model.num_timesteps - self._steps >= self.every:
             self._save(in_learn=True)
+        self._exit_on_signal()
+
+    def _exit_on_signal(self) -> None:
         if self._signals.caught is not None:
             self._end()
             sys.exit(128 + self._signals.caught)
@@ -174,10 +191,12 @@ class ExactCheckpoint(BaseCallback):
                 self._save(in_learn=False)
         finally:
             self._end()
+        self._exit_on_signal()  # which came in the last rollout
 
     def _end(self) -> None:
         self._is_training = False
         self._signals.stop()
+        self._workers.release()
         self._lock.release()
 
     @property
@@ -258,9 +277,8 @@ class ExactCheckpoint(BaseCallback):
 
 
 def _on_disk(segments: list[Segment], present: list[Block]) -> dict[Block, tuple[Segment, tuple[int, int]]]:
-    files = {(segment.first, segment.rows): segment for segment in segments}
-    found = {block: files[block.first, block.rows] for block in present if (block.first, block.rows) in files}
-    return {block: (segment, _stamp(segment)) for block, segment in found.items()}
+    files = {(segment.first, segment.rows): (segment, _stamp(segment)) for segment in segments}
+    return {block: files[block.first, block.rows] for block in present if (block.first, block.rows) in files}
 
 
 def _stamp(segment: Segment) -> tuple[int, int]:

@@ -257,8 +257,7 @@ def _read_items(reader: Reader, content: Any, live: Any, path: str) -> list[Any]
 
 
 def _read_list(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
-    result = live if in_place and type(live) is list else []
-    reader.announce(result)
+    result = reader.announce(live if in_place and type(live) is list else [])
     items = _read_items(reader, content, live, path)
     return reader.refill(result, items, list.extend)
 
@@ -346,18 +345,15 @@ def _write_container(writer: Writer, value: Any, path: str) -> Any:
 
 def _read_container(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     _check_class(content, live, path)
+    before = live
     if not in_place:
-        before, live = live, _empty_like(live)
-        reader.announce(live)
-    else:
-        before = live
+        live = reader.announce(_empty_like(live))
     if isinstance(live, dict):
         items: Any = _read_pairs(reader, content["items"], before, path)
         fill: Any = _set_items
     else:
         items = _read_items(reader, content["items"], before, path)
-        fill = next(cls for cls in (list, set, collections.deque) if isinstance(live, cls))
-        fill = set.update if fill is set else fill.extend
+        fill = set.update if isinstance(live, set) else list.extend if isinstance(live, list) else collections.deque.extend
     reader.refill(live, items, fill)
     read_attributes(reader, content["attributes"], live, path)
     reader.change(_delete_gone, content, live)
@@ -412,8 +408,7 @@ def _read_array(reader: Reader, content: Any, live: Any, path: str, in_place: bo
 
 
 def _fits(live: np.ndarray, values: np.ndarray, content: Any) -> bool:
-    steps = tuple(content.get("strides", values.strides))
-    lies_as_saved = live.strides == steps if "strides" in content else live.flags.c_contiguous
+    lies_as_saved = live.strides == tuple(content["strides"]) if "strides" in content else live.flags.c_contiguous
     return live.dtype == values.dtype and live.shape == values.shape and lies_as_saved
 
 
@@ -515,9 +510,7 @@ def _read_bits(reader: Reader, content: Any, live: Any, path: str, in_place: boo
 
 
 def _read_generator(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> np.random.Generator:
-    there = live.bit_generator if isinstance(live, np.random.Generator) else None
-    if not in_place:
-        there = None
+    there = live.bit_generator if in_place and isinstance(live, np.random.Generator) else None
     bits = reader.read(content, there, f"{path}.bit_generator")
     return live if bits is there else np.random.Generator(bits)
 
@@ -570,10 +563,6 @@ def _write_space(writer: Writer, value: spaces.Space, path: str) -> Any:
 
 
 def _read_space(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
-    if not isinstance(live, spaces.Space):
-        raise ResumeError(
-            f"{path} is a {class_name(live)} now, but was a space: create everything as the interrupted program did"
-        )
     reader.change(setattr, live, "_np_random", reader.read(content[0], live._np_random, f"{path}.np_random"))
     _read_items(reader, content[1:], _parts(live), path)
     return live
@@ -601,7 +590,7 @@ def _write_function(writer: Writer, value: Any, path: str) -> Any:
 
 def _read_function(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     closure, defaults, keyword_defaults, attributes = content
-    if not isinstance(live, types.FunctionType) or len(live.__closure__ or ()) != len(closure):
+    if len(live.__closure__ or ()) != len(closure):
         raise ResumeError(f"{path} is another function than the saved one: create everything as the interrupted program did")
     for part, (name, cell) in zip(closure, _variables(live), strict=True):
         reader.read(part, cell, f"{path}.closure.{name}")
@@ -638,8 +627,6 @@ def _write_method(writer: Writer, value: Any, path: str) -> Any:
 
 def _read_method(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     name, owner = content
-    if not isinstance(live, types.MethodType):
-        raise ResumeError(f"{path} was a method, but is a {class_name(live)} now")
     owner = reader.read(owner, live.__self__, f"{path}.self")
     function: Any = live.__func__
     if getattr(function, "__name__", None) != name:  # another method of the same object
@@ -661,8 +648,6 @@ def _bound(value: functools.partial) -> tuple[Any, Any, Any]:
 
 
 def _read_partial(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
-    if not isinstance(live, functools.partial):
-        raise ResumeError(f"{path} was a functools.partial, but is a {class_name(live)} now")
     func, args, keywords = (
         reader.read(part, there, f"{path}.{name}")
         for name, part, there in zip(("func", "args", "keywords"), content, _bound(live), strict=True)

@@ -6,6 +6,8 @@ needs nothing more. Any other environment needs the two methods of :class:`Resum
 ``set_state(state)`` restores the environment from it. If a class has these methods, its attributes are not inspected.
 """
 
+import contextlib
+import inspect
 import json
 import multiprocessing
 import os
@@ -29,7 +31,19 @@ from sb3_softac.resume.trial import differs_when_restored
 def _has_protocol(value: Any) -> bool:
     cls = type(value)
     both = callable(getattr(cls, "get_state", None)) and callable(getattr(cls, "set_state", None))
-    return isinstance(value, gym.Env) and both and not isinstance(value, Resumable)
+    return isinstance(value, gym.Env) and both and not isinstance(value, Resumable) and _are_for_a_state(value)
+
+
+def _are_for_a_state(env: Any) -> bool:
+    """:return: Whether the methods can be called as ours are: MujocoEnv's set_state(qpos, qvel) is another one."""
+    try:
+        inspect.signature(env.get_state).bind()
+        inspect.signature(env.set_state).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # written in C
+        pass
+    return True
 
 
 def _write_protocol(writer: Writer, value: Any, path: str) -> Any:
@@ -53,7 +67,7 @@ def _generators(env: Any) -> dict[str, Any]:
 def _read_episodes(reader: Reader, content: str, live: Any, path: str, in_place: bool) -> Any:
     """Restore the content of Monitor's CSV file, which is new or has become longer."""
     # In a trial it is not a file but the null device
-    if content is not None and isinstance(live, ResultsWriter) and stat.S_ISREG(os.fstat(live.file_handler.fileno()).st_mode):
+    if content is not None and stat.S_ISREG(os.fstat(live.file_handler.fileno()).st_mode):
         reader.change(_write_episodes, live.file_handler, content)
     return live
 
@@ -96,7 +110,13 @@ def write_environments(
     envs: list[gym.Env], path: str, baseline: Baseline | None = None, recording: bool = False
 ) -> tuple[Any, dict[str, th.Tensor]]:
     writer = Writer(ENVIRONMENT_CODECS, baseline, recording)
-    written = [writer.write(env, f"{path}{number}") for number, env in enumerate(envs)]
+    try:
+        written = [writer.write(env, f"{path}{number}") for number, env in enumerate(envs)]
+    except RecursionError:
+        raise CannotCapture(
+            f"{path}: too many of its objects refer to one another in a row. Give it the methods get_state() and "
+            "set_state(state)"
+        ) from None
     classes = write_classes(writer)
     writer.finish()
     if writer.unknown and not recording:
@@ -147,10 +167,16 @@ class Resumable(gym.Wrapper):
                 signal.SIGINT, signal.SIG_IGN
             )  # Ctrl-C is for the training, which still has to save this environment
 
+    def ignore_sigterm(self, ignored: bool) -> None:
+        """In a process of its own: leave SIGTERM to the training, too, or end on it as usual."""
+        if multiprocessing.parent_process() is not None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN if ignored else signal.SIG_DFL)
+
     def note_start(self) -> None:
         """Note the objects of the environment, which is in the state in which training starts."""
         self._baseline = Baseline()
-        write_environments([self.env], "env", self._baseline, recording=True)
+        with contextlib.suppress(CannotCapture):  # which get_state() will say
+            write_environments([self.env], "env", self._baseline, recording=True)
 
     def get_state(self) -> dict[str, Any]:
         """

@@ -1,5 +1,6 @@
 """One training at a time in a folder of checkpoints."""
 
+import errno
 import json
 import os
 import socket
@@ -49,7 +50,16 @@ class FolderLock:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(os.path.join(key, LOCK), thread_local=False)
-            self._wait()
+            try:
+                self._wait()
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                    raise
+                warnings.warn(
+                    f"The file system of {self.path} has no locks ({error}): see to it yourself that one program at a time "
+                    "uses this folder",
+                    stacklevel=2,
+                )
             HELD[key] = self
             self._write_holder()
         except OSError as error:

@@ -33,10 +33,14 @@ def write_logs(model: BaseAlgorithm) -> tuple[dict[str, Any], dict[str, th.Tenso
     tensors, keys = {}, {}
     for name, output in _files(model):
         output.file.flush()
-        content = Path(output.file.name).read_bytes()
+        try:
+            content = Path(output.file.name).read_bytes()
+        except OSError:  # it was removed, which must not end the training
+            continue
         tensors[name] = th.from_numpy(np.frombuffer(content, np.uint8).copy())
         keys[name] = list(getattr(output, "keys", []))
-    return {"keys": keys, "tensorboard": _tensorboard_number(model)}, tensors
+    run = _tensorboard_run(model)
+    return {"keys": keys, "tensorboard": run and int(run[2])}, tensors
 
 
 def read_logs(model: BaseAlgorithm, tree: Any, tensors: dict[str, th.Tensor]) -> None:
@@ -62,11 +66,6 @@ def _tensorboard_run(model: BaseAlgorithm) -> re.Match[str] | None:
     if model._custom_logger or model.tensorboard_log is None or model.logger.dir is None:
         return None
     return re.fullmatch(r"(.*)_(\d+)", os.path.basename(model.logger.dir))
-
-
-def _tensorboard_number(model: BaseAlgorithm) -> int | None:
-    run = _tensorboard_run(model)
-    return None if run is None else int(run[2])
 
 
 def _continue_tensorboard(model: BaseAlgorithm, output: TensorBoardOutputFormat, number: Any, steps: int) -> None:

@@ -26,7 +26,7 @@ class Memory:
             on_cpu = value.device.type == "cpu"
         else:
             layout, on_cpu = self._add_array(value, path), True
-        if on_cpu and self.baseline is not None and _size(value):
+        if on_cpu and self.baseline is not None and 0 not in value.shape:
             low, high = bounds(value)
             self._entries.append((low, high, value, layout, path))
         return layout
@@ -100,10 +100,6 @@ def strides(value: Any) -> list[int]:
     return list(value.strides)
 
 
-def _size(value: Any) -> int:
-    return value.numel() if isinstance(value, th.Tensor) else value.size
-
-
 def first_byte(value: Any) -> int:
     """The address of the first element of an array or tensor."""
     return value.data_ptr() if isinstance(value, th.Tensor) else value.ctypes.data
@@ -111,10 +107,8 @@ def first_byte(value: Any) -> int:
 
 def bounds(value: Any) -> tuple[int, int]:
     """The addresses of the first byte of an array or tensor and of the byte after its last."""
-    steps = [(size - 1) * stride for size, stride in zip(value.shape, strides(value), strict=True)]
-    width = value.element_size() if isinstance(value, th.Tensor) else value.itemsize
-    start = first_byte(value)
-    return start + sum(step for step in steps if step < 0), start + sum(step for step in steps if step > 0) + width
+    low, high = _span(value.shape, strides(value), value.itemsize)
+    return first_byte(value) + low, first_byte(value) + high
 
 
 def surroundings(value: Any) -> np.ndarray | None:

@@ -47,9 +47,8 @@ class Block(NamedTuple):
 
 def blocks(buffer: ReplayBuffer) -> list[Block]:
     length = max(-(-buffer.buffer_size // N_BLOCKS), -(-SMALLEST // buffer.n_envs))
-    ends = [min(first + length, buffer.size()) for first in range(0, buffer.size(), length)]
-    starts = range(0, buffer.size(), length)
-    return [Block(first, end - first, _mark(buffer, first, end)) for first, end in zip(starts, ends, strict=True)]
+    edges = [*range(0, buffer.size(), length), buffer.size()]
+    return [Block(first, end - first, _mark(buffer, first, end)) for first, end in itertools.pairwise(edges)]
 
 
 def _mark(buffer: ReplayBuffer, first: int, end: int) -> tuple[int, ...]:

@@ -92,7 +92,8 @@ NOTHING: Mapping[int, tuple[Any, Any]] = types.MappingProxyType({})
 NOWHERE = ""  # the path of what was not there when training started
 CONTAINERS = (list, tuple, set, frozenset, dict, collections.deque)
 SIMPLE = (types.NoneType, bool, int, float, complex, str, bytes, enum.Enum, np.generic, np.ndarray, th.Tensor)
-START_TIMES = (".t_start", ".episode_start_time")  # of SB3's Monitor and Gymnasium's RecordEpisodeStatistics
+# Start times of SB3's Monitor and Gymnasium's RecordEpisodeStatistics; the seed that an environment has drawn if it got none
+DIFFERENT_EACH_TIME = (".t_start", ".episode_start_time", "._np_random_seed")
 DEFINITIONS = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type)
 # Whose classes and functions have no attributes that users change
 LIBRARIES = ("builtins", "gymnasium", "stable_baselines3", "sb3_contrib", "sb3_softac", "numpy", "torch", "mujoco", "ale_py")
@@ -221,7 +222,7 @@ class Writer:
         return {"kept": None if origin == path else origin}
 
     def note_setting(self, value: Any, path: str) -> None:
-        is_setting = self.baseline is not None and isinstance(value, SIMPLE) and not path.endswith(START_TIMES)
+        is_setting = self.baseline is not None and isinstance(value, SIMPLE) and not path.endswith(DIFFERENT_EACH_TIME)
         if is_setting and not names_files(path.rpartition(".")[2], value):
             self.settings |= describe(value, path)
 

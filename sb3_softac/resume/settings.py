@@ -101,8 +101,7 @@ def arguments(model: BaseAlgorithm) -> dict[str, str]:
         for attribute in (name, f"_{name}"):
             if attribute in vars(model):
                 texts |= describe(vars(model)[attribute], name)
-    specs = getattr(model.env, "envs", [])
-    for number, env in enumerate(specs):
+    for number, env in enumerate(getattr(model.env, "envs", [])):
         if getattr(env, "spec", None) is not None:
             kwargs = {name: part for name, part in env.spec.kwargs.items() if name != "render_mode"}
             texts |= describe(kwargs, f"environment.environment{number}.kwargs")

@@ -73,8 +73,7 @@ def _write_environments(writer: Writer, base: VecEnv, path: str) -> Any:
 
 
 def _read_vec_env(reader: Reader, content: Any, venv: Any, path: str, in_place: bool) -> Any:
-    layers = _layers(venv) if isinstance(venv, VecEnv) else [venv]
-    *wrappers, base = layers
+    *wrappers, base = layers = _layers(venv)
     if (now := [class_name(layer) for layer in layers]) != content["layers"]:
         raise ResumeError(
             f"{path} consisted of {', '.join(content['layers'])}, but consists of {', '.join(now)} now: create it as the "

@@ -101,30 +101,18 @@ def _is_installed(entry: str) -> bool:
 
 
 # Options of the Zoo's train: with one value, with several (+) or with none (!)
-HARMLESS: tuple[str, ...] = (
-    "--device",
-    "--num-threads",
-    "--verbose",
-    "--log-interval",
-    "--n-timesteps -n",
-    "--eval-freq",
-    "--eval-episodes",
+HARMLESS = (
+    *("--device", "--num-threads", "--verbose", "--log-interval", "--n-timesteps -n", "--eval-freq", "--eval-episodes"),
+    *("--save-freq", "--save-replay-buffer!"),
 )
-HARMLESS += ("--save-freq", "--save-replay-buffer!")
 # Those that may follow `resume RUN_FOLDER`
 CHANGEABLE = (*HARMLESS, "--tensorboard-log -tb", "--gym-packages+")
 # Those that may stand in the file of somebody else, some of them only with harmless values
-SAFE: tuple[str, ...] = (
+SAFE = (
     *HARMLESS,
-    "--algo",
-    "--env",
-    "--n-eval-envs",
-    "--seed",
-    "--vec-env",
-    "--progress! -P",
-    "--conf-file -conf",
+    *("--algo", "--env", "--n-eval-envs", "--seed", "--vec-env", "--progress! -P", "--conf-file -conf"),
+    *("--log-folder -f", "--hyperparams+ -params", "--env-kwargs+", "--eval-env-kwargs+", "--uuid! -uuid"),
 )
-SAFE += ("--log-folder -f", "--hyperparams+ -params", "--env-kwargs+", "--eval-env-kwargs+", "--uuid! -uuid")
 
 
 def _parser(options: tuple[str, ...], **settings: Any) -> argparse.ArgumentParser:
@@ -162,6 +150,10 @@ def command_of(arguments: list[str]) -> list[str]:
     changes = vars(given)
     folder = changes.pop("run_folder").resolve()
     command = _read_command(folder)
+    for option, default in (("--eval-freq", "25000"), ("--save-freq", "-1")):  # those of the Zoo
+        before, after = _option(command, option) or default, changes[option]
+        if after is not None and before.startswith("-") != after.startswith("-"):
+            parser.error(f"{option} cannot be switched on or off when a run is resumed: it was {before}")
     if changes["--tensorboard-log"]:
         changes["--tensorboard-log"] = os.path.abspath(changes["--tensorboard-log"])
     os.environ[EVERY], os.environ[RUN_FOLDER] = str(command["every"]), str(folder)
@@ -197,10 +189,10 @@ def _return_to_the_folder(command: dict[str, Any], folder: Path) -> None:
     directory = Path(command["directory"])
     run = Path(directory, command["run"])
     inside = run.relative_to(directory).parts if run.is_relative_to(directory) else ()
-    if directory.is_dir():
-        now = directory
-    elif inside and folder.parts[-len(inside) :] == inside:
+    if inside and folder.parts[-len(inside) :] == inside:
         now = Path(*folder.parts[: -len(inside)])
+    elif directory.is_dir():
+        now = directory
     else:
         now = Path.cwd()
         print(
@@ -208,7 +200,8 @@ def _return_to_the_folder(command: dict[str, Any], folder: Path) -> None:
             file=sys.stderr,
         )
     os.chdir(now)
-    modules = [str(now) if entry == str(directory) else entry for entry in command["modules"]]
+    places = map(Path, command["modules"])
+    modules = [str(now / each.relative_to(directory) if each.is_relative_to(directory) else each) for each in places]
     sys.path[:0] = [entry for entry in dict.fromkeys([str(now), *modules]) if os.path.exists(entry)]
 
 

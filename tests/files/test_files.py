@@ -1,5 +1,6 @@
 """Files that are complete and on disk, or not there."""
 
+import errno
 import os
 
 import pytest
@@ -35,6 +36,21 @@ def test_on_disk_before_and_after_the_rename(tmp_path, calls):
     assert (tmp_path / "a").read_bytes() == b"new"
     writing = f".a.{os.getpid()}"
     assert calls == [("fsync", writing), ("replace", writing, "a"), ("fsync", tmp_path.name)]
+
+
+def test_folders_that_cannot_be_written_through(tmp_path, monkeypatch):
+    """As on some network file systems."""
+    original = os.fsync
+
+    def fsync(handle):
+        if os.path.isdir(f"/proc/self/fd/{handle}"):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        original(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with files.replacing(tmp_path / "a") as file:
+        file.write(b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
 
 
 def test_new_folders_are_on_disk(tmp_path, calls):

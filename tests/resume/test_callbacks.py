@@ -33,6 +33,12 @@ def test_the_score_of_a_checkpoint_is_finite(rewards, score, tmp_path):
     assert callback._score() == score
 
 
+def test_where_no_rollouts_are_told_of(tmp_path):
+    model, _ = maker(SoftAC_v1)()
+    with pytest.raises(ValueError, match="saves between two rollouts, of which EveryNTimesteps does not tell it"):
+        model.learn(30, callback=EveryNTimesteps(10, ExactCheckpoint(tmp_path)))
+
+
 def evaluation(folder):
     venv = VecNormalize(make_vec_env("Pendulum-v1", 2, seed=5), training=False, norm_reward=False)
     return EvalCallback(

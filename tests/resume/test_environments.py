@@ -5,6 +5,8 @@ import datetime
 import os
 import re
 import signal
+import subprocess
+import sys
 
 import gymnasium as gym
 import numpy as np
@@ -131,6 +133,46 @@ def test_ctrl_c_is_left_to_the_training():
     os.kill(venv.processes[0].pid, signal.SIGINT)
     assert venv.step(np.zeros((1, 1)))[0].shape == (1, 3)
     venv.close()
+
+
+class Crowd(Walk):
+    """Its objects know one another."""
+
+    def put(self, value):
+        if not hasattr(self, "first"):
+            self.first = one = Nested.Part()
+            for _ in range(2_000):
+                one.next = one = Nested.Part()
+        self.value = value
+
+    def get(self):
+        return self.value
+
+
+class Placed(Walk):
+    """Its methods have the names of the protocol, and another meaning, as those of MujocoEnv."""
+
+    def put(self, value):
+        self.value = value
+
+    def get(self):
+        return self.value
+
+    def get_state(self, name):
+        raise AssertionError
+
+    def set_state(self, qpos, qvel):
+        raise AssertionError
+
+
+def test_objects_that_know_one_another_start_over(tmp_path):
+    model, _ = maker(SoftAC_v1, Crowd)()
+    with pytest.warns(UserWarning, match=r"their episodes start over.*too many of its objects refer to one another"):
+        model.learn(30, callback=ExactCheckpoint(tmp_path, 20))
+
+
+def test_methods_that_only_have_the_names_of_the_protocol(tmp_path):
+    check(maker(SoftAC_v1, Placed), tmp_path)
 
 
 def test_atari(tmp_path):
@@ -279,6 +321,38 @@ def test_signals(number, train_freq, tmp_path, capfd):
     model.learn(56, callback=[ExactCheckpoint(tmp_path / "cut", 1_000), Signal(-1, number)])
     assert differences(expected, fingerprint(model)) == []
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_in_the_last_round_ends_the_program(tmp_path):
+    """Which may be about to start another training."""
+    model, _ = maker(SoftAC_v1, train_freq=7)()
+    with pytest.raises(SystemExit) as end:
+        model.learn(56, callback=[ExactCheckpoint(tmp_path, 1_000), Signal(52, signal.SIGTERM)])
+    assert end.value.code == 143 and [path.name for path in tmp_path.glob("*-*")] == ["checkpoint-000000000056"]
+
+
+class GroupSignal(Signal):
+    def _on_step(self):
+        if self.num_timesteps == self.step:
+            os.killpg(0, self.number)
+        return True
+
+
+def in_other_processes(path, callback):
+    make = maker(SoftAC_v1, n_envs=2, venv=dict(wrapper_class=Resumable, vec_env_cls=SubprocVecEnv))
+    make()[0].learn(60, callback=[ExactCheckpoint(path, 1_000), callback])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("callback", "code"), [("GroupSignal(30, t.signal.SIGTERM)", 143), ("Cut(30)", -2)])
+def test_a_signal_to_all_processes(callback, code, tmp_path):
+    """As job managers send it; and after an error nothing waits for the other processes."""
+    lines = ["import sys, tests.resume.test_environments as t", "if __name__ == '__main__':"]
+    (tmp_path / "program.py").write_text("\n".join([*lines, f"    t.in_other_processes(sys.argv[1], t.{callback})"]))
+    command = [sys.executable, tmp_path / "program.py", tmp_path / "checkpoints"]
+    done = subprocess.run(command, start_new_session=True, timeout=120, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    assert done.returncode == code
+    assert len([*tmp_path.glob("checkpoints/checkpoint-*")]) == (code == 143)
 
 
 def test_a_second_signal_ends_at_once(tmp_path):

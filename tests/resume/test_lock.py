@@ -1,5 +1,6 @@
 """One training at a time writes into a folder of checkpoints, and it is known at the start that it can."""
 
+import errno
 import os
 import re
 import signal
@@ -63,6 +64,16 @@ def test_the_second_program_waits_for_the_first(other_program, tmp_path):
         learn(tmp_path)
     timer.join()
     assert read_checkpoint(tmp_path / "checkpoint-000000000030").manifest["step"] == 30
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock.FileLock, "acquire", refuse)
+    with pytest.warns(UserWarning, match=r"has no locks .*see to it yourself that one program at a time uses this folder"):
+        learn(tmp_path)
+    assert [*tmp_path.glob("checkpoint-*")]
 
 
 def test_trainings_one_after_the_other(tmp_path):

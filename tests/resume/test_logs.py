@@ -101,6 +101,20 @@ def test_a_refused_program_does_not_erase_the_log(tmp_path):
     assert rows(tmp_path) == before
 
 
+def test_a_log_that_is_removed_ends_no_training(tmp_path):
+    class Remove(BaseCallback):
+        def _on_step(self):
+            if self.num_timesteps == 20:
+                (tmp_path / "log/progress.csv").unlink()
+            return True
+
+    model = off_policy(SoftAC_v1)
+    model.set_logger(configure(str(tmp_path / "log"), FORMATS))
+    model.learn(40, callback=[ExactCheckpoint(tmp_path / "checkpoints", 10), Remove()], log_interval=1)
+    model.logger.close()
+    assert [*(tmp_path / "checkpoints").glob("checkpoint-*40")]
+
+
 def test_another_folder_gets_the_whole_log(tmp_path):
     run(on_policy(PPO), tmp_path / "a", 80, 50)
     shutil.copytree(tmp_path / "a" / "checkpoints", tmp_path / "b" / "checkpoints")

@@ -64,6 +64,15 @@ def test_options_that_may_change(project, tmp_path):
     )
 
 
+@pytest.mark.parametrize(("option", "was"), [("--save-freq=50", "-1"), ("--eval-freq=-1", "25000")])
+def test_callbacks_are_neither_added_nor_left_out(option, was, project, capsys):
+    with pytest.raises(SystemExit):
+        command_of([str(project / RUN), option])
+    said = capsys.readouterr().err
+    assert f"{option.partition('=')[0]} cannot be switched on or off when a run is resumed: it was {was}" in said
+    assert "--eval-freq=50" in command_of([str(project / RUN), "--eval-freq", "50"])
+
+
 @pytest.mark.parametrize("option", ["--seed", "--hyperparams", "--dev"])
 def test_options_that_must_not_change_are_named(option, project, capsys):
     with pytest.raises(SystemExit):
@@ -76,6 +85,17 @@ def test_a_project_that_was_moved(project, tmp_path):
     command_of([str(moved / RUN)])
     assert os.getcwd() == sys.path[0] == str(moved)
     assert os.environ[RUN_FOLDER] == str(moved / RUN)
+
+
+def test_a_project_that_was_copied(project, tmp_path):
+    copied = shutil.copytree(project, tmp_path / "copied")
+    path = copied / RUN / "checkpoints/command.json"
+    command = json.loads(path.read_text())
+    (copied / "src").mkdir()
+    path.write_text(json.dumps(command | {"modules": [*command["modules"], str(project / "src")]}))
+    command_of([str(copied / RUN)])
+    assert os.getcwd() == sys.path[0] == str(copied) and str(copied / "src") in sys.path
+    assert not any(entry.startswith(str(project)) for entry in sys.path)
 
 
 def test_a_run_that_was_moved(project, tmp_path):
