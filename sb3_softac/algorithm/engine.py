@@ -20,8 +20,8 @@ class StepResult(NamedTuple):
     losses: list[str]
     """Names of the losses that have a gradient."""
     values: th.Tensor
-    """The logged values, then the largest norm of a gradient of each loss; NaN or infinite stopped the step
-    ``[n_steps, n_names + n_losses]``."""
+    """The logged values, then the largest norm of a gradient of each loss ``[n_steps, n_names + n_losses]``; the step was
+    skipped if one of them is NaN or infinite."""
     finite: bool = True
     """False if a step was skipped because something was not finite; True also where only the device knows."""
 

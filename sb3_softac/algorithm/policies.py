@@ -1,5 +1,5 @@
 """
-What the policies of all algorithms have in common, as functions that stand for methods of SB3's ``SACPolicy``: errors for NaN,
+What the policies of all algorithms have in common, as functions in place of methods of SB3's ``SACPolicy``: errors for NaN,
 one optimizer, lazy layers, and a scaling of actions that does not round them out of their bounds.
 """
 
@@ -130,7 +130,7 @@ def _zeros(space: spaces.Space) -> PyTorchObs:
 def default_net_arch(
     net_arch: list[int] | dict[str, list[int]] | None, extractor_class: type[BaseFeaturesExtractor]
 ) -> list[int] | dict[str, list[int]]:
-    """:return: The hidden layers as given, or by default two layers behind vectors, and none behind images."""
+    """:return: The hidden layers as given, or by default two layers for vectors, and none for images."""
     if net_arch is not None:
         return net_arch
     return [] if extractor_class is NatureCNN else [256, 256]

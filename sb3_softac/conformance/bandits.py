@@ -132,7 +132,7 @@ def frozen_targets(make: Make, seed: int, kind: str) -> Measurement:
 
 
 def _soft_values(model: Subject) -> list[float]:
-    """:return: The values of state 0 that the targets of continuous actions may stand for."""
+    """:return: The values of state 0 that the targets of continuous actions may mean."""
     try:
         actions, log_prob = model.density(START)
     except NotApplicable:

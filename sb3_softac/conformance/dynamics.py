@@ -149,13 +149,13 @@ def _row(make: Make, env: Any, exact: TabularMDP, seed: int, **settings: Any) ->
 
 @check("Box", "Discrete")
 def terminal_state(make: Make, seed: int, kind: str) -> Measurement:
-    """Something is earned behind a terminal state, or values do not reach back through the row."""
+    """Something is earned after a terminal state, or values do not reach back through the row."""
     return _row(make, row(kind, ends=True), Row(kind, ends=True).mdp, seed)
 
 
 @check("Box", "Discrete")
 def time_limit(make: Make, seed: int, kind: str) -> Measurement:
-    """A time limit counts as an end: the value behind it is missing, or it is that of the next episode's first state."""
+    """A time limit counts as an end: the value after it is missing, or it is that of the next episode's first state."""
     return _row(make, row(kind, ends=False, limit=4), Row(kind, ends=False).mdp, seed)
 
 

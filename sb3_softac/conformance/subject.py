@@ -15,8 +15,6 @@ import torch as th
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_softac.algorithm.arguments import parameters_of
-
 ALPHA, GAMMA = 0.2, 0.8
 
 
@@ -45,6 +43,18 @@ SETTINGS = dict(
 """What every check starts from, under SB3's names."""
 
 
+def _arguments_of(algorithm: type) -> set[str]:
+    """:return: Names of the constructor's arguments, those that it passes on to base classes too."""
+    names: set[str] = set()
+    for owner in algorithm.__mro__:
+        if "__init__" in vars(owner):
+            parameters = inspect.signature(owner.__init__).parameters.values()  # type: ignore[misc]
+            names |= {each.name for each in parameters}
+            if not any(each.kind is each.VAR_KEYWORD for each in parameters):
+                break
+    return names
+
+
 class Subject:
     """
     A model under examination. A subclass with another ``algorithm``, or with other methods, is an adapter.
@@ -63,7 +73,7 @@ class Subject:
     """Arguments of the algorithm that differ from ``SETTINGS`` in all checks."""
 
     def __init__(self, env: Any, seed: int = 0, **settings: Any):
-        if unknown := sorted(settings.keys() - parameters_of(self.algorithm)[0].keys()):
+        if unknown := sorted(settings.keys() - _arguments_of(self.algorithm)):
             raise NotApplicable(f"takes no {', '.join(unknown)}")
         env = DummyVecEnv(env) if isinstance(env, list) else env
         # a copy, because SB3 adds to policy_kwargs what the next algorithm may not take

@@ -1,5 +1,5 @@
 """
-How the policies of all discrete algorithms choose actions with masks: functions that stand for methods of SB3's ``SACPolicy``.
+How the policies of all discrete algorithms choose actions with masks: functions in place of methods of SB3's ``SACPolicy``.
 
 Such a policy has ``branches`` and a method ``log_pi(obs, masks)``, from tensors to log-probabilities.
 """

@@ -70,7 +70,7 @@ def has_masks(env: VecEnv) -> bool:
 
 
 def _other_name(names: Iterable[Any], is_mask: Callable[[Any], bool]) -> str | None:
-    """:return: The first name that is one of an unread mask; ``is_mask`` judges by a name that is ambiguous."""
+    """:return: The first name of masks that are not read here; ``is_mask`` judges the ambiguous ones."""
     for name in names:
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(name)).lower().lstrip("_").removeprefix("get_")
         if words in OTHER_NAMES or (words in AMBIGUOUS_NAMES and is_mask(name)):

@@ -205,7 +205,8 @@ class DiscreteSAC(DiscreteOffPolicyAlgorithm):
         if "entropy_penalty" in self.stable_kwargs and "old_entropy" not in self._kept_columns():
             raise ValueError(
                 "The entropy penalty needs the entropies of the policy that collected the data; the replay buffer does not "
-                "contain them: load() the saved model with these stable_kwargs, or leave the penalty out"
+                "contain them: load() the saved model with these stable_kwargs, to start with an empty replay buffer, or "
+                "leave the penalty out"
             )
 
     def _aggregate(self, q: th.Tensor, log_pi: th.Tensor) -> th.Tensor:

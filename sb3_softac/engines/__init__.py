@@ -1,5 +1,5 @@
 """
-Ways to the numbers of ``_update`` in less time. Each folder in here is one; it may be deleted, and nothing else changes.
+Faster ways to compute what ``_update`` computes. Each folder in here is one; it may be deleted, and nothing else changes.
 """
 
 from importlib import import_module

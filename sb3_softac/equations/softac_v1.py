@@ -17,7 +17,7 @@ def soft_value_target(q_min: th.Tensor, log_pi: th.Tensor, alpha: th.Tensor | fl
 
     :param q_min: Smallest soft Q-value of the sampled action over the critics ``[...]``.
     :param log_pi: Log-density of the sampled action ``[...]``, in nats.
-    :param alpha: Temperature, greater than 0.
+    :param alpha: Temperature; 0 for the deterministic variant.
     :return: Target of the value network ``[...]``.
     :raises ValueError: if the shapes differ.
     """

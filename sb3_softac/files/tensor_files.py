@@ -91,5 +91,5 @@ def _tensor(count: int, offset: int, shape: Any, strides: Any, *others: Any) -> 
         raise NotTensors("a tensor repeats its data")
 
 
-def _parameter(data: Any, *others: Any) -> None:
+def _parameter(data: Any, *others: Any) -> Any:
     return data

@@ -11,7 +11,7 @@ from torch import nn
 from sb3_softac.nets.base import BaseCritic
 from sb3_softac.nets.stacked import StackedMLP
 
-# So many actions at most go through the Q-functions at once. With more, the activations of two layers of 256 units leave the
+# At most this many actions go through the Q-functions at once. With more, the activations of two layers of 256 units leave the
 # CPU's cache before they are read again, and from about 16000 on they are memory that the system has to clear at each step.
 ROWS_IN_CACHE = 2048
 

@@ -14,7 +14,7 @@ class SquashedDeterministicActor(BaseActor):
     """
     One action per state, the squashed mean of the Gaussian; it explores by the noise that is added to its actions.
 
-    Its log-densities are 0, which stands for no entropy term; a temperature other than 0 has no meaning with it.
+    Its log-densities are 0, so there is no entropy term; a temperature other than 0 has no meaning with it.
 
     :param kwargs: Keyword arguments of :class:`~sb3_softac.nets.base.BaseActor`.
     """

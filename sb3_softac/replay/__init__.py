@@ -1,1 +1,1 @@
-"""The replay buffer and its batches: imports nothing else of the package."""
+"""The replay buffer and its batches: of the package, it imports only the checks of values."""

@@ -22,13 +22,13 @@ class Batch(NamedTuple):
     discounts: th.Tensor
     """Discounts of the value of the next state ``[batch]``."""
     next_obs: PyTorchObs
-    """Observations of the states that the values behind the rewards belong to ``[batch, ...]``."""
+    """Observations of the states whose values are added to the rewards ``[batch, ...]``."""
     extras: dict[str, th.Tensor]
     """Additional columns of the replay buffer by name ``[batch, ...]``."""
 
 
 def make_batch(samples: ReplayBufferSamples | DictReplayBufferSamples | SoftReplayBufferSamples, gamma: float) -> Batch:
-    """The samples as a batch, numbers of transitions as ``[batch]``; gamma stands where there are no discounts."""
+    """The samples as a batch, numbers of transitions as ``[batch]``; gamma is used where there are no discounts."""
     rewards, discounts = _numbers(samples.rewards), samples.discounts
     return Batch(
         obs=samples.observations,

@@ -152,8 +152,8 @@ class SoftReplayBuffer(ReplayBuffer):
         """
         Add several transitions per environment, one after the other.
 
-        :param args: The arguments of :meth:`add`, each with a leading axis of steps; dictionaries of such arrays too,
-        :param kwargs: likewise, by name.
+        :param args: The arguments of :meth:`add`, each with a leading axis of steps; dictionaries of such arrays too.
+        :param kwargs: The same, by name.
         :raises ValueError: if the numbers of steps differ, or as :meth:`add` does.
         """
         for transition in zip(*map(row_checks.steps, [*args, *kwargs.values()]), strict=True):
@@ -207,7 +207,7 @@ class SoftReplayBuffer(ReplayBuffer):
         else:
             way = (rows[:, None] + np.arange(self.n_steps)) % self.buffer_size
             each = way * self.n_envs + columns[:, None]
-            # A target ends with its episode, and at the newest transition, behind which the oldest ones follow
+            # A target ends with its episode, and at the newest transition, after which come the oldest ones
             ends = self.dones.take(each) | self.timeouts.take(each) | (way == (self.pos - 1) % self.buffer_size)
             each_reward = self._normalize_reward(self.rewards.take(each), env)
             lengths, rewards, discounts = n_step_targets(each_reward, ends, self.gamma)

@@ -12,7 +12,7 @@ from sb3_softac.replay.row_checks import as_row
 
 # Space beyond one observation per transition, for the ends of episodes.
 SLACK = 1.05
-# So few observations are compared faster one by one than with NumPy.
+# Up to this many observations are compared faster one by one than with NumPy.
 FEW = 32
 # Growth factor of the space when it is used up.
 GROWTH = 1.5

@@ -88,7 +88,7 @@ def _write_callback(writer: Writer, value: Any, path: str) -> Any:
 
 
 def _read_callback(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
-    """The program's settings take precedence; if they differ, so does what it has derived from them."""
+    """The program's settings take precedence; where they differ, so do the values that it has derived from them."""
     if type(live).__name__ != content["class"]:
         raise ResumeError(f"{path} differs from the {content['class']} in the checkpoint: use the same callbacks as before")
     _read_own(reader, content["attributes"], live, _left_out(live), path)

@@ -131,7 +131,7 @@ class Store:
         return written
 
     def _put_aside(self, path: Path) -> None:
-        """Keep a checkpoint under another name that is damaged, or not there in all processes, for its owner to look at."""
+        """Rename a checkpoint that is damaged, or that not all processes have, so that its owner can look at it."""
         target = path.with_name(f"damaged-{path.name}")
         if os.path.lexists(target):  # of an earlier damage at the same step
             self._remove(target)

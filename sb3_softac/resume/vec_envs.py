@@ -106,7 +106,7 @@ def _read_vec_env(reader: Reader, content: Any, venv: Any, path: str, in_place: 
 
 
 def _read_environments(reader: Reader, written: Any, base: Any, path: str) -> Callable[[], Any]:
-    """Restores the environments."""
+    """Read the states of the environments; the function that is returned restores them."""
     if isinstance(base, DummyVecEnv):
         return read_environments(base.envs, f"{path}.environment", written, reader.tensors, reader.baseline)
     states = reader.read_data(written, path)

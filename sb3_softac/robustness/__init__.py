@@ -1,5 +1,5 @@
 """
-Perturbations: Gymnasium wrappers that make an environment another one than the agent was trained in, each with one strength.
+Perturbations: Gymnasium wrappers that make an environment differ from that of the training, each with one strength.
 
 ``python -m sb3_softac.zoo robustness`` evaluates trained models under them. As an ``env_wrapper`` of RL Zoo they perturb the
 training: ``env_wrapper: {sb3_softac.robustness.ActionNoise: {strength: 0.1}}``.

@@ -28,7 +28,7 @@ class ActionNoise(Perturbation):
 
     :param env: Environment with a bounded ``Box`` of actions.
     :param strength: Standard deviation, as a fraction of half the range of the component: 0.1 is 0.2 for actions in [-2, 2].
-    :raises ValueError: if the actions are others, or the strength is negative.
+    :raises ValueError: if the action space is no such Box, or the strength is negative.
     """
 
     unit = "standard deviation / half the range of the action"
@@ -58,9 +58,9 @@ class ObservationNoise(Perturbation):
     Normal noise on each component of each observation, independent from step to step. As a sensor that saturates, the result
     is clipped to the observation space. Rewards come from the true state.
 
-    :param env: Environment with a ``Box`` of observations that are fractions, not pixels.
+    :param env: Environment with a ``Box`` of floating-point observations, not pixels.
     :param strength: Standard deviation, in the units of the observation.
-    :raises ValueError: if the observations are others, or the strength is negative.
+    :raises ValueError: if the observation space is no such Box, or the strength is negative.
     """
 
     unit = "standard deviation, in units of the observation"

@@ -52,8 +52,8 @@ class Obstacle(Perturbation):
 
     :param env: MultiGoal.
     :param strength: Radius, in units of the plane.
-    :param x: Its centre. The default lies on the way to the goal at (5, 0).
-    :param y: Its centre.
+    :param x: Coordinate of its centre. The default lies on the way to the goal at (5, 0).
+    :param y: The other coordinate of its centre.
     :raises ValueError: if the environment is not MultiGoal, or the disk covers the start (within 0.5 of the origin) or lies
         outside of the plane.
     """

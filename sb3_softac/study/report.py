@@ -140,8 +140,8 @@ def robustness_section(study: Study, results: list[Result], env: str, folder: Pa
     groups, missing = declared_returns(study, results, env)
     if missing:
         section.warnings = [
-            f"{len(missing)} runs have not been evaluated under all perturbations, and are not in this plot: "
-            f"{', '.join(missing)}. `python -m sb3_softac.study robustness FILE` evaluates them."
+            f"Not evaluated under all perturbations, and not in this plot: {', '.join(missing)}. "
+            "`python -m sb3_softac.study robustness FILE` evaluates them."
         ]
     if groups:
         section.notes = [

@@ -151,7 +151,7 @@ def command_of(arguments: list[str]) -> list[str]:
     folder = changes.pop("run_folder").resolve()
     command = _read_command(folder)
     for option, default in (("--eval-freq", "25000"), ("--save-freq", "-1")):  # those of the Zoo
-        before, after = _option(command, option) or default, changes[option]
+        before, after = str(_option(command, option) or default), changes[option]
         if after is not None and before.startswith("-") != after.startswith("-"):
             parser.error(f"{option} cannot be switched on or off when a run is resumed: it was {before}")
     if changes["--tensorboard-log"]:

@@ -39,7 +39,7 @@ def make_storage(storage: Any) -> Any:
     address = urlsplit(storage)
     made: RDBStorage | GrpcStorageProxy
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # of heartbeat, retry and proxy, in Optuna since 2.x
+        warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna still calls these parts experimental
         if address.scheme != "grpc":
             retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
             made = RDBStorage(storage, heartbeat_interval=HEARTBEAT_SECONDS, heartbeat_stale_trial_callback=retry)

@@ -39,7 +39,7 @@ def save_twins(env: VecEnv) -> VecEnv:
 
 
 def twin_of(path: str | Path) -> Path:
-    """:return: Path of the twin of a pickle: .json in place of .pkl, and behind any other name."""
+    """:return: Path of the twin of a pickle: .json in place of .pkl, and after any other name."""
     path = Path(path)
     return path.with_suffix(".json") if path.suffix == ".pkl" else path.with_name(f"{path.name}.json")
 

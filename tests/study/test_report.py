@@ -48,7 +48,7 @@ def test_the_whole_page(tmp_path):
     study = two(tmp_path, grid={"gamma": [0.9, 0.99]}, seeds=2, evaluation={"every": 250, "modes": ["stochastic"]})
     write_results(study)
     text = page(study, tmp_path)
-    assert "8 of 8 runs are finished" in text and "not finished" not in text
+    assert "8 of 8 runs are finished" in text and "without a usable result" not in text
     assert not re.findall(r"(?:src|href)=\"(?!#)[^\"]*\"", text) and "<script" not in text
     assert text.count("<svg") == 2 + 1 + 1  # learning curves, returns, sensitivity
     assert study.text.strip().splitlines()[0] in text and "torch: 2" in text

@@ -93,7 +93,7 @@ static float max_entropy(const DiscreteStep* job, const uint8_t* mask) {
     return sum;
 }
 
-// The losses of one state, their gradients, and the sums to log. Q-values give way to the gradients with respect to them.
+// The losses of one state, their gradients, and the sums to log. Q-values are overwritten by the gradients with respect to them.
 static void losses_of_row(const DiscreteStep* job, const Memory* m, int64_t first, int64_t r, int64_t rows, double* sums) {
     const int64_t n = job->n_options, stride = rows * n, k = first + r;
     const float alpha = (float)job->alpha, critic_alpha = (float)job->critic_alpha, mean = 1.0f / (float)job->step.batch;

@@ -94,7 +94,7 @@ static void layer_gradients(const Layer* layer, Matrix x, const float* delta, in
         for (int64_t j = 0; j < layer->n_out; j++) d_bias[j] += delta[r * stride + j];
 }
 
-// Gradients before the activation, from those behind it, in place.
+// Gradients before the activation, from those after it, in place.
 static void deactivate(float* delta, const float* hidden, int64_t size, int64_t activation) {
     if (activation == TANH)
         for (int64_t i = 0; i < size; i++) delta[i] *= 1.0f - hidden[i] * hidden[i];
@@ -108,7 +108,7 @@ void backward(const Network* net, const Rows* rows, const float* d_out, int64_t 
     for (int64_t i = 0; i < net->n_hidden; i++) largest = net->layers[i].n_out > largest ? net->layers[i].n_out : largest;
     float *delta = scratch, *other = scratch + rows->rows * largest;
     const float* hidden = rows->hidden + rows->capacity * hidden_size(net);
-    const int64_t d_stride = n_outputs(net), n_behind = rows->rows - trained;
+    const int64_t d_stride = n_outputs(net), n_others = rows->rows - trained;
 
     for (int64_t i = net->n_hidden; i >= 0; i--) {
         // `x` is what this layer has read; its layers are all heads at once, or one hidden layer
@@ -125,7 +125,7 @@ void backward(const Network* net, const Rows* rows, const float* d_out, int64_t 
             if (i > 0)
                 product(rows->rows, width, layer->n_out, matrix(d, stride), w, other, width, k > 0);
             else if (d_input)
-                product(n_behind, width - first_input, layer->n_out, from(matrix(d, stride), trained, 0),
+                product(n_others, width - first_input, layer->n_out, from(matrix(d, stride), trained, 0),
                         from(w, 0, first_input), d_input, width - first_input, k > 0);
         }
         if (i > 0) {

@@ -18,7 +18,7 @@ typedef struct {
     int64_t temperature_gradient;  // where the gradient of log alpha stands; -1 if it is not learned
 } SoftACStep;
 
-// Size of a SoftACStep, by which the caller knows that it has the same structures in mind.
+// Size of a SoftACStep, by which the caller knows that it uses the same structures.
 extern const int64_t softac_v1_size;
 
 // Floats of workspace that a thread needs.

@@ -22,7 +22,7 @@ static inline int64_t largest_share(int64_t n, int64_t n_threads) { return (n + 
 
 // ---- network.c ----
 
-// A linear layer. `gradient` is where the gradients of weight and bias stand in a thread's buffer; -1 for a target network.
+// A linear layer. Gradients of weight and bias are stored at these places of a thread's buffer; -1 for a target network.
 typedef struct {
     const float *weight, *bias;
     int64_t weight_gradient, bias_gradient;
@@ -32,7 +32,7 @@ typedef struct {
 
 enum { RELU = 0, TANH = 1 };
 
-// Hidden layers one behind the other, then heads that all read the last hidden layer; their outputs stand side by side.
+// Hidden layers one after another, then heads that all read the last hidden layer; their outputs are stored side by side.
 typedef struct {
     const Layer* layers;  // the hidden ones, then the heads
     int64_t n_hidden, n_heads, activation;
@@ -42,7 +42,7 @@ typedef struct {
 typedef struct {
     const float* x;  // [rows, n_in], rows x_stride apart
     int64_t x_stride, rows;
-    float* hidden;  // outputs of the hidden layers, one layer behind the other, each [capacity, n_out]
+    float* hidden;  // outputs of the hidden layers, one layer after another, each [capacity, n_out]
     int64_t capacity;
     float* out;  // [rows, n_out of all heads]
 } Rows;
@@ -55,7 +55,7 @@ int64_t hidden_size(const Network* net);
 void forward(const Network* net, const Rows* rows);
 
 // Gradients of a loss with respect to the parameters, from those with respect to the outputs. The first `trained` rows count.
-// For the rows behind them: the gradient with respect to the inputs from column `first_input` on, into `d_input`
+// For the remaining rows: the gradient with respect to the inputs from column `first_input` on, into `d_input`
 // [rows - trained, n_in - first_input]; not if it is NULL. `scratch` has room for 2 * rows * (largest hidden layer).
 void backward(const Network* net, const Rows* rows, const float* d_out, int64_t trained, float* gradients, float* scratch,
               int64_t first_input, float* d_input);
@@ -76,7 +76,7 @@ typedef struct {
 } Slot;
 
 typedef struct {
-    const Slot* slots;  // in the order of their gradients, which lie one behind the other
+    const Slot* slots;  // in the order of their gradients, which lie one after another
     int64_t n_slots;
     float* gradients;  // [n_threads, n_gradients]
     int64_t n_gradients;
@@ -108,7 +108,7 @@ int run_step(Phase rows, void* job);
 
 // ---- memory of a thread ----
 
-// Parts of a thread's memory, handed out one behind the other.
+// Parts of a thread's memory, handed out one after another.
 typedef struct {
     float* base;  // NULL while only the size is asked for
     int64_t used;
