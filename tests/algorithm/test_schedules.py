@@ -136,7 +136,10 @@ def test_a_replay_buffer_of_another_number_of_environments(algorithm, tmp_path):
 def test_targets_end_where_a_loaded_replay_buffer_ends(algorithm, tmp_path):
     """The next transition belongs to another episode."""
     model = model_of(algorithm, n_steps=3)
+    for ends in (model.replay_buffer.dones, model.replay_buffer.timeouts):
+        ends[model.replay_buffer.pos - 2 : model.replay_buffer.pos] = False
     model.save_replay_buffer(tmp_path / "buffer")
+    model.learn(3)
     model.load_replay_buffer(tmp_path / "buffer")
     end = model.replay_buffer.pos
     model.learn(3, reset_num_timesteps=False)
