@@ -17,6 +17,7 @@ def found(mutation):
         return result.verdict
 
 
+@pytest.mark.filterwarnings("ignore:n_steps=3 has no effect")  # as one of the faults has it
 @pytest.mark.parametrize(
     "mutation",
     [pytest.param(each, marks=() if each.check in FAST else pytest.mark.slow) for each in MUTATIONS],
