@@ -19,10 +19,10 @@ class WorkerSignals:
     def __init__(self) -> None:
         self._protected: list[SubprocVecEnv] = []
 
-    def protect(self, venvs: Iterable[VecEnv | None]) -> None:
+    def protect(self, venvs: Iterable[Any]) -> None:
         """Make those that are :class:`Resumable` ignore SIGTERM from now on."""
         self.release()
-        bases: list[Any] = [venv.unwrapped for venv in venvs if venv is not None]
+        bases: list[Any] = [venv.unwrapped for venv in venvs if isinstance(venv, VecEnv)]
         self._protected = [base for base in bases if isinstance(base, SubprocVecEnv) and all(base.env_is_wrapped(Resumable))]
         self._set_ignored(True)
         if self._protected:
