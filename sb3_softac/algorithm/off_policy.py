@@ -413,7 +413,8 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         if self.n_steps > 1 and (used := getattr(self.replay_buffer, "n_steps", 1)) != self.n_steps:
             warnings.warn(
                 f"n_steps={self.n_steps} has no effect: {type(self.replay_buffer).__name__} computes targets of {used} "
-                f"step{'s' * (used > 1)}. Leave out replay_buffer_class, or the n_steps of replay_buffer_kwargs",
+                f"step{'s' * (used > 1)}. Set n_steps={used}, or leave out replay_buffer_class and the n_steps of "
+                "replay_buffer_kwargs",
                 stacklevel=4,
             )
         self.accept_arguments()

@@ -185,7 +185,7 @@ def _read_command(folder: Path) -> dict[str, Any]:
 
 
 def _return_to_the_folder(command: dict[str, Any], folder: Path) -> None:
-    """Go where the training was started, or where that folder has been moved together with the run, and import from there."""
+    """Go where the training was started, or where that folder is now if the run has moved with it, and import from there."""
     directory = Path(command["directory"])
     run = Path(directory, command["run"])
     inside = run.relative_to(directory).parts if run.is_relative_to(directory) else ()

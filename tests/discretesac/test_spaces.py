@@ -82,7 +82,9 @@ def test_replay_buffers_of_sb3():
     model = make_model(env, **kwargs).learn(60)
     assert type(model.replay_buffer) is ReplayBuffer and model.replay_buffer.optimize_memory_usage
     assert set(np.unique(model.replay_buffer.actions[:60])) == {0, 1, 2} and model._n_updates == 50
-    with pytest.warns(UserWarning, match="n_steps=3 has no effect: ReplayBuffer computes targets of 1 step. Leave out"):
+    with pytest.warns(
+        UserWarning, match="n_steps=3 has no effect: ReplayBuffer computes targets of 1 step. Set n_steps=1, or leave out"
+    ):
         make_model(env, n_steps=3, replay_buffer_class=ReplayBuffer)
     with pytest.warns(UserWarning, match="n_steps=4 has no effect: SoftReplayBuffer computes targets of 2 steps"):
         make_model(env, n_steps=4, replay_buffer_kwargs=dict(n_steps=2))

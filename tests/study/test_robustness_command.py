@@ -163,8 +163,7 @@ def test_runs_that_are_not_seeds_of_one_training_are_named(save, command):
         "warning: logs/ppo/Pendulum-v1_3 and logs/ppo/Pendulum-v1_2 count as seeds of PPO, but have the same seed"
     ]
     save(4, seed=2, n_timesteps=500)
-    (config := save(5, seed=3).with_suffix("") / "config.yml").write_text("{policy: MlpPolicy, gamma: 0.9}")
-    assert config.exists()
+    (save(5, seed=3).with_suffix("") / "config.yml").write_text("{policy: MlpPolicy, gamma: 0.9}")
     found = re.findall("warning: .*", command("-p", "action_noise", "1")[2])
     assert [line.split(" and ")[0][-1] for line in found] == ["3", "4", "5"] and found[1].endswith("their settings differ")
 
