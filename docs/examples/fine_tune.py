@@ -19,7 +19,7 @@ from sb3_softac import SQL
 
 HOT, COLD = 0.1, 0.01
 WALL, DOOR = 0.3, -0.5  # the wall at x = 0.3 is open below y = -0.5
-STUCK = 12.0  # 40 steps at the wall: who earns more was on its other side
+STUCK = 12.0  # 40 steps at the wall; a higher return means it was passed
 
 
 class Plane(gym.Env):

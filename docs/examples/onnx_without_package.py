@@ -2,8 +2,8 @@
 # # Use a policy without this package
 #
 # A trained policy becomes an ONNX file, and a program that has neither this package nor
-# PyTorch acts by it. `VecNormalize` is part of what is exported: the program hands in
-# what its sensors say.
+# PyTorch acts by it. `VecNormalize` is part of what is exported: the program passes
+# in raw sensor readings.
 
 # %%
 import subprocess

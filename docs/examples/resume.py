@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Resume after an interruption
 #
-# A training is cut off and goes on, and in the end it has the same numbers as one that
-# was never cut off. All it takes is the callback `ExactCheckpoint`: the same program,
+# Training is interrupted and resumed, and ends with the same numbers as a run that was
+# never interrupted. All it takes is the callback `ExactCheckpoint`: the same program,
 # started again, goes on from the newest checkpoint in its folder.
 
 # %%

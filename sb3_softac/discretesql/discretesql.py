@@ -3,9 +3,9 @@ Soft Q-learning for discrete actions: Haarnoja et al. 2017, arXiv:1702.08165v2, 
 
 =======================  =====================================================================================
 Eq. 6                    policy softmax(Q / alpha): :meth:`DiscreteSQLPolicy.log_softmax`
-Eq. 3                    soft value alpha log sum exp(Q / alpha): :mod:`sb3_softac.equations.discrete_sac`, whose
+Eq. 5                    soft value alpha log sum exp(Q / alpha): :mod:`sb3_softac.equations.discrete_sac`, whose
                          Eq. 10 of 1910.07207v2 is the same number for this policy
-Eq. 2                    Q target: :mod:`sb3_softac.equations.bellman` (Eq. 8 of 1801.01290v2)
+Eq. 7                    Q target: :mod:`sb3_softac.equations.bellman` (Eq. 8 of 1801.01290v2)
 Eq. 7 of 1801.01290v2    Q loss: :mod:`sb3_softac.equations.bellman`
 Eq. 18 of 1812.05905v2   learned temperature: :mod:`sb3_softac.equations.temperature`
 =======================  =====================================================================================
@@ -157,8 +157,8 @@ class DiscreteSQL(DiscreteOffPolicyAlgorithm):
         q = self.critic(batch.obs)
         with th.no_grad():
             q_next = policy.smallest_q(self.critic_target(batch.next_obs), next_masks)
-            v_next = soft_state_value(q_next, policy.log_softmax(q_next, next_masks), alpha)  # Eq. 3
-            q_target = soft_bellman_target(batch.rewards, batch.dones, v_next, batch.discounts)  # Eq. 2
+            v_next = soft_state_value(q_next, policy.log_softmax(q_next, next_masks), alpha)  # Eq. 5
+            q_target = soft_bellman_target(batch.rewards, batch.dones, v_next, batch.discounts)  # Eq. 7
             entropy = policy_entropy(policy.log_softmax(policy.smallest_q(q, masks), masks))
             max_entropy = self._max_entropies(entropy, masks)
 

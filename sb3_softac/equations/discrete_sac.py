@@ -17,7 +17,7 @@ def soft_state_value(q: th.Tensor, log_pi: th.Tensor, alpha: th.Tensor | float) 
     r"""
     Eq. 10, arXiv:1910.07207v2. Exact soft state value, :math:`V(s) = \pi(s)^T [Q(s) - \alpha \log \pi(s)]`.
 
-    For the policy softmax(Q / alpha) it is :math:`\alpha \log \sum_a \exp(Q(s, a) / \alpha)`, Eq. 3 of arXiv:1702.08165v2.
+    For the policy softmax(Q / alpha) it is :math:`\alpha \log \sum_a \exp(Q(s, a) / \alpha)`, Eq. 5 of arXiv:1702.08165v2.
 
     :param q: Soft Q-values of all actions ``[..., n]``, in units of reward.
     :param log_pi: Log-probabilities of all actions ``[..., n]``, in nats.

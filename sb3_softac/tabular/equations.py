@@ -1,8 +1,8 @@
 """
 The soft Bellman equations on tables, arXiv:1801.01290v2 section 4.1 and arXiv:1702.08165 section 3.
 
-Tables are ``q [n_states, n_actions]``, ``v [n_states]``, ``pi [n_states, n_actions]``, float64, in units of reward. The papers
-fix the temperature at 1; here ``alpha`` is explicit.
+Tables are ``q [n_states, n_actions]``, ``v [n_states]``, ``pi [n_states, n_actions]``, float64, in units of reward. The first
+paper fixes the temperature at 1; here ``alpha`` is explicit.
 """
 
 import numpy as np
