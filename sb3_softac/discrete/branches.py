@@ -95,7 +95,7 @@ class Branches:
             given = np.asarray(masks)
         except ValueError as error:  # NumPy's error for rows of different sizes
             raise ValueError(f"{needed}masks of the shapes {[np.shape(mask) for mask in masks]}") from error
-        if given.size != batch * self.n:
+        if given.size != batch * self.n or (given.ndim > 1 and batch > 1 and len(given) != batch):
             raise ValueError(f"{needed}{given.shape}")
         if given.dtype != bool:
             wrong = given[(given != 0) & (given != 1)]

@@ -18,8 +18,7 @@ _environments: "WeakSet[MasksForPredict]" = WeakSet()
 
 ADVICE = (
     "predict() got no action_masks, though this model was trained with masks: where the environment has masks, it may choose "
-    "invalid actions. Pass "
-    "action_masks=env.action_masks(), evaluate with sb3_contrib's MaskableEvalCallback or "
+    "invalid actions. Pass action_masks=env.action_masks(), evaluate with sb3_contrib's MaskableEvalCallback or "
     "sb3_contrib.common.maskable.evaluation.evaluate_policy, or wrap the vectorized environment (as its outermost wrapper) "
     "in sb3_softac.discrete.masked_play.MasksForPredict"
 )
@@ -30,7 +29,7 @@ class MasksForPredict(VecEnvWrapper):
     Makes ``model.predict(obs)`` of a model with discrete actions use the masks of the environment that returned ``obs``.
 
     It must be the outermost wrapper that changes observations: the environment is identified by the observation object that it
-    returned last. RL Zoo's ``enjoy`` and ``record_video`` use it automatically.
+    returned last. RL Zoo's scripts and studies use it automatically.
 
     :param venv: Vectorized environment, with or without masks.
     """

@@ -107,7 +107,9 @@ def _is_space_of_masks(space: gym.Space, n: int) -> bool:
 def _layers(env: VecEnv) -> Iterator[Any]:
     """:return: A vectorized environment, its wrappers, and the first of its environments with its wrappers, if accessible."""
     layer: Any = env
-    while layer is not None:
+    seen: set[int] = set()
+    while layer is not None and id(layer) not in seen:  # an environment may refer to one that refers to it
+        seen.add(id(layer))
         yield layer
         if isinstance(layer, DummyVecEnv):
             layer = layer.envs[0]

@@ -154,6 +154,8 @@ class DroppingTarget(RatioTarget):
         self._target = self._mean = start = check_ratio("target_entropy: start", start)
         super().__init__(max_entropy, device, start)
         self.end, self.factor = check_ratio("target_entropy: end", end), check_range("factor", factor, 0.9999)
+        if self.end > start:
+            raise Refused(f"target_entropy: the ratio drops from start={start}, it cannot end higher, at end={self.end}")
         self.patience = read("target_entropy: patience", patience, COUNT)
         self.timeout = read("target_entropy: timeout", timeout, COUNT)
         self.tolerance = check_range("tolerance", tolerance, 1.0)
@@ -188,9 +190,9 @@ SCHEDULES: dict[str, type[RatioTarget]] = {"linear": LinearTarget, "drop": Dropp
 
 def read_nats(value: Any) -> float | str:
     """:return: A number of nats, also from text as YAML has it, or ``"auto"``; raises ValueError for anything else."""
-    return (
-        value if isinstance(value, str) and value == "auto" else NATS.read(float(value) if isinstance(value, str) else value)
-    )
+    if not isinstance(value, str):
+        return NATS.read(value)
+    return value if value == "auto" else NATS.read(float(value))
 
 
 def continuous_target(target_entropy: Any, shape: tuple[int, ...]) -> TargetEntropy:

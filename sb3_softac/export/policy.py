@@ -1,6 +1,7 @@
 """A policy from observations of the environment to actions of the environment."""
 
 import copy
+import math
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import PyTorchObs
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 from torch import nn
 
 from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
 from sb3_softac.algorithm.policies import acting_network
+from sb3_softac.checks import Refused
 
 # Single precision has 7 digits: beyond this ratio of mean to standard deviation, fewer than 4 of them would be left of the
 # deviation from the mean
@@ -80,10 +82,20 @@ class ExportedPolicy(nn.Module):
     :param policy: Policy.
     :param normalization: Normalization of the observations.
     :param masked: Whether the policy was trained with action masks.
+    :raises ValueError: if the statistics of the normalization do not have the shapes of the policy's observations.
     """
 
     def __init__(self, policy: BasePolicy, normalization: Normalization, masked: bool):
         super().__init__()
+        space: Any = policy.observation_space
+        parts = space.spaces if isinstance(space, spaces.Dict) else {"": space}
+        for key, moments in normalization.statistics.items():
+            what, shape = f"key {key!r}" if key else "observations", parts[key].shape if key in parts else None
+            if any(moment.shape != shape for moment in moments):
+                raise Refused(
+                    f"VecNormalize has statistics of shape {moments[0].shape} for {what}, and the policy observes "
+                    f"{'no such key' if shape is None else shape}: they are those of another environment"
+                )
         self.policy, self.normalization, self.masked = policy, normalization, masked
         space = policy.action_space
         if isinstance(space, spaces.Box):
@@ -153,23 +165,36 @@ class ExportedPolicy(nn.Module):
         :raises ValueError: if an action is not finite.
         """
         policy: Any = self.policy
-        return policy.predict(self.normalization.exactly(observation), *args, **kwargs)
+        if not isinstance(observation, tuple):  # the policy says what is wrong with that
+            observation = self.normalization.exactly(observation)
+        return policy.predict(observation, *args, **kwargs)
 
 
-def exported_policy(model: SoftOffPolicyAlgorithm, vec_normalize: VecNormalize | None = None) -> ExportedPolicy:
+def exported_policy(model: SoftOffPolicyAlgorithm, vec_normalize: VecEnv | None = None) -> ExportedPolicy:
     """
     :param model: Trained model.
-    :param vec_normalize: Normalization of its environment; by default that of the model's environment. A model that was loaded
-        without its environment has none.
+    :param vec_normalize: Its VecNormalize, or environments that contain it; by default those of the model. A model that was
+        loaded without its environment has none.
     :return: A copy of its policy on the CPU, in evaluation mode.
+    :raises ValueError: if ``vec_normalize`` contains no VecNormalize, or that of another environment.
     """
     # The noise of gSDE is shared: it holds results of the network, which cannot be copied, and deterministic actions need none
     noise = [getattr(module, "action_dist", None) for module in model.policy.modules()]
     policy = copy.deepcopy(model.policy, {id(each): each for each in noise}).cpu()
     policy.set_training_mode(False)
-    normalization = _normalization_of(vec_normalize or model.get_vec_normalize_env())
+    normalization = _normalization_of(model.get_vec_normalize_env() if vec_normalize is None else _inside(vec_normalize))
     masked = getattr(model, "masked", False)
     return ExportedPolicy(policy.requires_grad_(False), normalization, masked).eval()
+
+
+def _inside(env: Any) -> VecNormalize:
+    normalizer = unwrap_vec_normalize(env) if isinstance(env, VecEnv) else None
+    if normalizer is None:
+        raise Refused(
+            f"vec_normalize must be a VecNormalize, or vectorized environments that contain one, got {type(env).__name__}: "
+            "read its file with VecNormalize.load(path, env), or leave it out if the observations were not normalized"
+        )
+    return normalizer
 
 
 def _normalization_of(normalizer: VecNormalize | None) -> Normalization:
@@ -183,6 +208,6 @@ def _normalization_of(normalizer: VecNormalize | None) -> Normalization:
 
 def _finite_rows(parts: list[th.Tensor]) -> th.Tensor:
     """:return: Whether all numbers in a row of all parts are finite ``[batch]``."""
-    numbers = th.cat([part.float().reshape(part.shape[0], -1) for part in parts], dim=1)
+    numbers = th.cat([part.float().reshape(part.shape[0], math.prod(part.shape[1:])) for part in parts], dim=1)
     # Sums: exporters write all() and any() with operators that older runtimes lack
     return numbers.isfinite().logical_not().sum(dim=1) == 0

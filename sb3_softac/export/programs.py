@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from sb3_softac.algorithm.model_files import replacing
@@ -18,7 +18,7 @@ from sb3_softac.export.policy import ExportedPolicy, exported_policy
 OBSERVATIONS, MASKS, ACTIONS = "observations", "action_masks", "actions"
 
 
-def export_program(model: SoftOffPolicyAlgorithm, path: str | Path, vec_normalize: VecNormalize | None = None) -> None:
+def export_program(model: SoftOffPolicyAlgorithm, path: str | Path, vec_normalize: VecEnv | None = None) -> None:
     """
     Write the deterministic policy with ``torch.export``; ``torch.export.load(path).module()`` reads it without this package.
 
@@ -41,7 +41,7 @@ def export_program(model: SoftOffPolicyAlgorithm, path: str | Path, vec_normaliz
 def export_onnx(
     model: SoftOffPolicyAlgorithm,
     path: str | Path,
-    vec_normalize: VecNormalize | None = None,
+    vec_normalize: VecEnv | None = None,
     opset: int | None = None,
 ) -> None:
     """

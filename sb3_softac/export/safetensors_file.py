@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from safetensors.torch import load, save
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import VecEnv
 
 import sb3_softac
 from sb3_softac.algorithm.model_files import ROOM, networks_that_fit, replacing
@@ -31,7 +30,7 @@ NOT_NEEDED = ("lr_schedule", "optimizer_class", "optimizer_kwargs")
 """Arguments of a policy that acting does not depend on."""
 
 
-def export_safetensors(model: SoftOffPolicyAlgorithm, path: str | Path, vec_normalize: VecNormalize | None = None) -> None:
+def export_safetensors(model: SoftOffPolicyAlgorithm, path: str | Path, vec_normalize: VecEnv | None = None) -> None:
     """
     Write the policy with all its networks as safetensors with a JSON header. :func:`load_policy` reads it; any safetensors
     reader can read the weights.
@@ -93,6 +92,8 @@ def load_policy(path: str | Path) -> ExportedPolicy:
         return _make_again(description, load(content))
     except Exception as error:  # a file from anywhere may fail in any way
         reason = str(error) if isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__}: {error}"
+        if content.startswith(b"PK"):
+            reason = "it is a saved model (read it with load() of its class) or a program (torch.export.load)"
         raise ValueError(
             f"{path} does not contain a policy written by export_safetensors(), or is damaged: {reason}"
         ) from error
@@ -128,13 +129,11 @@ def _make_again(description: dict[str, Any], tensors: dict[str, th.Tensor]) -> E
     with th.random.fork_rng(devices=[]), networks_that_fit(sizes, "the header"):
         policy = policy_class(lr_schedule=lambda _: 0.0, **arguments)
     given = description["normalization"]
-    space = policy.observation_space
     statistics = {}
     for number, key in enumerate(given["keys"]):
         moments = [tensors.pop(f"normalization.{number}.{name}").numpy() for name in ("mean", "var")]
-        shape = space[key].shape if isinstance(space, spaces.Dict) else space.shape
-        if any(moment.shape != shape or moment.dtype != np.float64 for moment in moments):
-            raise ValueError(f"the statistics of {key or 'the observations'} do not have the shape {shape}")
+        if any(moment.dtype != np.float64 for moment in moments):
+            raise ValueError(f"the statistics of {key or 'the observations'} are not of double precision")
         statistics[key] = (moments[0], moments[1])
     exported = ExportedPolicy(
         policy, Normalization(statistics, float(given["epsilon"]), float(given["clip"])), description["masked"]

@@ -12,8 +12,8 @@ from sb3_softac.equations.shapes import require_same_shape
 from sb3_softac.equations.squashing import gaussian_log_prob, squashed_log_prob, unsquash
 from sb3_softac.nets.base import BaseActor, LikelihoodRatioSample, PolicySample, hidden_layers
 from sb3_softac.nets.candidates import fixed_noise, take
+from sb3_softac.nets.mixture import LOG_STD_MAX, LOG_STD_MIN
 
-LOG_STD_MIN, LOG_STD_MAX = -10.0, 2.0  # see mixture.py
 # Largest logarithms of the scale and of the slope that one coupling may give; smooth bounds, at which no gradient vanishes
 MAX_LOG_SCALE, MAX_LOG_SLOPE = 2.0, 5.0
 N_CANDIDATES = 32

@@ -23,7 +23,8 @@ def as_row(name: str, value: Any, shape: tuple[int, ...], reshape: bool = False)
         if len(shape) == 4 and sorted(array.shape[-3:]) == sorted(shape[1:]):
             message += (
                 ": the axes of the image are in a different order. The algorithms use channels-first images; "
-                "VecTransposeImage converts the environment's images to that order"
+                "VecTransposeImage converts the environment's images to that order, below VecNormalize if there is one: "
+                "VecNormalize(VecTransposeImage(env))"
             )
         raise ValueError(message) from None
     return row

@@ -15,7 +15,9 @@ def main(arguments: list[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     play = commands.add_parser("play", help="a page on which to change the temperature and discount of a small environment")
     play.add_argument("env", help="registered name of an environment with a transition table P, such as FrozenLake-v1")
-    play.add_argument("--discount", type=float, default=0.99, help="discount at the start, from 0.5 to 0.99 (default: 0.99)")
+    play.add_argument(
+        "--discount", type=float, default=0.99, help="discount at the start, from 0.5 to 0.99 in steps of 0.01 (default: 0.99)"
+    )
     play.add_argument("--columns", type=int, help="states per row (default: as in the environment, or a square)")
     play.add_argument("--to", type=Path, default=Path("playground.html"), help="file to write (default: playground.html)")
     args = parser.parse_args(arguments)

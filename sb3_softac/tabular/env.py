@@ -38,7 +38,10 @@ class TabularEnv(gym.Env[Any, Any]):
         """
         :param action: Index of the action.
         :return: Next state, expected reward, whether that state is terminal, False, and an empty dictionary.
+        :raises ValueError: if there is no such action.
         """
+        if not 0 <= action < self.mdp.n_actions:
+            raise ValueError(f"action must be in 0 to {self.mdp.n_actions - 1}, got {action}")
         reward = float(self.mdp.rewards[self.state, action])
         table, row = self.mdp.transitions, self.state * self.mdp.n_actions + int(action)
         # Indexing the matrix by row would make a step three times as slow

@@ -58,7 +58,7 @@ class TabularMDP:
         transitions: np.ndarray | sparse.spmatrix,
         rewards: np.ndarray,
         discount: float,
-        terminal: np.ndarray | list[int] | None = None,
+        terminal: np.ndarray | list[int] | int | None = None,
         initial: np.ndarray | None = None,
     ) -> "TabularMDP":
         """
@@ -69,19 +69,27 @@ class TabularMDP:
             ``[n_states * n_actions, n_states]``.
         :param rewards: Expected rewards ``[n_states, n_actions]``.
         :param discount: Discount factor in [0, 1).
-        :param terminal: Indices of the terminal states; none by default.
+        :param terminal: Indices of the terminal states, or one boolean for each state; none by default.
         :param initial: Probabilities of the first state ``[n_states]``; by default uniform over states that are not terminal.
         :return: The MDP.
         :raises ValueError: as the class.
         """
         rewards = np.asarray(rewards, dtype=np.float64)
+        if rewards.ndim != 2:
+            raise ValueError(
+                f"rewards must be [n_states, n_actions], got {rewards.shape}: where they depend on the next state, pass their "
+                "expectation, (transitions * rewards).sum(axis=2)"
+            )
         if not sparse.issparse(transitions):
             transitions = np.asarray(transitions)
             if transitions.shape != (*rewards.shape, len(rewards)):
-                raise ValueError(f"transitions must be [n_states, n_actions, n_states], got {transitions.shape}")
+                raise ValueError(
+                    f"transitions must be [n_states, n_actions, n_states], {(*rewards.shape, len(rewards))} with the shape of "
+                    f"the rewards, got {transitions.shape}"
+                )
             transitions = transitions.reshape(rewards.size, len(rewards))
         ends = np.zeros(len(rewards), dtype=bool)
-        given = terminal if isinstance(terminal, np.ndarray) else np.asarray(list(terminal or []))
+        given = np.asarray(terminal if isinstance(terminal, np.ndarray | int | np.integer) else list(terminal or []))
         if given.dtype == bool and given.shape != ends.shape:
             raise ValueError(f"terminal must be indices of states, or one boolean for each of the {len(ends)} states")
         for state in np.flatnonzero(given) if given.dtype == bool else given.ravel():

@@ -1,4 +1,4 @@
-"""A page on which to turn the temperature and discount of a finite MDP, and to see its exact policy at once."""
+"""A page on which to change the temperature and discount of a finite MDP, and to see its exact policy at once."""
 
 import json
 import math
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sb3_softac.checks import integer, read
 from sb3_softac.tabular.mdp import TabularMDP
 
 HERE = Path(__file__).parent
@@ -42,12 +43,10 @@ def write_playground(mdp: TabularMDP, path: str | Path, title: str = "Playground
     :param path: The file; replaced if it exists.
     :param title: Title of the page.
     :param columns: Cells per row; by default about the square root of the number of states.
-    :raises ValueError: if the MDP is too large for a page, its discount is none that the page can show, or ``columns`` is less
-        than 1.
+    :raises ValueError: if the MDP is too large for a page, its discount is none that the page can show, or ``columns`` is no
+        integer of at least 1.
     """
-    columns = math.ceil(math.sqrt(mdp.n_states)) if columns is None else columns
-    if columns < 1:
-        raise ValueError(f"columns must be at least 1, got {columns}")
+    columns = math.ceil(math.sqrt(mdp.n_states)) if columns is None else read("columns", columns, integer(1))
     if not 0.5 <= mdp.discount <= 0.99 or not math.isclose(mdp.discount, round(mdp.discount, 2)):
         raise ValueError(
             f"the page has discounts from 0.5 to 0.99 in steps of 0.01, not {mdp.discount}: give the MDP one of them"

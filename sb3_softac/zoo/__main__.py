@@ -11,7 +11,6 @@ processes, see :mod:`sb3_softac.zoo.torchrun`.
 import runpy
 import sys
 import traceback
-from pathlib import Path
 
 from sb3_softac.checks import did_you_mean
 from sb3_softac.zoo import register
@@ -36,7 +35,7 @@ SCRIPTS = {
 """For each script its module, and what it does."""
 HELP = f"""usage: python -m sb3_softac.zoo SCRIPT ...
 
-RL Zoo's scripts, with the algorithms of this package, and two more:
+RL Zoo's scripts, with the algorithms of this package, and `robustness` and `resume`:
 
 {chr(10).join(f"  {name:<16} {text}" for name, (_, text) in SCRIPTS.items())}
   resume           complete a training that was interrupted: resume RUN_FOLDER
@@ -79,10 +78,12 @@ def message_for_users(error: Exception) -> str | None:
     """:return: What an error says without its traceback, if the Zoo or this package has raised it on purpose."""
     if isinstance(error, ModuleNotFoundError) and error.name in PLOTS:
         return f"{error.name} is missing: pip install 'sb3_softac[plots]'"
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    if not {"rl_zoo3", "sb3_softac"} & set(Path(place.filename).parts[-4:]):
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    if (frame.f_globals.get("__package__") or "").partition(".")[0] not in ("rl_zoo3", "sb3_softac"):
         return None
-    return str(error) if isinstance(error, OSError) or (place.line or "").startswith(("raise ", "assert ")) else None
+    line = traceback.extract_tb(error.__traceback__)[-1].line or ""
+    on_purpose = isinstance(error, OSError) or line.startswith(("raise ", "assert "))
+    return str(error) or None if on_purpose else None
 
 
 if __name__ == "__main__":

@@ -115,11 +115,16 @@ SAFE = (
 )
 
 
+def _name(option: str) -> str:
+    return option.split()[0].rstrip("+!")
+
+
 def _parser(options: tuple[str, ...], **settings: Any) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(allow_abbrev=False, **settings)
     for name, *others in map(str.split, options):
-        kind: dict[str, Any] = {"+": {"nargs": "+"}, "!": {"action": "store_true"}}.get(name[-1], {})
-        name = name.rstrip("+!")
+        named = {"metavar": _name(name).lstrip("-").upper().replace("-", "_")}
+        kind: dict[str, Any] = {"+": {"nargs": "+", **named}, "!": {"action": "store_true"}}.get(name[-1], named)
+        name = _name(name)
         parser.add_argument(name, *others, dest=name, **kind)
     return parser
 
@@ -141,11 +146,12 @@ def command_of(arguments: list[str]) -> list[str]:
 
     It runs the command that is stored in the folder, so use it only for runs that you trust, or with ``SB3_SOFTAC_SAFE_LOAD``.
     """
-    parser = _parser(CHANGEABLE, prog="python -m sb3_softac.zoo resume")
+    about = "Complete a training that was interrupted. The options are those of `train`, and replace those of the run."
+    parser = _parser(CHANGEABLE, prog="python -m sb3_softac.zoo resume", description=about)
     parser.add_argument("run_folder", type=Path, metavar="RUN_FOLDER")
     given, unknown = parser.parse_known_args(arguments)
     if unknown:
-        may = ", ".join(option.split()[0].rstrip("+!") for option in CHANGEABLE)
+        may = ", ".join(map(_name, CHANGEABLE))
         parser.error(f"{unknown[0]} cannot be changed when a run is resumed. These can: {may}")
     changes = vars(given)
     folder = changes.pop("run_folder").resolve()
@@ -232,7 +238,7 @@ def safe_command(arguments: list[str], changes: dict[str, Any]) -> list[str]:
     :return: The same without the folder of the logs, which is that of the run, and without options that the user has changed.
     :raises ValueError: if one of them names a module or a place.
     """
-    changed = [option for option in CHANGEABLE if changes.get(option.split()[0].rstrip("+!"))]
+    changed = [option for option in CHANGEABLE if changes.get(_name(option))]
     try:
         known = _parser(tuple(dict.fromkeys([*SAFE, *changed])), add_help=False, exit_on_error=False)
         found, unknown = known.parse_known_args(arguments)

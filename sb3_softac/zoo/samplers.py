@@ -74,4 +74,4 @@ def convert(sampled_params: dict[str, Any]) -> dict[str, Any]:
     her = {name: params.pop(name) for name in ("n_sampled_goal", "goal_selection_strategy") if name in params}
     if her:
         params["replay_buffer_kwargs"] = her
-    return convert_offpolicy_params(params)  # one gradient step per environment step
+    return convert_offpolicy_params(params)  # one gradient step per environment step, with one environment

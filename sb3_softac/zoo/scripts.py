@@ -18,8 +18,6 @@ from sb3_softac.zoo.patches import replace, wrap
 
 RECORDER = ["python", "-m", "rl_zoo3.record_video"]
 ENJOY = ["python", "enjoy.py"]
-
-
 MISSING = getattr(errors, "RemoteEntryNotFoundError", errors.EntryNotFoundError)
 
 

@@ -140,6 +140,7 @@ def test_masks_that_forbid_everything():
         (np.full((2, 5), 0.5), r"True or 1 where an action is allowed .* got 0\.5"),
         ([np.ones(5), np.ones(4)], r"need shape \(2, 5\).* masks of the shapes \[\(5,\), \(4,\)\]"),
         (np.ones((2, 4)), r"need shape \(2, 5\).*sizes \[2, 3\]"),
+        (np.ones((5, 2)), r"need shape \(2, 5\).*got \(5, 2\)"),
         (np.ones(5), r"need shape \(2, 5\)"),
     ],
 )

@@ -135,3 +135,15 @@ def test_masks_that_are_no_method():
 def test_no_warning_for_continuous_actions():
     env = Game(dict(action_mask=MASK), dict(action_mask=mask), actions=spaces.Box(-1.0, 1.0, (1,)))
     assert warnings_of(env, SoftAC_v1) == []
+
+
+class Simulator(RandomEnv):
+    """Its robot refers to it, and is called ``env``."""
+
+    @property
+    def env(self):
+        return self
+
+
+def test_environments_that_refer_to_one_another():
+    DiscreteSAC("MlpPolicy", Simulator(spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(3)), **SMALL).learn(10)

@@ -71,6 +71,7 @@ def test_kinds(spec, kind, ratio):
         (dict(schedule="linear", fraction=0.0), r"fraction must be a number in \(0, 1\], got 0\.0"),
         (dict(schedule="drop", start=-0.5), r"in \[0, 1\]"),
         (dict(schedule="drop", end=1.5), r"in \[0, 1\]"),
+        (dict(schedule="drop", start=0.3, end=0.9), r"drops from start=0\.3, it cannot end higher, at end=0\.9"),
         (dict(schedule="drop", factor=1.5), r"factor must be a number in \(0, 0.9999\]"),
         (dict(schedule="drop", patience=0), r"patience must be an integer, at least 1, or infinity"),
         (dict(schedule="drop", timeout=0), r"timeout must be an integer, at least 1, or infinity"),

@@ -17,8 +17,9 @@ import safetensors
 import torch as th
 from gymnasium import spaces
 from safetensors.torch import save, save_file
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.torch_layers import FlattenExtractor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from sb3_softac import SQL, DiscreteSAC, DiscreteSQL, SoftAC_v1
@@ -30,6 +31,7 @@ from tests.toys import RandomEnv
 N = 1_000
 VECTOR = spaces.Box(-np.inf, np.inf, (5,), np.float64)
 DICT = spaces.Dict({"place": spaces.Box(-1, 1, (3,), np.float32), "room": spaces.Discrete(4)})
+PLACE = spaces.Dict({"place": spaces.Box(-1, 1, (3,), np.float32)})
 PICTURE = spaces.Box(0, 255, (3, 36, 36), np.uint8)
 LIMITS = spaces.Box(np.array([-2.0, 0.5], np.float32), np.array([1.0, 5.0], np.float32))
 MATRIX = spaces.Box(-3, 1, (2, 2), np.float32)
@@ -395,6 +397,53 @@ def test_statistics_of_an_environment_given_later(tmp_path):
     export_safetensors(alone, tmp_path / "policy.safetensors", vec_normalize=model.get_vec_normalize_env())
     observations, _, expected = cases(model, "normalized")
     assert load_policy(tmp_path / "policy.safetensors").predict(observations, deterministic=True)[0] == pytest.approx(expected)
+
+
+def environments_with(moments, observations=VECTOR):
+    venv = VecNormalize(DummyVecEnv([lambda: RandomEnv(observations, LIMITS)]))
+    venv.obs_rms = moments
+    return venv
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("vecnormalize.pkl", r"got str: read its file with VecNormalize\.load"),
+        (DummyVecEnv([lambda: RandomEnv(VECTOR, LIMITS)]), "environments that contain one, got DummyVecEnv"),
+        (environments_with(RunningMeanStd(shape=(1,))), r"shape \(1,\) for observations, and the policy observes \(5,\)"),
+        (
+            environments_with({"place": RunningMeanStd(shape=(3,))}, PLACE),
+            "for key 'place', and the policy observes no such key",
+        ),
+    ],
+)
+def test_a_normalization_that_cannot_be_that_of_the_model(given, message, tmp_path):
+    for export in (export_program, export_safetensors):
+        with pytest.raises(ValueError, match=message):
+            export(make_model("softac_v1"), tmp_path / "policy", vec_normalize=given)
+
+
+def test_normalization_inside_other_wrappers():
+    model = make_model("normalized")
+    exported = exported_policy(model, VecMonitor(model.get_vec_normalize_env()))
+    assert exported.normalization.keys == exported_policy(model).normalization.keys == [""]
+
+
+@pytest.mark.parametrize("name", ["softac_v1", "masked", "pictures", "one-hot"])
+def test_a_batch_without_rows(name):
+    model = make_model(name)
+    masks = [th.ones(0, 9, dtype=th.bool)] if model.__dict__.get("masked") else []
+    observations = th.as_tensor(draw(model.observation_space, 0, np.random.default_rng(0)))
+    assert exported_policy(model)(observations, *masks).shape == (0, *model.action_space.shape)
+
+
+def test_common_mistakes_of_those_who_read_a_file(tmp_path):
+    model = make_model("normalized")
+    model.save(tmp_path / "model.zip")
+    with pytest.raises(ValueError, match="it is a saved model"):
+        load_policy(tmp_path / "model.zip")
+    with pytest.raises(ValueError, match="tuple"):
+        exported_policy(model).predict((np.zeros(5), {}))
 
 
 class Own(FlattenExtractor):

@@ -99,6 +99,11 @@ def test_wrong_shapes():
     transitions, rewards = arrays()
     with pytest.raises(ValueError, match=r"transitions must be \[n_states, n_actions, n_states\]"):
         TabularMDP.from_arrays(transitions[:, :1], rewards, 0.9)
+    for wrong in (rewards[:, 0], np.zeros((3, 2, 3))):
+        with pytest.raises(
+            ValueError, match=r"rewards must be \[n_states, n_actions\], got .*\(transitions \* rewards\)\.sum"
+        ):
+            TabularMDP.from_arrays(transitions, wrong, 0.9)
     with pytest.raises(ValueError, match="initial probabilities sum to 3"):
         TabularMDP.from_arrays(transitions, rewards, 0.9, [2], initial=np.ones(3))
     for wrong in (-0.5, math.nan):
@@ -143,6 +148,8 @@ def test_environment_follows_the_interface_and_the_seed():
         return states
 
     assert episode() == episode()
+    with pytest.raises(ValueError, match="action must be in 0 to 1, got -1"):
+        env.step(-1)
 
 
 def test_rollouts_meet_the_exact_value():

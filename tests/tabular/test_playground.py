@@ -153,7 +153,7 @@ def test_actions_point_where_they_lead(env, columns, expected):
 
 def test_what_no_page_can_show_is_refused(tmp_path, monkeypatch):
     mdp = TabularMDP.from_gymnasium("FrozenLake-v1", discount=0.9)
-    with pytest.raises(ValueError, match="columns must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="columns must be an integer, at least 1, got 0"):
         write_playground(mdp, tmp_path / "none.html", columns=0)
     for discount in (0.3, 0.995):
         other = TabularMDP.from_gymnasium("FrozenLake-v1", discount=discount)
@@ -180,7 +180,7 @@ def test_command_writes_the_page_and_opens_it(tmp_path, monkeypatch, capsys):
         (["CartPole-v1"], "has no transition table P"),
         (["NoSuchEnv-v0"], "NoSuchEnv"),
         (["FrozenLake-v1", "--discount", "1"], "discount must be in"),
-        (["FrozenLake-v1", "--columns", "0"], "columns must be at least 1"),
+        (["FrozenLake-v1", "--columns", "0"], "columns must be an integer, at least 1"),
         (["FrozenLake-v1", "--to", "missing/lake.html"], "missing/lake.html"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -1,5 +1,6 @@
 """``python -m sb3_softac.zoo``: what it says, and its repairs of the Zoo's scripts, without the hub."""
 
+import importlib
 import os
 import runpy
 import shutil
@@ -8,15 +9,17 @@ import sys
 import types
 import zipfile
 
+import gymnasium as gym
 import huggingface_hub
 import huggingface_sb3
 import moviepy.config  # noqa: F401  (calls its ffmpeg when it is imported)
 import pytest
 from requests.exceptions import HTTPError
 from rl_zoo3.utils import get_model_path, get_trained_models
+from rl_zoo3.wrappers import HistoryWrapper
 
 from sb3_softac.zoo import scripts
-from sb3_softac.zoo.__main__ import SCRIPTS, main
+from sb3_softac.zoo.__main__ import SCRIPTS, main, message_for_users
 from tests.zoo.commands import PENDULUM, SMALL, run, run_as_typed
 
 
@@ -165,3 +168,16 @@ def test_only_what_the_zoo_gets_wrong_is_changed(called, tmp_path, monkeypatch):
 def test_the_output_folder_becomes_an_absolute_path(given):
     expected = ["-o", os.path.abspath("videos")] if given else []
     assert scripts.absolute_output(["--gif", *given, "-n", "20"]) == ["--gif", "-n", "20", *expected]
+
+
+def test_whose_errors_are_shown_without_a_traceback(tmp_path, monkeypatch):
+    """Not those of a user's file in a folder that is called as the package, nor those that say nothing."""
+    (tmp_path / "sb3_softac").mkdir()
+    (tmp_path / "sb3_softac" / "own_env.py").write_text("raise ValueError('a fault of mine')\n")
+    monkeypatch.syspath_prepend(tmp_path / "sb3_softac")
+    with pytest.raises(ValueError) as own:
+        importlib.import_module("own_env")
+    assert message_for_users(own.value) is None
+    with pytest.raises(AssertionError) as silent:
+        HistoryWrapper(gym.make("CartPole-v1"))
+    assert message_for_users(silent.value) is None
