@@ -58,9 +58,9 @@ nitpick_ignore_regex = [
 pygments_dark_style = "github-dark"  # furo's default underlines the names of modules, as if they were links
 html_theme = "furo"
 html_theme_options: dict[str, object] = {"top_of_page_buttons": []}
-if "GITHUB_REPOSITORY" in os.environ:  # in a workflow, which knows the address
-    home = f"https://github.com/{os.environ['GITHUB_REPOSITORY']}"
-    html_theme_options["footer_icons"] = [{"name": "Source code", "url": home, "html": "Source code", "class": ""}]
+HOME = f"https://github.com/{os.environ['GITHUB_REPOSITORY']}" if "GITHUB_REPOSITORY" in os.environ else ""  # in a workflow
+if HOME:
+    html_theme_options["footer_icons"] = [{"name": "Source code", "url": HOME, "html": "Source code", "class": ""}]
 html_title = f"sb3_softac {version}"
 html_logo = html_favicon = "_static/logo.svg"
 html_copy_source = False
@@ -80,6 +80,10 @@ def write_tables(_app: object) -> None:
     (DOCS / "_build" / "ledger.md").write_text(ledger.as_markdown())
     (DOCS / "_build" / "results.md").write_text(ledger.at_a_glance())
     conformance_tables.write(DOCS / "_build")
+
+
+def fill_in_address(_app: object, _page: str, source: list[str]) -> None:
+    source[0] = source[0].replace("<address of this repository>", HOME or "<address of this repository>")
 
 
 def write_reports(_app: object) -> None:
@@ -106,5 +110,6 @@ def setup(app: Sphinx) -> None:
     readability.setup(app)
     app.connect("builder-inited", write_tables)
     app.connect("builder-inited", write_reports)
+    app.connect("source-read", fill_in_address)
     app.connect("html-page-context", add_playground)
     app.connect("viewcode-follow-imported", module_of)
