@@ -109,7 +109,7 @@ class Subject:
     @th.no_grad()
     def probabilities(self, states: Any) -> np.ndarray:
         """:return: Probabilities of discrete actions in the given states ``[n, actions]``."""
-        pi = self._get("policy.get_distribution")(self._obs(states)).distribution.probs.double().numpy()
+        pi = self._get("policy.get_distribution")(self._obs(states)).distribution.probs.cpu().double().numpy()
         return pi / pi.sum(axis=1, keepdims=True)  # in single precision they sum to 1 but for the eighth digit
 
     def has_actor(self) -> bool:
@@ -124,17 +124,17 @@ class Subject:
     def density(self, states: Any) -> tuple[np.ndarray, np.ndarray]:
         """:return: A scaled action for each state ``[n, dim]``, and the log-density that the algorithm gives it ``[n]``."""
         actions, log_prob = self._get("actor.action_log_prob")(self._obs(states))
-        return actions.numpy(), log_prob.reshape(-1).double().numpy()
+        return actions.cpu().numpy(), log_prob.reshape(-1).cpu().double().numpy()
 
     @th.no_grad()
     def q(self, states: Any, actions: np.ndarray | None = None, network: str = "critic") -> np.ndarray:
         """:return: Q-values of each critic: of scaled actions ``[critics, n]`` or all indices ``[critics, n, actions]``."""
-        given = [] if actions is None else [th.as_tensor(actions, dtype=th.float32)]
+        given = [] if actions is None else [th.as_tensor(actions, dtype=th.float32, device=self.model.device)]
         values = self._get(f"policy.{network}")(self._obs(states), *given)
         stacked = th.stack(tuple(values)) if isinstance(values, tuple | list) else values
         if actions is not None and isinstance(values, th.Tensor) and values.ndim == 3:  # sb3-contrib's quantiles, states first
             stacked = values.mean(dim=2).T
-        found = (stacked if actions is None else stacked.reshape(len(stacked), -1)).double().numpy()
+        found = (stacked if actions is None else stacked.reshape(len(stacked), -1)).cpu().double().numpy()
         if found.ndim < 2 or found.shape[1] != len(states):
             raise NotApplicable(f"policy.{network} does not return Q-values of each critic in each state")
         return found
