@@ -36,7 +36,8 @@ def largest_norms(tensors: dict[str, list[th.Tensor]]) -> dict[str, th.Tensor]:
 
 def find_faults(policy: nn.Module, batch: Batch | None) -> list[str]:
     """Names of the parts of the batch, and of the parameters and buffers, that are not finite; called after a failed step."""
-    return [name for name, tensor in [*_parts(batch), *policy.state_dict().items()] if not tensor.isfinite().all()]
+    named = [*_parts(batch), *policy.state_dict().items()]  # a module may keep more than tensors in its state
+    return [name for name, tensor in named if isinstance(tensor, th.Tensor) and not tensor.isfinite().all()]
 
 
 def _parts(batch: Batch | None) -> Iterator[tuple[str, th.Tensor]]:

@@ -16,6 +16,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.her.goal_selection_strategy import GoalSelectionStrategy
 
+from sb3_softac.checks import shown
 from sb3_softac.replay.buffer import SoftReplayBuffer
 
 # Attributes that are rebuilt when a model is loaded, or that only describe the last episodes.
@@ -51,13 +52,13 @@ def to_plain(value: Any, policies: dict[str, type[BasePolicy]]) -> Any:
         return {"space": _space_to_plain(value)}
     if isinstance(value, type):
         return _class_to_plain(value, policies)
-    if isinstance(value, np.ndarray | np.number | np.bool_) and value.dtype.kind in "biuf":
+    if isinstance(value, np.ndarray | np.number | np.bool_) and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
         return {"array": [value.dtype.str, list(value.shape), value.ravel().tolist(), isinstance(value, np.ndarray)]}
     if isinstance(value, GoalSelectionStrategy):
         return {"goal_selection_strategy": value.name}
     if type(value) in OBJECTS.values() or (type(value).__module__, type(value).__name__) == ("rl_zoo3.utils", OF_THE_ZOO):
         return {"object": [type(value).__name__, {name: to_plain(part, policies) for name, part in vars(value).items()}]}
-    raise NotPlain(f"{value!r} cannot be written as JSON")
+    raise NotPlain(f"{shown(value)} cannot be written as JSON")
 
 
 def _class_to_plain(value: type, policies: dict[str, type[BasePolicy]]) -> Any:

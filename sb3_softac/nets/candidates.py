@@ -68,8 +68,9 @@ class QRanking:
         critic = self.find_critic()
         if critic is None:
             raise ValueError(
-                "This actor has no Q-functions to choose an action by: create it with a policy, or with critic=..."
+                "This actor has no Q-functions to choose an action by: create its policy with "
+                "distribution_kwargs=dict(deterministic_by='q'), or the actor with critic=..."
             )
-        if critic is self._critic:  # not a submodule: moving the actor must not move the critics
+        if critic is self._critic:  # no submodule, so that they follow the actor's device only here
             critic.to(candidates)
         return best_by_q(critic, obs, candidates)

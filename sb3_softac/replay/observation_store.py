@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 
-from sb3_softac.replay.row_checks import as_row
+from sb3_softac.replay.row_checks import as_row, warn_about_memory
 
 # Space beyond one observation per transition, for the ends of episodes.
 SLACK = 1.05
@@ -65,7 +65,7 @@ class ObservationStore:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays when they are full."""
+        """Bytes of all arrays. They grow if the pieces of images change more often than those of stacked frames do."""
         return self.pieces.nbytes + self.index.nbytes
 
     def fit(self, obs: Any, next_obs: Any, part: str = "") -> tuple[np.ndarray, np.ndarray]:
@@ -182,6 +182,9 @@ class ObservationStore:
         if self._n_used + missing > len(self.pieces):
             most = self.index.size + 2 * self.index[0, 0].size + 1  # if all differ; the oldest go after the new have come
             n_slots = max(self._n_used + missing, min(int(len(self.pieces) * GROWTH), most))
+            if 0 < self._n_rows < self.size:  # what it will take if it goes on like this
+                slots_in_all = min(self._n_used * self.size // self._n_rows, most)
+                warn_about_memory((slots_in_all - self._n_used) * self.pieces[0].nbytes)
             self._move_pieces(n_slots, self.pieces.dtype)
             self.version += 1
         new = np.arange(self._n_used, self._n_used + missing, dtype=np.int32)

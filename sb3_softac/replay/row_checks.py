@@ -31,7 +31,7 @@ def as_row(name: str, value: Any, shape: tuple[int, ...], reshape: bool = False)
 
 
 def time_limits(infos: Sequence[dict[str, Any]], n_envs: int) -> Any:
-    """Whether time limits ended the episodes ``[n_envs]``, by the infos; arrays of one element are accepted there too."""
+    """Whether time limits ended the episodes ``[n_envs]``, by the infos; a flag may also be an array of one element."""
     timeouts = [bool(info.get("TimeLimit.truncated")) for info in infos]
     return timeouts if len(timeouts) == n_envs else as_row("infos", timeouts, (n_envs,))
 

@@ -84,6 +84,9 @@ class RowView(_Guard, NDArrayOperatorsMixin):
 
     __setattr__ = __delattr__ = __setitem__ = __delitem__ = refuse
 
+    def __reduce__(self) -> Any:  # a copy, in memory or in a file, is an array of its own
+        return np.array, (np.asarray(self),)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """``[buffer_size, n_envs, ...]``."""
@@ -178,3 +181,6 @@ class RowViews(dict[str, RowView]):
     """Read-only views of a dictionary's parts."""
 
     __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = refuse  # type: ignore[assignment]
+
+    def __reduce__(self) -> Any:
+        return dict, ({key: np.array(view) for key, view in self.items()},)

@@ -45,7 +45,7 @@ class ActionNoise(Perturbation):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         if self.strength > 0:
-            deviation = self.strength * (self._high - self._low) / 2
+            deviation = self.strength * (self._high.astype(np.float64) - self._low) / 2
             noisy = action + deviation * self.generator.standard_normal(self._low.shape)
             if self._low.dtype.kind != "f":
                 noisy = noisy.round()
@@ -83,10 +83,12 @@ class ObservationNoise(Perturbation):
         obs, reward, terminated, truncated, info = self.env.step(action)
         return self._noisy(obs), reward, terminated, truncated, info
 
-    def _noisy(self, obs: np.ndarray) -> np.ndarray:
+    def _noisy(self, obs: Any) -> Any:
         if self.strength == 0:
             return obs
-        return (obs + self.strength * self.generator.standard_normal(obs.shape)).clip(self._low, self._high).astype(obs.dtype)
+        obs = np.asarray(obs)
+        dtype = obs.dtype if obs.dtype.kind == "f" else self._low.dtype  # whole numbers would cut the noise off
+        return (obs + self.strength * self.generator.standard_normal(obs.shape)).clip(self._low, self._high).astype(dtype)
 
 
 class DroppedActions(Perturbation):

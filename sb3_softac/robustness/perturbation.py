@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils import seeding
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_softac.checks import is_number
 
@@ -35,6 +36,8 @@ class Perturbation(gym.Wrapper):
     def __init__(self, env: gym.Env):
         if not isinstance(env, gym.Env):
             hint = f": create it with gymnasium.make({env!r})" if isinstance(env, str) else ""
+            if isinstance(env, VecEnv | gym.vector.VectorEnv):
+                hint = f": wrap each environment in it, for example make_vec_env(..., wrapper_class={type(self).__name__})"
             raise ValueError(f"{type(self).__name__} needs an environment, got {env!r}{hint}")
         super().__init__(env)
         self._strength = self.neutral

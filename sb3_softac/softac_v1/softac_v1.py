@@ -40,10 +40,11 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
     """
     Soft Actor-Critic with a state-value network, twin soft Q-functions and a squashed Gaussian actor (arXiv:1801.01290).
 
-    Everything that SB3's SAC accepts means the same here; only ``ent_coef`` has a different default. Additional arguments are
-    ``random_steps``, ``actor_q``, ``n_critics``, ``reparameterize``, ``ent_coef_bounds`` and ``cuda_graphs``. Logged under
-    ``train/``: ``actor_loss``, ``critic_loss``, ``value_loss``, ``ent_coef``, ``ent_coef_loss`` (if learned), ``entropy``
-    (nats), ``q_mean``, ``v_mean`` (units of reward), ``n_updates``, ``learning_rate``.
+    What SB3's SAC accepts means the same here, except for what the page on deviations lists; only ``ent_coef`` has a
+    different default. Additional arguments are ``random_steps``, ``actor_q``, ``n_critics``, ``reparameterize``,
+    ``ent_coef_bounds`` and ``cuda_graphs``. Logged under ``train/``: ``actor_loss``, ``critic_loss``, ``value_loss``,
+    ``ent_coef``, ``ent_coef_loss`` (if learned), ``entropy`` (nats), ``q_mean``, ``v_mean`` (units of reward), ``n_updates``,
+    ``learning_rate``.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, or a policy class.
     :param env: Environment with a bounded Box action space, or its registered name.
@@ -229,6 +230,8 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
                 "policy needs a temperature greater than 0; the deterministic variant needs both ent_coef=0 and "
                 "policy_kwargs=dict(distribution='deterministic')"
             )
+        if not self.reparameterize and distribution == "deterministic":
+            raise ValueError("A deterministic policy has no likelihood ratio: leave out reparameterize=False")
 
     def _check_ent_coef(self) -> None:
         if not _is_zero(self.ent_coef) or self.ent_coef_bounds is not None:  # 0 is for deterministic policies
@@ -244,8 +247,6 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
-        check_distribution_kwargs(self.policy_kwargs, self.use_sde)
         if self.policy_class.__init__ is SoftACPolicy.__init__:  # else it may have another default
+            check_distribution_kwargs(self.policy_kwargs, self.use_sde)
             self._check_temperature_of(self.policy_kwargs.get("distribution", "gaussian"))
-        if not self.reparameterize and self.policy_kwargs.get("distribution") == "deterministic":
-            raise ValueError("A deterministic policy has no likelihood ratio: leave out reparameterize=False")

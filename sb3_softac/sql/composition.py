@@ -6,6 +6,7 @@ skills' samplers. The mean of the skills' Q-functions approximates the soft Q-fu
 the error. A separate sampler can be distilled from the skills' replay buffers, without an environment.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_softac import checks
+from sb3_softac.checks import shown
 from sb3_softac.equations.soft_q import advantages_over_alpha
 from sb3_softac.nets.candidates import QRanking, best_by_q, fixed_noise, smallest_q, take
 from sb3_softac.nets.critics import StackedContinuousCritic
@@ -99,7 +101,7 @@ class ComposedPolicy(SQLPolicy):
         self._fix_noise()
 
     def _fix_noise(self) -> None:
-        # At least two of each skill's; a plain number also where the shapes of tensors are being traced
+        # At least two proposals per skill; a plain int, so that a trace does not record it
         self._n_proposed = max(PROPOSED_PER_CANDIDATE * self.n_candidates, 2 * len(self.members))
         noise = fixed_noise(FITTED_PARTICLES + self._n_proposed, self.actor.action_dim)
         self.particle_noise = noise[:FITTED_PARTICLES].clone().to(self.particle_noise)
@@ -139,9 +141,6 @@ class ComposedPolicy(SQLPolicy):
         return take(actions, (exponents - log_density).softmax(dim=1).multinomial(1).squeeze(1))
 
     def _load_from_state_dict(self, state: dict[str, th.Tensor], prefix: str, *args: Any) -> None:
-        saved = state.get(f"{prefix}actor.candidate_noise")
-        if saved is not None and len(saved) > 0:  # as in the sampler, for the noise of this policy too
-            self.n_candidates = len(saved)
         proposed = state.get(f"{prefix}proposal_noise", self.proposal_noise)
         if proposed.shape[1:] == self.proposal_noise.shape[1:]:
             self.proposal_noise, self._n_proposed = self.proposal_noise.new_empty(proposed.shape), len(proposed)
@@ -158,17 +157,10 @@ def make_skill(*args: Any, policy_class: type[SQLPolicy], **kwargs: Any) -> SQLP
     return policy_class(*args, **kwargs)
 
 
-def skill_arguments(policy: SQLPolicy) -> dict[str, Any]:
-    """:return: The arguments from which a composed policy makes the policy of a skill again."""
-    given = policy._get_constructor_parameters()
-    shared = ("observation_space", "action_space", "lr_schedule")
-    return {"policy_class": type(policy), **{name: value for name, value in given.items() if name not in shared}}
-
-
 def check_skills(models: Sequence[BaseAlgorithm], algorithm: type[BaseAlgorithm]) -> None:
     """:raises ValueError: if there are no models to compose, they are not of the algorithm, or they do not match."""
-    if not models:
-        raise ValueError("compose() needs at least one model")
+    if not isinstance(models, Sequence) or not models:
+        raise ValueError(f"compose() needs a list of at least one model, got {shown(models)}")
     first = models[0]
     for number, model in enumerate(models):
         if not isinstance(model, algorithm):
@@ -190,6 +182,17 @@ def check_skills(models: Sequence[BaseAlgorithm], algorithm: type[BaseAlgorithm]
                 f"The observations of model {number} are normalized differently from those of model 0, so their Q-functions "
                 "cannot be added: train the skills with one VecNormalize that has training=False"
             )
+        if not np.isclose(_unit_of_rewards(first), _unit_of_rewards(model), rtol=0.01):
+            warnings.warn(
+                f"VecNormalize has divided the rewards of model {number} by another number than those of model 0, so their "
+                "Q-values have different units: choose weights that make up for it",
+                stacklevel=3,
+            )
+
+
+def _unit_of_rewards(model: BaseAlgorithm) -> float:
+    env = model.get_vec_normalize_env()
+    return 1.0 if env is None or not env.norm_reward else float(np.sqrt(env.ret_rms.var + env.epsilon))
 
 
 def _normalization(env: VecNormalize | None) -> dict[str, Any]:
@@ -220,6 +223,8 @@ class SkillObservations:
     """
 
     def __init__(self, replay_buffers: Sequence[ReplayBuffer], observation_space: spaces.Space):
+        if not isinstance(replay_buffers, Sequence):
+            raise ValueError(f"distil() needs a list of replay buffers, got a {type(replay_buffers).__name__}")
         for number, buffer in enumerate(replay_buffers):
             if buffer.observation_space != observation_space:
                 raise ValueError(

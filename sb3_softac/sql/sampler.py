@@ -61,7 +61,7 @@ class ActionSampler(BaseActor):
     @n_candidates.setter
     def n_candidates(self, number: int) -> None:
         number = read("n_candidates", number, integer(1, " action"))
-        self._n_candidates = number  # a plain number also where the shapes of tensors are being traced
+        self._n_candidates = number  # a plain int, so that a trace does not record it
         self.candidate_noise = fixed_noise(number, self.action_dim).to(self.candidate_noise)
 
     def _load_from_state_dict(self, state: dict[str, th.Tensor], prefix: str, *args: Any) -> None:

@@ -26,7 +26,7 @@ from sb3_softac.algorithm.arguments import check_learning_rate
 from sb3_softac.algorithm.network_checks import require_gradients
 from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
 from sb3_softac.algorithm.policies import NetworkOfPolicy
-from sb3_softac.checks import Argument, integer, is_number, one_of, read, shown
+from sb3_softac.checks import Argument, Refused, integer, is_number, one_of, read, shown
 from sb3_softac.entropy.temperature import Bounds, Temperature
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target
 from sb3_softac.equations.soft_q import (
@@ -37,7 +37,7 @@ from sb3_softac.equations.soft_q import (
 )
 from sb3_softac.equations.stein import sampler_loss, svgd_direction, unsquashed_score
 from sb3_softac.replay.batch import Batch
-from sb3_softac.sql.composition import ComposedPolicy, SkillObservations, check_skills, read_weights, skill_arguments
+from sb3_softac.sql.composition import ComposedPolicy, SkillObservations, check_skills, read_weights
 from sb3_softac.sql.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, SQLPolicy
 from sb3_softac.sql.proposal import FITTED_PARTICLES, mixture_proposal, uniform_proposal
 
@@ -53,8 +53,8 @@ class SQL(SoftOffPolicyAlgorithm):
     ``train/``: ``actor_loss`` (only its gradient has a meaning), ``critic_loss``, ``ent_coef``, ``ent_coef_loss`` (if
     learned), ``entropy`` (nats, of exp(Q / alpha), at the observations if the temperature is learned, else at the next ones),
     ``effective_sample_size`` (of the value particles), ``particle_spread`` (standard deviation of the sampler's actions),
-    ``q_mean``, ``v_mean`` (units of reward), ``n_updates``, ``learning_rate``. Terminal next states are left out; if all are
-    terminal, 0 is logged.
+    ``q_mean``, ``v_mean`` (units of reward), ``n_updates``, ``learning_rate``. ``effective_sample_size``,
+    ``v_mean`` and the entropy at the next observations leave out terminal states; if all are terminal, 0 is logged.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, or a policy class.
     :param env: Environment with a bounded Box action space, or its registered name.
@@ -272,9 +272,13 @@ class SQL(SoftOffPolicyAlgorithm):
                 f"ent_coef of a composed model must be a number, got {shown(ent_coef)}: its temperature is not learned"
             )
         temperature = float(first.temperature.alpha) if ent_coef is None else ent_coef
-        members = [skill_arguments(model.policy) for model in models]
+        if "env" in kwargs:
+            raise Refused("compose() makes a model without an environment: give it one with set_env() afterwards")
+        members = [{"policy_class": type(model.policy), **model.policy_kwargs} for model in models]
         extractor = ("features_extractor_class", "features_extractor_kwargs", "normalize_images")
-        inherited = {name: members[0][name] for name in extractor}
+        inherited = {name: getattr(first.policy, name) for name in extractor}
+        if "features_extractor_class" in (policy_kwargs or {}):
+            del inherited["features_extractor_kwargs"]
         own = {"members": members, "weights": numbers, "temperature": temperature}
         composed = cls(
             ComposedPolicy,
@@ -294,7 +298,7 @@ class SQL(SoftOffPolicyAlgorithm):
             actor.load_state_dict(model.policy.actor.state_dict())
         return composed
 
-    def distil(self, replay_buffers: Sequence[ReplayBuffer], gradient_steps: int, batch_size: int = 128) -> None:
+    def distil(self, replay_buffers: Sequence[ReplayBuffer], gradient_steps: int, batch_size: int | None = None) -> None:
         """
         Train the sampler of a composed model on stored observations, without an environment; afterwards the model acts with
         it.
@@ -303,7 +307,7 @@ class SQL(SoftOffPolicyAlgorithm):
 
         :param replay_buffers: Replay buffers of the skills; each is sampled in proportion to its number of transitions.
         :param gradient_steps: Number of gradient steps, at least 1.
-        :param batch_size: Number of observations per step, at least 1.
+        :param batch_size: Number of observations per step, at least 1; by default that of the model.
         :raises ValueError: if this is no composed model, an argument is out of its range, there are no transitions, or a loss
             is not finite.
         :raises RuntimeError: if gradients are switched off.
@@ -314,7 +318,7 @@ class SQL(SoftOffPolicyAlgorithm):
         if not isinstance(policy, ComposedPolicy):
             raise ValueError("distil() trains the sampler of a composed model: create one with SQL.compose()")
         gradient_steps = read("gradient_steps", gradient_steps, integer(1))
-        batch_size = read("batch_size", batch_size, integer(1))
+        batch_size = read("batch_size", self.batch_size if batch_size is None else batch_size, integer(1))
         observations = SkillObservations(replay_buffers, self.observation_space)
         update_learning_rate(policy.optimizer, check_learning_rate(self.lr_schedule, self._current_progress_remaining))
         self.prepare_networks()
@@ -335,9 +339,16 @@ class SQL(SoftOffPolicyAlgorithm):
         return temperature
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        self._refuse_composed()
+        return super()._setup_learn(*args, **kwargs)
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        self._refuse_composed()
+        super().train(gradient_steps, batch_size)
+
+    def _refuse_composed(self) -> None:
         if isinstance(self.policy, ComposedPolicy):
             raise ValueError(
                 "A composed model has no Q-function of its own that learn() could train: train its sampler with distil(), "
                 "or train the skills further and compose() them again"
             )
-        return super()._setup_learn(*args, **kwargs)

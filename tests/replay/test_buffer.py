@@ -1,5 +1,7 @@
 """SoftReplayBuffer against SB3's buffers on the same transitions, and what those leave out against a slow computation."""
 
+import copy
+import pickle
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -543,6 +545,29 @@ def test_warning_about_memory(space, monkeypatch):
     available(needed - 1)
     with pytest.warns(UserWarning, match="not have enough memory for the full replay buffer.*buffer_size"):
         make(SoftReplayBuffer, space, 2, extras={"mask": ((4,), bool)})
+
+
+def test_views_of_dictionaries_can_be_stored():
+    buffer = make(SoftReplayBuffer, DICT, 2)
+    for copied in (pickle.loads(pickle.dumps(buffer.observations)), copy.deepcopy(buffer.observations)):
+        assert type(copied) is dict and copied.keys() == buffer.observations.keys()
+        assert all((part == buffer.observations[key]).all() and part.flags.writeable for key, part in copied.items())
+
+
+def test_warning_about_images_that_are_not_stacked(monkeypatch):
+    """Only when they come can it be seen that they share nothing: then what is missing is compared with the free memory."""
+    frames = spaces.Box(0, 255, (3, 36, 36), np.uint8)
+    buffer = SoftReplayBuffer(60, frames, spaces.Box(-1, 1, (1,)), device="cpu")
+    frames.seed(0)
+    free = 90 * 36 * 36  # pieces
+    memory = SimpleNamespace(virtual_memory=lambda: SimpleNamespace(available=free))
+    monkeypatch.setattr(sb3_buffers, "psutil", memory)
+    obs = frames.sample()
+    with pytest.warns(UserWarning, match="not have enough memory for the full replay buffer"):
+        for _ in range(60):
+            next_obs = frames.sample()
+            buffer.add(obs[None], next_obs[None], np.zeros((1, 1)), np.zeros(1), np.zeros(1), [{}])
+            obs = next_obs
 
 
 @pytest.mark.parametrize("handle", [True, False])

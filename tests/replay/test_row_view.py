@@ -216,6 +216,7 @@ def test_what_is_a_copy_in_numpy_can_be_written():
     copies = [view[[1, 2]], view[MASK], view[[0, 1], [1, 1]], view[2:4][[0, 1]], np.array(view), view.copy(), view + 1]
     copies += [view[2].copy(), np.array(view[2:4]), view[2] + 1, view.astype(np.float32), view[2:4].astype(np.float32)]
     copies += [copy.deepcopy(view[2]), pickle.loads(pickle.dumps(view[2])), np.copy(view)]
+    copies += [copy.copy(view), copy.deepcopy(view), pickle.loads(pickle.dumps(view))]
     for part in copies:
         part[0] = 7.0
         part += 1

@@ -71,6 +71,26 @@ def test_observation_noise_is_in_units_of_the_observation():
     assert abs(play(env, [MIDDLE] * 100)[1]).max() == 100.0  # clipped
 
 
+def test_noise_on_observations_of_another_type():
+    """Whole numbers, or lists, in a Box of floating-point numbers."""
+
+    class Other(Echo):
+        def step(self, action):
+            return self.obs, 0.0, False, False, {}
+
+    for obs in (np.array([5]), [5.0]):
+        noisy = ObservationNoise(Other(observation_space=spaces.Box(-20.0, 20.0, (1,)), obs=obs), 0.3)
+        noisy.reset(seed=0)
+        found = np.array([noisy.step(np.zeros(1))[0] for _ in range(1000)])
+        assert found.mean() == pytest.approx(5.0, abs=0.05) and found.std() == pytest.approx(0.3, abs=0.03)
+
+
+def test_noise_over_the_whole_range_of_a_small_type():
+    env = ActionNoise(Echo(action_space=spaces.Box(-128, 127, (1,), np.int8)), 0.25)
+    actions, _ = play(env, [np.zeros(1, np.int8)] * 500)
+    assert actions.std() == pytest.approx(0.25 * 127.5, rel=0.15)
+
+
 def test_dropped_actions_repeat_the_last_that_arrived():
     sent = np.array(numbered(100))
     actions, _ = play(DroppedActions(Echo(), 0.5), sent)

@@ -4,6 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3.common.env_checker import check_env
+from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_softac import SoftAC_v1
 from sb3_softac.resume.environments import read_environments, write_environments
@@ -110,6 +111,12 @@ def test_what_is_no_environment_is_named(name, value):
     with pytest.raises(ValueError, match=f"{PERTURBATIONS[name].__name__} needs an environment, got") as error:
         PERTURBATIONS[name](value, 1, **options)
     assert ("gymnasium.make('Pendulum-v1')" in str(error.value)) == (value == PENDULUM)
+
+
+@pytest.mark.parametrize("make", [make_vec_env, gym.make_vec])
+def test_vectorized_environments_are_perturbed_one_by_one(make):
+    with pytest.raises(ValueError, match=r"wrap each environment in it, for example .*wrapper_class=ActionNoise"):
+        ActionNoise(make(PENDULUM), 0.1)
 
 
 @pytest.mark.parametrize("wrapper", [ActionNoise, ObservationNoise])

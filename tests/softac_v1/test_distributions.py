@@ -7,6 +7,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 
 from sb3_softac import SoftAC_v1
 from sb3_softac.nets.candidates import QRanking
+from sb3_softac.softac_v1 import MlpPolicy
 from tests.softac_v1.helpers import QuadraticBandit, draw_batch, make_model
 from tests.toys import saved
 
@@ -142,6 +143,21 @@ def test_deterministic_variant_finds_the_peak():
 def test_what_does_not_fit_is_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
         make_model(**kwargs)
+
+
+class MixturePolicy(MlpPolicy):
+    """Has a mixture unless another distribution is asked for."""
+
+    def __init__(self, *args, distribution="mixture", **kwargs):
+        super().__init__(*args, distribution=distribution, **kwargs)
+
+
+def test_policies_with_another_default_distribution():
+    model = make_model(policy=MixturePolicy, policy_kwargs=dict(net_arch=[8], distribution_kwargs=dict(n_components=2)))
+    assert model.actor.n_components == 2
+    with pytest.raises(ValueError, match="no likelihood ratio"):
+        given = dict(net_arch=[8], distribution="deterministic")
+        make_model(policy=MixturePolicy, policy_kwargs=given, ent_coef=0, reparameterize=False)
 
 
 def test_a_deterministic_policy_without_noise_does_not_learn_silently(tmp_path):

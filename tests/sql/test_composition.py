@@ -7,6 +7,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.envs import SimpleMultiObsEnv
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_softac import SQL
@@ -117,6 +118,10 @@ def test_learning_on_is_refused_before_the_environment_is_touched(tmp_path):
         with pytest.raises(ValueError, match=r"train its sampler with distil\(\), or train the skills further"):
             model.learn(200)
         assert model.num_timesteps == 0
+        with pytest.raises(ValueError, match="train its sampler"):
+            model.train(1)
+    with pytest.raises(ValueError, match=r"give it one with set_env\(\)"):
+        SQL.compose([make_model()], env="Pendulum-v1")
 
 
 @pytest.mark.parametrize(
@@ -131,8 +136,9 @@ def test_learning_on_is_refused_before_the_environment_is_touched(tmp_path):
 def test_models_that_cannot_be_composed(make, message):
     with pytest.raises(ValueError, match=message):
         SQL.compose([make_model(), make()])
-    with pytest.raises(ValueError, match="at least one model"):
-        SQL.compose([])
+    for nothing in ([], make_model(), {"skill": make_model()}):
+        with pytest.raises(ValueError, match="a list of at least one model"):
+            SQL.compose(nothing)
     with pytest.raises(ValueError, match=r"SQL\.compose"):
         make_model().distil([], gradient_steps=1)
 
@@ -149,7 +155,11 @@ def test_normalized_skills():
     for other in (normalized(mean=2.0), normalized(1.0, mean=1.0), normalized(norm_obs=False)):
         with pytest.raises(ValueError, match="The observations of model 1 are normalized differently"):
             SQL.compose([first, make_model(other)])
-    SQL.compose([make_model(), make_model(normalized(norm_obs=False))])  # rewards alone
+    rewards_only = [make_model(normalized(norm_obs=False)) for _ in range(2)]
+    SQL.compose([make_model(), *rewards_only])
+    rewards_only[1].get_vec_normalize_env().ret_rms.var = np.array(100.0)
+    with pytest.warns(UserWarning, match="rewards of model 1 by another number .* different units"):
+        SQL.compose(rewards_only)
 
 
 def test_distilled_on_normalized_observations(monkeypatch):
@@ -170,6 +180,7 @@ def test_buffers_count_by_their_transitions(monkeypatch):
     ("buffers", "kwargs", "message"),
     [
         ([], {}, "contain no transitions to distil from"),
+        (filled(1, 3, 0.0), {}, "needs a list of replay buffers, got a ReplayBuffer"),
         ([filled(1, 0, 0.0)], {}, r"contain no transitions .* load_replay_buffer\(\)"),
         ([filled(1, 3, 0.0, spaces.Box(-1, 1, (2,)))], {}, "Replay buffer 0 contains observations of Box"),
         ([filled(1, 3, 0.0)], dict(gradient_steps=0), "gradient_steps must be an integer, at least 1, got 0"),
@@ -205,6 +216,41 @@ def test_skills_of_a_policy_class_of_ones_own(tmp_path):
         critic = model.policy.critic.critics[0]
         assert critic.marked
         assert smallest_q(model.policy.critic, obs, actions).shape == (1, 2)
+
+
+@pytest.mark.parametrize("given", [dict(scale=5.0), {}])
+def test_skills_keep_the_arguments_of_their_policy(given, tmp_path):
+    skill = make_model(policy=Scaled, policy_kwargs=given)
+    composed = SQL.compose([skill])
+    composed.save(tmp_path / "composed")
+    obs, actions = th.zeros(1, 3), th.full((1, 2, 1), 0.5)
+    expected = smallest_q(skill.policy.critic, obs, actions)
+    for model in (composed, SQL.load(tmp_path / "composed", device="cpu")):
+        assert th.equal(smallest_q(model.policy.critic, obs, actions), expected)
+
+
+class Scaled(MlpPolicy):
+    """Multiplies its Q-values, and decides on its networks itself."""
+
+    def __init__(self, *args, scale=2.0, **kwargs):
+        super().__init__(*args, **kwargs, net_arch=[8])
+        q_particles = self.critic.q_particles
+        self.critic.q_particles = lambda *values: scale * q_particles(*values)
+
+
+def test_another_extractor_does_not_get_the_arguments_of_the_first():
+    skill = make_model(
+        policy_kwargs=dict(net_arch=[8], features_extractor_class=Wide, features_extractor_kwargs=dict(width=5))
+    )
+    assert SQL.compose([skill]).policy.actor.features_extractor.width == 5
+    composed = SQL.compose([skill], policy_kwargs=dict(features_extractor_class=FlattenExtractor))
+    assert type(composed.policy.actor.features_extractor) is FlattenExtractor
+
+
+class Wide(FlattenExtractor):
+    def __init__(self, observation_space, width=1):
+        super().__init__(observation_space)
+        self.width = width
 
 
 class Marked(MlpPolicy):

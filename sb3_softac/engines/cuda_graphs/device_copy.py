@@ -40,12 +40,10 @@ class DeviceCopy:
         self._index = {key: self._send(store.index) for key, store in buffer.stores.items()}
         self._actions = self._send(buffer.actions)
         self._extras = {name: self._send(column) for name, column in buffer.extras.items()}
-        self._shapes = {key: store.shape for key, store in buffer.stores.items()}
-        self._is_dict = buffer.is_dict
 
     @staticmethod
     def size(buffer: SoftReplayBuffer) -> int:
-        """Bytes of a copy of the buffer when it is full."""
+        """Bytes of a copy of the buffer as it is allocated now."""
         arrays = [array for store in buffer.stores.values() for array in (store.pieces, store.index)]
         return sum(array.nbytes for array in [*arrays, buffer.actions, *buffer.extras.values()])
 
@@ -103,7 +101,7 @@ class DeviceCopy:
 
     def _observations(self, which: int, transitions: th.Tensor) -> th.Tensor | TensorDict:
         parts = {}
-        for key, shape in self._shapes.items():
+        for key, store in self.buffer.stores.items():
             index = self._index[key][which].flatten(0, 1).index_select(0, transitions)
-            parts[key] = self._pieces[key].index_select(0, index.flatten()).reshape(len(transitions), *shape)
-        return parts if self._is_dict else parts[""]
+            parts[key] = self._pieces[key].index_select(0, index.flatten()).reshape(len(transitions), *store.shape)
+        return parts if self.buffer.is_dict else parts[""]

@@ -23,7 +23,7 @@ class DirectBatch:
     """
     One batch, filled again for each gradient step: no tensors have to be made, and its addresses stay the same.
 
-    :param buffer: The replay buffer, which :func:`can_be_direct`.
+    :param buffer: The replay buffer, for which :func:`can_be_direct` holds.
     :param batch_size: Number of transitions.
     """
 
@@ -81,7 +81,7 @@ ORIGINAL = Functions(
 
 
 def can_be_direct(buffer: Any) -> bool:
-    """:return: Whether a buffer is the default one, with vectors of single-precision numbers as observations."""
+    """:return: Whether a buffer is the default one, with arrays of single-precision numbers as observations."""
     if type(buffer) is not SoftReplayBuffer or len(buffer.stores) > 1 or buffer.is_dict:
         return False
     (store,) = buffer.stores.values()

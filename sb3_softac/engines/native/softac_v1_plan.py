@@ -46,10 +46,9 @@ class SoftACPlan(Plan):
 
     def _describe(self) -> None:
         model, policy, reader, job = self.model, self.model.policy, self._reader, self.job
-        require(not model.use_sde, "gSDE is not supported in C")
         require(model.reparameterize, "the likelihood-ratio gradient is not supported in C")
         actor, critic, n_obs = policy.actor, policy.critic, int(policy.actor.features_dim)
-        require(not actor.use_sde, "gSDE is not supported in C")
+        require(not (model.use_sde or actor.use_sde), "gSDE is not supported in C")
         require(type(actor.latent_pi) is nn.Sequential, "the actor does not have SB3's layers")
         n_actions = size_of(actor.mu.weight, 0)
         heads = [actor.mu, actor.log_std]
