@@ -223,7 +223,7 @@ class SkillObservations:
     """
 
     def __init__(self, replay_buffers: Sequence[ReplayBuffer], observation_space: spaces.Space):
-        if not isinstance(replay_buffers, Sequence):
+        if isinstance(replay_buffers, ReplayBuffer):
             raise ValueError(f"distil() needs a list of replay buffers, got a {type(replay_buffers).__name__}")
         for number, buffer in enumerate(replay_buffers):
             if buffer.observation_space != observation_space:
