@@ -214,7 +214,7 @@ def parameters_of(cls: type) -> tuple[dict[str, type], bool]:
 
 
 def merged(defaults: dict[str, Any], given: Any) -> Any:
-    """:return: Keyword arguments over defaults; what is no dictionary as it is, to be refused by the table."""
+    """:return: Defaults updated by keyword arguments; anything else unchanged, for the table to refuse."""
     return {**defaults, **(given or {})} if given is None or isinstance(given, Mapping) else given
 
 
@@ -241,14 +241,16 @@ def check_policy_kwargs(policy_class: type[BasePolicy], given: dict[str, Any]) -
         else value
         for name, value in given.items()
     }
-    _check_extractor_kwargs(policy_class, kwargs)
     _check_optimizer_kwargs(kwargs)
     return kwargs
 
 
 def check_features_extractor(policy_class: type[BasePolicy], kwargs: dict[str, Any], observation_space: spaces.Space) -> None:
-    """Refuse a features extractor of SB3's that is for other observations."""
+    """Refuse a features extractor of SB3's that is for other observations, and arguments that the extractor does not have."""
     extractor = kwargs.get("features_extractor_class") or getattr(policy_class, "default_features_extractor_class", None)
+    given = kwargs.get("features_extractor_kwargs") or {}
+    if isinstance(extractor, type) and isinstance(given, dict):
+        check_keywords("policy_kwargs: features_extractor_kwargs", given, extractor, ("observation_space",))
     is_dict = isinstance(observation_space, spaces.Dict)
     if extractor is CombinedExtractor and not is_dict:
         raise Refused(
@@ -256,13 +258,6 @@ def check_features_extractor(policy_class: type[BasePolicy], kwargs: dict[str, A
         )
     if extractor in (FlattenExtractor, NatureCNN) and is_dict:
         raise Refused(f"{extractor.__name__} cannot read Dict observations, got {observation_space}: use 'MultiInputPolicy'")
-
-
-def _check_extractor_kwargs(policy_class: type[BasePolicy], kwargs: dict[str, Any]) -> None:
-    extractor = kwargs.get("features_extractor_class") or getattr(policy_class, "default_features_extractor_class", None)
-    given = kwargs.get("features_extractor_kwargs") or {}
-    if isinstance(extractor, type) and isinstance(given, dict):
-        check_keywords("policy_kwargs: features_extractor_kwargs", given, extractor, ("observation_space",))
 
 
 def _check_optimizer_kwargs(kwargs: dict[str, Any]) -> None:
@@ -340,7 +335,7 @@ LEARN_ARGUMENTS: dict[str, Argument] = {
 
 
 def check_env(env: object) -> None:
-    """Refuse what is no environment; the message says what to do with it."""
+    """Refuse anything that is not an environment; the message says what to do with it."""
     if isinstance(env, str | VecEnv):
         return
     remedy = "give an environment, a vectorized environment of SB3, or a registered name"

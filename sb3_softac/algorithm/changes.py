@@ -1,5 +1,5 @@
 """
-The one detector of changes: has anything changed that a gradient step depends on, apart from its batch?
+Detects changes in anything that a gradient step depends on, apart from its batch.
 
 Parameters, modules, options and functions may be replaced at any time. Whatever was derived from them (a plan for C, a CUDA
 graph, a check that has passed) is then out of date. The detector looks before every round of gradient steps, so a look must
@@ -129,31 +129,10 @@ def _functions_of(kinds: frozenset[type]) -> Functions:
 # What the training loop counts or keeps for itself. A name that is missing here only costs time: the detector describes the
 # model more often than necessary, and CUDA graphs are given up with a warning that names it. Nothing out of date is ever used.
 STATE_OF_THE_LOOP = {
-    "lr_schedule",
-    "target_update_interval",
-    "num_timesteps",
-    "start_time",
-    "replay_buffer",
-    "watch",
-    "_num_timesteps_at_start",
-    "_total_timesteps",
-    "_current_progress_remaining",
-    "_episode_num",
-    "_n_updates",
-    "_step_log",
-    "_arguments_before",
-    "_checked_version",
-    "_announced",
-    "engines",
-    "_failed_batch",
-    "gradient_norms",
-    "_saturation_watch",
-    "_target_entropy_state",
-    "_last_obs",
-    "_last_original_obs",
-    "_last_episode_starts",
-    "_last_log_pi",
-    "_masks",
+    *("lr_schedule", "target_update_interval", "num_timesteps", "start_time", "_num_timesteps_at_start", "_total_timesteps"),
+    *("_current_progress_remaining", "_episode_num", "_n_updates", "_last_obs", "_last_original_obs", "_last_episode_starts"),
+    *("replay_buffer", "watch", "engines", "gradient_norms", "_step_log", "_arguments_before", "_checked_version"),
+    *("_announced", "_failed_batch", "_saturation_watch", "_target_entropy_state", "_last_log_pi", "_masks"),
 }
 # Attributes of modules that are not compared here: hooks, which are compared separately, and the mode, which flips in every
 # round (an engine to which it matters compares it itself)
@@ -183,7 +162,7 @@ class ModelWatch:
         self._describe_model()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ModelWatch":
-        # Everything in a copy of the model lies elsewhere, so its first look has to find a change
+        # In a copy of the model everything has another address, so its first look must find a change
         copy = object.__new__(type(self))
         model = memo.get(id(self.model), self.model)
         vars(copy).update({**vars(self), "model": model, "_now_before": [], "_description": {}})

@@ -24,7 +24,7 @@ PLAIN = "plain.json"
 OTHERS = {"data", PLAIN, "_stable_baselines3_version", "system_info.txt"}
 # Attributes from which SB3 would build an environment, or which it would use as its own objects.
 NEVER = {"env", "policy", "replay_buffer", "_vec_normalize_env", "_logger", "_custom_logger", "device"}
-# A file of n numbers may declare spaces of ROOM * n + SLACK elements, and networks of as many numbers.
+# A file of n numbers may declare spaces of up to ROOM * n + SLACK elements, and networks with as many parameters.
 ROOM, SLACK, SLACK_TENSORS = 16, 2**20, 1_000
 
 

@@ -10,7 +10,7 @@ import torch as th
 if TYPE_CHECKING:
     from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
 
-# What Adam and AdamW keep of each element of a parameter
+# What Adam and AdamW keep for each element of a parameter
 MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 NEW_OPTIMIZER = "model.policy.optimizer = model.policy.make_optimizer(model.lr_schedule)"
 

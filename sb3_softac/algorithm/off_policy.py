@@ -1,7 +1,7 @@
 """
 The base of the algorithms: SB3's ``OffPolicyAlgorithm`` with one training loop for all of them.
 
-A transition goes this way: SB3's ``collect_rollouts`` asks :meth:`_sample_action` for an action, steps the environments and
+The path of a transition: SB3's ``collect_rollouts`` asks :meth:`_sample_action` for an action, steps the environments and
 hands the result to :meth:`_store_transition`, which adds it to the replay buffer; :meth:`train` samples batches, and an engine
 (:mod:`sb3_softac.algorithm.engine`) does the gradient steps, by default with the algorithm's ``_update``, whose losses
 :meth:`_minimize` differentiates; then the targets are updated, and the logs are written.
@@ -28,18 +28,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.preprocessing import get_action_dim, get_obs_shape
 from stable_baselines3.common.save_util import load_from_zip_file, open_path
-from stable_baselines3.common.type_aliases import (
-    GymEnv,
-    MaybeCallback,
-    RolloutReturn,
-    Schedule,
-    TrainFreq,
-    TrainFrequencyUnit,
-)
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule, TrainFreq
 from stable_baselines3.common.utils import configure_logger, update_learning_rate
-from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her import HerReplayBuffer
 
 from sb3_softac.algorithm import distributed
@@ -48,7 +40,6 @@ from sb3_softac.algorithm.arguments import (
     GIVEN_TO_BUFFERS,
     LEARN_ARGUMENTS,
     ONLY_AT_CONSTRUCTION,
-    OWN_AND_SB3,
     check_bounded_box,
     check_buffer_kwargs,
     check_env,
@@ -59,6 +50,13 @@ from sb3_softac.algorithm.arguments import (
     parameters_of,
 )
 from sb3_softac.algorithm.changes import ModelWatch
+from sb3_softac.algorithm.collecting_checks import (
+    check_observations,
+    check_shared_training,
+    require_finite_rewards,
+    require_fitting_buffer,
+    require_normalization_on_top,
+)
 from sb3_softac.algorithm.engine import ENGINES, Engine, PyTorchEngine, StepLog, StepResult
 from sb3_softac.algorithm.finite import find_faults, largest_norms, step_if
 from sb3_softac.algorithm.model_files import add_plain_part, networks_that_fit, replacing, without_pickles
@@ -89,53 +87,18 @@ NOT_SAVED = (
 )
 
 
-def _require_normalization_on_top(env: VecEnv | None, normalization: VecNormalize) -> None:
-    """
-    The replay buffer stores the input of VecNormalize and normalizes it when sampling, so this input has to be the complete
-    observation.
-
-    :param env: Environment of the model.
-    :param normalization: Its VecNormalize.
-    :raises ValueError: if frames are stacked above it.
-    """
-    layer: Any = env
-    while layer is not normalization:
-        if isinstance(layer, VecFrameStack):
-            raise ValueError(
-                "VecFrameStack stacks the output of VecNormalize, but the replay buffer stores observations from before the "
-                "normalization: put VecNormalize on top, VecNormalize(VecFrameStack(env, n)). In a file of RL Zoo, write "
-                "vec_env_wrapper: [{stable_baselines3.common.vec_env.VecFrameStack: {n_stack: n}}] instead of "
-                "frame_stack: n"
-            )
-        layer = layer.venv
-
-
 def _comparable(value: Any) -> Any:
-    """:return: A word in place of a function: the one in a file is not the same object as the one that was saved."""
+    """:return: A placeholder for a function, which is another object once it has been loaded."""
     return "a function" if callable(value) else value
 
 
 def _fitting(noise: ActionNoise | None, n_envs: int) -> ActionNoise | None:
-    """:return: Independent noise for each environment; SB3 sees to this only at the start of ``learn``, and only once."""
+    """:return: Noise that is independent in each environment; SB3 ensures it only once, at the start of ``learn``."""
     n_now = noise.n_envs if isinstance(noise, VectorizedActionNoise) else 1
     if noise is None or n_now == n_envs:
         return noise
     base = noise.base_noise if isinstance(noise, VectorizedActionNoise) else noise
     return VectorizedActionNoise(base, n_envs) if n_envs > 1 else base
-
-
-def _not_finite(obs: Any, env_index: int | None) -> list[str]:
-    """:return: Where observations are not finite, in words: environment, key and first value."""
-    faults = []
-    for key, part in obs.items() if isinstance(obs, dict) else [("", obs)]:
-        part = np.asarray(part)
-        if part.dtype.kind != "f" or np.isfinite(part).all():
-            continue
-        for i, row in [(env_index, part)] if env_index is not None else enumerate(part):
-            if not (finite := np.isfinite(row)).all():
-                where = f"environment {i}, key {key!r}" if key else f"environment {i}"
-                faults.append(f"{where}, value {row[~finite][0]}")
-    return faults
 
 
 class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
@@ -248,7 +211,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         if given["_init_setup_model"]:
             self._setup_model()
 
-    # --- Arguments
+    # --- Construction
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -288,6 +251,472 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         taken |= {"env"} if issubclass(buffer_class, HerReplayBuffer) else set()
         taken |= {"extras"} if issubclass(buffer_class, SoftReplayBuffer) else set()
         return check_buffer_kwargs(buffer_class, self.replay_buffer_kwargs or {}, taken)
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            raise ValueError(f"Unknown policy {policy_name!r}: use one of {sorted(self.policy_aliases)} or a policy class")
+        return self.policy_aliases[policy_name]
+
+    def _buffer_columns(self) -> dict[str, tuple[tuple[int, ...], type]]:
+        """:return: Additional columns of the replay buffer, beyond SB3's: shape and dtype by name."""
+        return {}
+
+    def _setup_replay_buffer(self) -> None:
+        """Choose our replay buffer unless the user has chosen one; SB3 creates it."""
+        columns = self._buffer_columns()
+        if self.optimize_memory_usage and self.replay_buffer_class is SoftReplayBuffer and self._is_loaded():
+            self.replay_buffer_class = None  # from the file; the user need not have chosen it
+        if self.replay_buffer_class in (None, SoftReplayBuffer) and not self.optimize_memory_usage:
+            self.replay_buffer_class = SoftReplayBuffer
+            ours = {"n_steps": self.n_steps, "gamma": self.gamma, "extras": columns}
+            # The networks read single precision; VecNormalize subtracts means first
+            ours["single_precision"] = self._vec_normalize_env is None
+            self.replay_buffer_kwargs = {**ours, **self.replay_buffer_kwargs}
+            return
+        self.replay_buffer_kwargs = dict(self.replay_buffer_kwargs)  # SB3 adds its own
+        if columns:
+            raise ValueError(
+                f"The replay buffer has to store {sorted(columns)}: leave replay_buffer_class and optimize_memory_usage at "
+                "their defaults, or do not use action masks and the entropy penalty"
+            )
+
+    def _setup_model(self) -> None:
+        self._check_arguments()
+        given = self.replay_buffer_kwargs
+        self._setup_replay_buffer()
+        with warnings.catch_warnings():
+            # SB3 says that n_steps is ignored whenever the buffer's class is given, even for a buffer that uses it
+            warnings.filterwarnings("ignore", message="`n_steps=")
+            super()._setup_model()
+        self.replay_buffer_kwargs = given  # what the user gave: load() adds ours again
+        self._setup_entropy()
+        self._finite = th.ones((), device=self.device)
+        self._failed_batch: Batch | None = None
+        self.gradient_norms: dict[str, th.Tensor] = {}
+        self._step_log = StepLog()
+        self._saturation_watch = SaturationWatch()
+        self.engines: list[Engine] = [engine(self) for engine in ENGINES.values() if engine.is_wanted(self)]
+        """Asked in this order before each round of gradient steps; PyTorch does what they cannot."""
+        if self.cuda_graphs and "cuda_graphs" not in ENGINES:
+            raise ImportError("cuda_graphs=True needs sb3_softac.engines.cuda_graphs, which is not installed")
+        self._announced = ""
+        self._follow_targets(set())
+        if self.n_steps > 1 and (used := getattr(self.replay_buffer, "n_steps", 1)) != self.n_steps:
+            warnings.warn(
+                f"n_steps={self.n_steps} has no effect: {type(self.replay_buffer).__name__} computes targets of {used} "
+                f"step{'s' * (used > 1)}. Set n_steps={used}, or leave out replay_buffer_class and the n_steps of "
+                "replay_buffer_kwargs",
+                stacklevel=4,
+            )
+        self.accept_arguments()
+        self.watch = ModelWatch(self)
+        self._checked_version = -1
+
+    # --- Collecting
+
+    def learn(
+        self: SelfSoftOffPolicy,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfSoftOffPolicy:
+        """
+        Train the model; SB3's ``learn``.
+
+        :param total_timesteps: Number of environment steps.
+        :param callback: Callback or callbacks, called at every step.
+        :param log_interval: Episodes between two logs.
+        :param tb_log_name: Name of the TensorBoard run, by default that of the class.
+        :param reset_num_timesteps: Whether to restart the step count (and with it the schedules).
+        :param progress_bar: Whether to show a progress bar.
+        :return: The trained model.
+        :raises RuntimeError: if gradients are switched off.
+        :raises ValueError: if a network was replaced without its target or without the optimizer.
+        """
+        require_gradients()
+        given: dict[str, Any] = {
+            "total_timesteps": total_timesteps,
+            "callback": callback,
+            "log_interval": log_interval,
+            "tb_log_name": tb_log_name,
+            "reset_num_timesteps": reset_num_timesteps,
+            "progress_bar": progress_bar,
+        }
+        given = {name: read(name, value, LEARN_ARGUMENTS[name]) for name, value in given.items()}
+        given["tb_log_name"] = tb_log_name or type(self).__name__
+        check_networks(self)
+        if distributed.is_distributed():
+            distributed.broadcast([*self.policy.state_dict().values(), *self.temperature.parameters()])
+        super().learn(**given)
+        self._flush_logs()
+        return self
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        self._follow_arguments()
+        if distributed.is_distributed():
+            check_shared_training(self)
+        if self._vec_normalize_env is not None:
+            require_normalization_on_top(self.env, self._vec_normalize_env)
+        if reset_num_timesteps or self._last_obs is None:
+            # SB3 is about to reset the environments, perhaps mid-episode: the next transition does not continue the last one
+            end_episodes(self.replay_buffer)
+        if self._vec_normalize_env is not None and isinstance(self.replay_buffer, SoftReplayBuffer):
+            self.replay_buffer.keep_double_precision()
+        require_fitting_buffer(self)
+        self.action_noise = _fitting(self.action_noise, self.n_envs)
+        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        try:
+            check_observations(self, self._last_obs, "reset()")
+        except ValueError:
+            self._last_obs = None
+            raise
+        return result
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        # SB3 ties the uniform actions to the first update; the papers do not.
+        random_steps = learning_starts if self.random_steps is None else self.random_steps
+        noise = None if action_noise is None else partial(self._finite_noise, action_noise)
+        return super()._sample_action(random_steps, noise, n_envs)  # type: ignore[arg-type]
+
+    def _finite_noise(self, action_noise: ActionNoise) -> np.ndarray:
+        if not np.isfinite(noise := action_noise()).all():
+            raise ValueError(
+                f"action_noise returned {np.asarray(noise).tolist()} at step {self.num_timesteps + 1}, which is not finite. "
+                "Training stopped before the action was taken"
+            )
+        return noise
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        train_freq: TrainFreq,
+        replay_buffer: ReplayBuffer,
+        action_noise: ActionNoise | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> RolloutReturn:
+        """SB3's ``collect_rollouts``, except that the step at which a callback stops is stored."""
+        self._follow_arguments()
+        if action_noise is self.action_noise:
+            action_noise = self.action_noise = _fitting(action_noise, env.num_envs)
+        if not isinstance(train_freq, TrainFreq):  # a callback has just set it
+            train_freq = self.train_freq  # type: ignore[assignment]
+        try:
+            rollout = super().collect_rollouts(env, callback, train_freq, replay_buffer, action_noise, *args, **kwargs)
+        except BaseException:
+            # The state of the environment is unknown: make the next learn() reset it
+            self._last_obs = None
+            raise
+        if not rollout.continue_training:
+            step = callback.locals
+            self._update_info_buffer(step["infos"], step["dones"])
+            self._store_transition(
+                replay_buffer, step["buffer_actions"], step["new_obs"], step["rewards"], step["dones"], step["infos"]
+            )
+            self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+            self._episode_num += int(np.sum(step["dones"]))
+        if distributed.is_distributed():
+            # A callback that stops one process stops all, after the same number of gradient steps
+            rollout = rollout._replace(continue_training=distributed.all_agree(rollout.continue_training, self.device))
+        return rollout
+
+    def _extra_columns(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """:return: Values of the replay buffer's additional columns in this step, by name ``[n_envs, ...]``."""
+        return {}
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        require_finite_rewards(self, reward)
+        check_observations(self, new_obs, f"step {self.num_timesteps}")
+        for i in np.flatnonzero(dones).tolist():
+            if (terminal := infos[i].get("terminal_observation")) is not None:
+                check_observations(self, terminal, f"step {self.num_timesteps}, the last of an episode,", i)
+        if columns := self._extra_columns(dones, infos):
+            infos = with_extras(infos, columns)
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+
+    # --- Training
+
+    @abstractmethod
+    def _update(self, batch: Batch) -> dict[str, th.Tensor]:
+        """
+        Compute the losses of one gradient step and hand them to :meth:`_minimize`.
+
+        :param batch: Sampled transitions.
+        :return: Scalars to log, by name, on the device; the same names in every step. They include the losses.
+        """
+
+    @property
+    def optimizers(self) -> list[th.optim.Optimizer]:
+        own = self.temperature.optimizer
+        return [self.policy.optimizer] if own is None else [self.policy.optimizer, own]
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """
+        Do gradient steps on batches from the replay buffer, update the targets and log the means of all losses.
+
+        :param gradient_steps: Number of gradient steps.
+        :param batch_size: Number of transitions per step.
+        :raises ValueError: if a loss is not finite (the parameters are then those before that gradient step), or if a network
+            was changed without its target or without the optimizer.
+        :raises RuntimeError: if gradients are switched off, or a loss does not depend on the network that it trains.
+        """
+        require_gradients()
+        if not hasattr(self, "_logger"):  # before the first learn(), with a buffer filled in some other way
+            self._logger = configure_logger(self.verbose)
+        self._follow_arguments()
+        gradient_steps, batch_size = read("gradient_steps", gradient_steps, STEPS), read("batch_size", batch_size, BATCH)
+        self._update_learning_rate(self.optimizers)
+        check_optimizers(self.optimizers)
+        self._follow_schedules(self._current_progress_remaining)
+        engine = self._choose_engine(batch_size)
+        while gradient_steps > 0:
+            n = engine.steps_at_once(gradient_steps)
+            batches = [engine.sample(batch_size) for _ in range(n)]
+            # Counted over the whole training: SB3's SAC restarts the count at every call, which at one gradient step per call
+            # turns every interval into 1.
+            due = [float((self._n_updates + i) % self.target_update_interval == 0) for i in range(1, n + 1)]
+            result = engine.step(batches, due)
+            self.count_steps(result)
+            gradient_steps -= n
+            if not result.finite:
+                self._failed_batch = batches[-1]
+                break
+        if not self._logs_stay_on_device() or len(self._step_log) >= MAX_DEFERRED:
+            self._flush_logs()
+
+    def _minimize(self, losses: dict[str, th.Tensor]) -> None:
+        """
+        One step of all optimizers, or none if a loss or a gradient is not finite.
+
+        Each loss is differentiated with respect to the network that it trains, see ``trains``, and nothing else. The decision
+        whether to step stays on the device, so that the host need not wait; :meth:`train` raises an error afterwards. Several
+        processes that train one agent average losses and gradients first, so that all take the same step.
+
+        :param losses: Scalar losses by name.
+        """
+        self.policy.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        gradients: dict[str, list[th.Tensor]] = {}
+        for name, loss in losses.items():
+            parameters = self._trained_by(name)
+            trained = [parameter for parameter in parameters if parameter.requires_grad]
+            if trained and not loss.requires_grad and len(trained) == len(parameters):
+                raise RuntimeError(
+                    f"{name} does not depend on the parameters that it is to train"
+                    f"{f' (policy.{self.trains[name]})' if name in self.trains else ''}: one of your forward methods may run "
+                    "under th.no_grad() or detach its result"
+                )
+            if trained and loss.requires_grad:
+                loss.backward(inputs=trained, retain_graph=True)
+                gradients[name] = [each.grad for each in trained if each.grad is not None]
+        values = [loss.detach() for loss in losses.values()]
+        if distributed.is_distributed():
+            average_once = {id(gradient): gradient for each in gradients.values() for gradient in each}
+            distributed.average([*values, *average_once.values()])
+        self.gradient_norms = largest_norms(gradients)
+        checked = th.stack([*values, *self.gradient_norms.values()])
+        self._finite.mul_(checked.isfinite().all())
+        for optimizer in self.optimizers:
+            step_if(optimizer, self._finite)
+        self.temperature.bound()
+
+    def _trained_by(self, loss: str) -> list[th.Tensor]:
+        """:return: The parameters that a loss trains."""
+        if loss in self.trains:
+            return list(getattr(self.policy, self.trains[loss]).parameters())
+        return self.temperature.parameters()
+
+    @th.no_grad()
+    def update_targets(self, weight: th.Tensor | float = 1.0) -> None:
+        """Move all targets towards their networks; a weight of 0 leaves them as they are."""
+        # A skipped step must not move the targets either.
+        weight = weight * self.tau * self._finite
+        for name, target_name in self.targets.items():
+            network, target = getattr(self.policy, name), getattr(self.policy, target_name)
+            followers = named_tensors(target.named_parameters())
+            for key, source in named_tensors(network.named_parameters()).items():
+                followers[key].lerp_(source, weight)
+            # Running statistics of batch normalisation are copied, not averaged twice (SB3 issue 996)
+            statistics = running_statistics(target)
+            for key, source in running_statistics(network).items():
+                statistics[key].copy_(source)
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        # Several environments may take more steps than asked for. SB3's progress is then negative, and so are linear schedules
+        super()._update_current_progress_remaining(num_timesteps, total_timesteps)
+        self._current_progress_remaining = max(self._current_progress_remaining, 0.0)
+
+    def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
+        rate = check_learning_rate(self.lr_schedule, self._current_progress_remaining)
+        self.logger.record("train/learning_rate", rate)
+        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            update_learning_rate(optimizer, rate)
+
+    def _follow_schedules(self, progress_remaining: float) -> None:
+        """Follow all schedules but that of the learning rate; 1 at the start of training, 0 at its end."""
+        self.temperature.update(progress_remaining)
+        self.entropy_target.update(progress_remaining)
+
+    def _choose_engine(self, batch_size: int) -> Engine:
+        """:return: The first engine that can do the steps; what it is, or why it is PyTorch, is printed once."""
+        for engine in self.engines:
+            if not (reason := engine.prepare(batch_size)):
+                self._announce(str(engine))
+                return engine
+            if self._n_updates > 0:  # before that, the optimizers may just have no state yet
+                self._announce(reason)
+        engine = PyTorchEngine(self)
+        engine.prepare(batch_size)
+        return engine
+
+    def _announce(self, message: str) -> None:
+        if message != self._announced:
+            self._announced = message
+            if self.verbose >= 1:
+                print(message)
+
+    def prepare_networks(self) -> None:
+        """Set the networks to training mode, and check them."""
+        self.policy.set_training_mode(True)
+        self.check_networks()
+
+    def check_networks(self) -> None:
+        """Check the networks if something has changed since the last time."""
+        if self.watch.look() or self._checked_version != self.watch.version:
+            check_networks(self)
+            self._checked_version = self.watch.version
+
+    def count_steps(self, result: StepResult) -> None:
+        """Count gradient steps that an engine has done, and keep what they logged."""
+        self._step_log.add(result)
+        self._n_updates += len(result.values)
+
+    def _logs_stay_on_device(self) -> bool:
+        """:return: Whether logs wait on the device until they are dumped, so that the host does not wait for it."""
+        return self.device.type != "cpu" and not self.entropy_target.needs_entropy
+
+    def _flush_logs(self) -> None:
+        """
+        Log the means over all gradient steps since the last call.
+
+        :raises ValueError: if one of the values is not finite.
+        """
+        if not len(self._step_log):
+            return
+        names, losses, values = self._step_log.read()  # the only time that the host waits for the device
+        if not np.isfinite(values).all():
+            self._stop([*names, *(f"gradient of {name}" for name in losses)], values)
+        logs = dict(zip(names, values, strict=False))
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name, mean in zip(names, values.mean(axis=1).tolist(), strict=False):
+            self.logger.record(f"train/{name}", mean)
+        if self.temperature.optimizer is not None:
+            self._saturation_watch.observe(self.entropy_target.is_lost(logs), logs["ent_coef"])
+        self.entropy_target.observe(logs)
+        self._target_entropy_state = self.entropy_target.state()
+
+    def _stop(self, names: list[str], values: np.ndarray) -> NoReturn:
+        """:raises ValueError: that names the first value that is not finite and its causes. Later steps are not counted."""
+        faulty = ~np.isfinite(values)
+        step = int(faulty.any(axis=0).argmax())
+        first = int(faulty[:, step].argmax())
+        self._finite.fill_(1.0)
+        self._n_updates += step - faulty.shape[1]  # that step and those after it were skipped
+        faults, self._failed_batch = find_faults(self.policy, self._failed_batch), None
+        because = f", because of what is not finite: {', '.join(faults)}" if faults else ""
+        raise ValueError(
+            f"{names[first]} is {values[first, step]} at gradient step {self._n_updates + 1}{because}. Training stopped; the "
+            "parameters are those before this step. Look for NaN or infinite observations and rewards (SB3's VecCheckNan "
+            "finds them), then for a learning rate or reward scale that is too large"
+        )
+
+    def dump_logs(self) -> None:
+        """Write the log; SB3's ``dump_logs``."""
+        self._flush_logs()
+        super().dump_logs()
+
+    # --- Temperature and target entropy
+
+    def _setup_entropy(self) -> None:
+        now = {"ent_coef": _comparable(self.ent_coef), "target_entropy": self._target_entropy}
+        before = vars(self).get("_made_with", now)
+        self._changed_by_load = {name for name in now if differs(now[name], _comparable(before[name]))}
+        self.entropy_target = self._make_entropy_target()
+        if "target_entropy" not in self._changed_by_load:
+            self.entropy_target.load_state(vars(self).get("_target_entropy_state", {}))
+        self._target_entropy_state = self.entropy_target.state()
+        self.temperature = self._make_temperature()
+        if self._is_loaded():
+            self.entropy_target.update(self._current_progress_remaining)
+            if "ent_coef" not in self._changed_by_load:
+                self.temperature.update(self._current_progress_remaining)
+        self._made_with = now
+
+    def _is_loaded(self) -> bool:
+        """:return: Whether a file is being loaded, so that a learned temperature does not start from ``ent_coef``."""
+        return "_made_with" in vars(self)
+
+    def _make_temperature(self) -> Temperature:
+        starts = not self._is_loaded() or "temperature" in vars(self)
+        return make_temperature(self.ent_coef, self.device, self.lr_schedule(1), self.ent_coef_bounds, starts)
+
+    def _make_entropy_target(self) -> TargetEntropy:
+        assert self.action_space.shape is not None
+        return continuous_target(self._target_entropy, self.action_space.shape)
+
+    @property
+    def target_entropy(self) -> float:
+        """Target entropy in nats for a learned temperature. It can be set to anything that the constructor accepts."""
+        return self.entropy_target.nats
+
+    @target_entropy.setter
+    def target_entropy(self, value: Any) -> None:
+        before, self._target_entropy = self._target_entropy, value
+        try:
+            self.entropy_target = self._make_entropy_target()
+        except ValueError:
+            self._target_entropy = before
+            raise
+        self._made_with["target_entropy"] = value
+        self._target_entropy_state = self.entropy_target.state()
+
+    @property
+    def log_ent_coef(self) -> th.Tensor:
+        """Logarithm of the temperature, one element: the parameter itself if it is learned, otherwise a copy."""
+        return self.temperature.log_ent_coef if isinstance(self.temperature, AutoTemperature) else self.temperature.alpha.log()
+
+    @property
+    def ent_coef_optimizer(self) -> th.optim.Optimizer | None:
+        """Optimizer of a learned temperature; None if the temperature is not learned."""
+        return self.temperature.optimizer
+
+    @ent_coef_optimizer.setter
+    def ent_coef_optimizer(self, optimizer: th.optim.Optimizer) -> None:
+        self.temperature.optimizer = optimizer
+
+    # --- Arguments that are set later
 
     def _argument_values(self) -> list[Any]:
         return list(map(vars(self).get, (*self.arguments, "replay_buffer")))
@@ -350,528 +779,6 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
                     f"{why}: create a model with this package's SoftReplayBuffer and without {name} in replay_buffer_kwargs"
                 )
 
-    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
-        # Several environments may take more steps than asked for. SB3's progress is then negative, and so are linear schedules
-        super()._update_current_progress_remaining(num_timesteps, total_timesteps)
-        self._current_progress_remaining = max(self._current_progress_remaining, 0.0)
-
-    def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
-        rate = check_learning_rate(self.lr_schedule, self._current_progress_remaining)
-        self.logger.record("train/learning_rate", rate)
-        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
-            update_learning_rate(optimizer, rate)
-
-    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
-        if policy_name not in self.policy_aliases:
-            raise ValueError(f"Unknown policy {policy_name!r}: use one of {sorted(self.policy_aliases)} or a policy class")
-        return self.policy_aliases[policy_name]
-
-    def _buffer_columns(self) -> dict[str, tuple[tuple[int, ...], type]]:
-        """:return: Additional columns of the replay buffer, beyond SB3's: shape and dtype by name."""
-        return {}
-
-    def _setup_replay_buffer(self) -> None:
-        """Choose our replay buffer unless the user has chosen one; SB3 creates it."""
-        columns = self._buffer_columns()
-        if self.optimize_memory_usage and self.replay_buffer_class is SoftReplayBuffer and self._is_loaded():
-            self.replay_buffer_class = None  # the file's, which nobody may have chosen
-        if self.replay_buffer_class in (None, SoftReplayBuffer) and not self.optimize_memory_usage:
-            self.replay_buffer_class = SoftReplayBuffer
-            ours = {"n_steps": self.n_steps, "gamma": self.gamma, "extras": columns}
-            # The networks read single precision; VecNormalize subtracts means first
-            ours["single_precision"] = self._vec_normalize_env is None
-            self.replay_buffer_kwargs = {**ours, **self.replay_buffer_kwargs}
-            return
-        self.replay_buffer_kwargs = dict(self.replay_buffer_kwargs)  # SB3 adds its own
-        if columns:
-            raise ValueError(
-                f"The replay buffer has to store {sorted(columns)}: leave replay_buffer_class and optimize_memory_usage at "
-                "their defaults, or do not use action masks and the entropy penalty"
-            )
-
-    def _setup_model(self) -> None:
-        self._check_arguments()
-        given = self.replay_buffer_kwargs
-        self._setup_replay_buffer()
-        with warnings.catch_warnings():
-            # SB3 says that n_steps is ignored whenever the buffer's class is given, even for a buffer that uses it
-            warnings.filterwarnings("ignore", message="`n_steps=")
-            super()._setup_model()
-        self.replay_buffer_kwargs = given  # what the user gave: load() adds ours again
-        self._setup_entropy()
-        self._finite = th.ones((), device=self.device)
-        self._failed_batch: Batch | None = None
-        self.gradient_norms: dict[str, th.Tensor] = {}
-        self._step_log = StepLog()
-        self._saturation_watch = SaturationWatch()
-        self.engines: list[Engine] = [engine(self) for engine in ENGINES.values() if engine.is_wanted(self)]
-        """Asked in this order before each round of gradient steps; PyTorch does what they cannot."""
-        if self.cuda_graphs and "cuda_graphs" not in ENGINES:
-            raise ImportError("cuda_graphs=True needs sb3_softac.engines.cuda_graphs, which is not installed")
-        self._announced = ""
-        self._follow_targets(set())
-        if self.n_steps > 1 and (used := getattr(self.replay_buffer, "n_steps", 1)) != self.n_steps:
-            warnings.warn(
-                f"n_steps={self.n_steps} has no effect: {type(self.replay_buffer).__name__} computes targets of {used} "
-                f"step{'s' * (used > 1)}. Set n_steps={used}, or leave out replay_buffer_class and the n_steps of "
-                "replay_buffer_kwargs",
-                stacklevel=4,
-            )
-        self.accept_arguments()
-        self.watch = ModelWatch(self)
-        self._checked_version = -1
-
-    # --- Temperature and target entropy
-
-    def _setup_entropy(self) -> None:
-        now = {"ent_coef": _comparable(self.ent_coef), "target_entropy": self._target_entropy}
-        before = vars(self).get("_made_with", now)
-        self._changed_by_load = {name for name in now if differs(now[name], _comparable(before[name]))}
-        self.entropy_target = self._make_entropy_target()
-        if "target_entropy" not in self._changed_by_load:
-            self.entropy_target.load_state(vars(self).get("_target_entropy_state", {}))
-        self._target_entropy_state = self.entropy_target.state()
-        self.temperature = self._make_temperature()
-        if self._is_loaded():
-            self.entropy_target.update(self._current_progress_remaining)
-            if "ent_coef" not in self._changed_by_load:
-                self.temperature.update(self._current_progress_remaining)
-        self._made_with = now
-
-    def _is_loaded(self) -> bool:
-        """:return: Whether a file is being loaded, so that a learned temperature does not start from ``ent_coef``."""
-        return "_made_with" in vars(self)
-
-    def _make_temperature(self) -> Temperature:
-        starts = not self._is_loaded() or "temperature" in vars(self)
-        return make_temperature(self.ent_coef, self.device, self.lr_schedule(1), self.ent_coef_bounds, starts)
-
-    def _make_entropy_target(self) -> TargetEntropy:
-        assert self.action_space.shape is not None
-        return continuous_target(self._target_entropy, self.action_space.shape)
-
-    @property
-    def target_entropy(self) -> float:
-        """Target entropy in nats for a learned temperature. It can be set to anything that the constructor accepts."""
-        return self.entropy_target.nats
-
-    @target_entropy.setter
-    def target_entropy(self, value: Any) -> None:
-        before, self._target_entropy = self._target_entropy, value
-        try:
-            self.entropy_target = self._make_entropy_target()
-        except ValueError:
-            self._target_entropy = before
-            raise
-        self._made_with["target_entropy"] = value
-        self._target_entropy_state = self.entropy_target.state()
-
-    @property
-    def log_ent_coef(self) -> th.Tensor:
-        """Logarithm of the temperature, one element: the parameter itself if it is learned, otherwise a copy."""
-        return self.temperature.log_ent_coef if isinstance(self.temperature, AutoTemperature) else self.temperature.alpha.log()
-
-    @property
-    def ent_coef_optimizer(self) -> th.optim.Optimizer | None:
-        """Optimizer of a learned temperature; None if the temperature is not learned."""
-        return self.temperature.optimizer
-
-    @ent_coef_optimizer.setter
-    def ent_coef_optimizer(self, optimizer: th.optim.Optimizer) -> None:
-        self.temperature.optimizer = optimizer
-
-    # --- Collecting
-
-    def _setup_learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        reset_num_timesteps: bool = True,
-        tb_log_name: str = "run",
-        progress_bar: bool = False,
-    ) -> tuple[int, BaseCallback]:
-        self._follow_arguments()
-        if distributed.is_distributed():
-            self._check_shared_training()
-        if self._vec_normalize_env is not None:
-            _require_normalization_on_top(self.env, self._vec_normalize_env)
-        if reset_num_timesteps or self._last_obs is None:
-            # SB3 is about to reset the environments, perhaps mid-episode: the next transition does not continue the last one
-            end_episodes(self.replay_buffer)
-        if self._vec_normalize_env is not None and isinstance(self.replay_buffer, SoftReplayBuffer):
-            self.replay_buffer.keep_double_precision()
-        self._require_fitting_buffer()
-        self.action_noise = _fitting(self.action_noise, self.n_envs)
-        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-        try:
-            self._check_observations(self._last_obs, "reset()")
-        except ValueError:
-            self._last_obs = None
-            raise
-        return result
-
-    def _require_fitting_buffer(self) -> None:
-        """:raises ValueError: if the replay buffer, which may have been loaded, cannot store what is about to be collected."""
-        if not type(self.replay_buffer).__module__.startswith(OWN_AND_SB3):
-            return  # a user's own, which may store what it likes
-        ours = {"n_envs": self.n_envs, "obs_shape": get_obs_shape(self.observation_space)}
-        ours["action_dim"] = get_action_dim(self.action_space)
-        for name, value in ours.items():
-            if (theirs := getattr(self.replay_buffer, name, value)) != value:
-                raise ValueError(
-                    f"The replay buffer was made for {name}={theirs}, and this training has {name}={value}: load a replay "
-                    "buffer that was saved with the same number of environments and the same spaces"
-                )
-
-    def _check_shared_training(self) -> None:
-        """:raises ValueError: if several processes cannot train one agent with these settings."""
-        assert isinstance(self.train_freq, TrainFreq)
-        if self.train_freq.unit == TrainFrequencyUnit.EPISODE:
-            raise ValueError(
-                "Several processes that train one agent must all do the same number of gradient steps: give train_freq in "
-                "steps, not in episodes"
-            )
-        if self._vec_normalize_env is not None:
-            raise ValueError(
-                "When several processes train one agent, each would normalize observations with its own statistics: do not "
-                "use VecNormalize (normalize in a file of RL Zoo), or scale observations with a wrapper that has fixed "
-                "limits"
-            )
-
-    def _sample_action(
-        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
-    ) -> tuple[np.ndarray, np.ndarray]:
-        # SB3 ties the uniform actions to the first update; the papers do not.
-        random_steps = learning_starts if self.random_steps is None else self.random_steps
-        noise = None if action_noise is None else partial(self._finite_noise, action_noise)
-        return super()._sample_action(random_steps, noise, n_envs)  # type: ignore[arg-type]
-
-    def _finite_noise(self, action_noise: ActionNoise) -> np.ndarray:
-        if not np.isfinite(noise := action_noise()).all():
-            raise ValueError(
-                f"action_noise returned {np.asarray(noise).tolist()} at step {self.num_timesteps + 1}, which is not finite. "
-                "Training stopped before the action was taken"
-            )
-        return noise
-
-    def collect_rollouts(
-        self,
-        env: VecEnv,
-        callback: BaseCallback,
-        train_freq: TrainFreq,
-        replay_buffer: ReplayBuffer,
-        action_noise: ActionNoise | None = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> RolloutReturn:
-        """SB3's ``collect_rollouts``, except that the step at which a callback stops is stored."""
-        self._follow_arguments()
-        if action_noise is self.action_noise:
-            action_noise = self.action_noise = _fitting(action_noise, env.num_envs)
-        if not isinstance(train_freq, TrainFreq):  # a callback has just set it
-            train_freq = self.train_freq  # type: ignore[assignment]
-        try:
-            rollout = super().collect_rollouts(env, callback, train_freq, replay_buffer, action_noise, *args, **kwargs)
-        except BaseException:
-            # The state of the environment is unknown: make the next learn() reset it
-            self._last_obs = None
-            raise
-        if not rollout.continue_training:
-            step = callback.locals
-            self._update_info_buffer(step["infos"], step["dones"])
-            self._store_transition(
-                replay_buffer, step["buffer_actions"], step["new_obs"], step["rewards"], step["dones"], step["infos"]
-            )
-            self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
-            self._episode_num += int(np.sum(step["dones"]))
-        if distributed.is_distributed():
-            # A callback that stops one process stops all, after the same number of gradient steps
-            rollout = rollout._replace(continue_training=distributed.all_agree(rollout.continue_training, self.device))
-        return rollout
-
-    def _check_observations(self, obs: Any, when: str, env_index: int | None = None) -> None:
-        """
-        Require finite observations ``[n_envs, ...]``, or a finite one of the environment ``env_index``, unless the policy's
-        features extractor corrects others.
-        """
-        normalization = self._vec_normalize_env
-        for each in [obs] if normalization is None or env_index is not None else [normalization.get_original_obs(), obs]:
-            if not (faults := _not_finite(each, env_index)):
-                continue
-            try:
-                self.policy.obs_to_tensor(each)
-            except ValueError:
-                lost = ""
-                if normalization is not None:
-                    lost = ". VecNormalize's statistics already contain it: load earlier ones"
-                raise ValueError(
-                    f"The observation of {when} is not finite: {'; '.join(faults)}. Training stopped before it was stored. "
-                    "Look for a division by zero or an overflow in the environment (SB3's VecCheckNan finds it), or give the "
-                    f"policy a features extractor that accepts such values{lost}"
-                ) from None
-
-    def _extra_columns(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-        """:return: Values of the replay buffer's additional columns in this step, by name ``[n_envs, ...]``."""
-        return {}
-
-    def _store_transition(
-        self,
-        replay_buffer: ReplayBuffer,
-        buffer_action: np.ndarray,
-        new_obs: np.ndarray | dict[str, np.ndarray],
-        reward: np.ndarray,
-        dones: np.ndarray,
-        infos: list[dict[str, Any]],
-    ) -> None:
-        if not np.isfinite(reward).all():  # it would stay in the replay buffer, and in every checkpoint from now on
-            raise ValueError(
-                f"The environments returned the rewards {reward.tolist()} at step {self.num_timesteps}. Training stopped "
-                "before they were stored: look for a division by zero or an overflow in the environment"
-            )
-        self._check_observations(new_obs, f"step {self.num_timesteps}")
-        for i in np.flatnonzero(dones).tolist():
-            if (terminal := infos[i].get("terminal_observation")) is not None:
-                self._check_observations(terminal, f"step {self.num_timesteps}, the last of an episode,", i)
-        if not np.isfinite(buffer_action).all():
-            raise ValueError(
-                f"The actions {buffer_action.tolist()} at step {self.num_timesteps} are not finite. Training stopped before "
-                "they were stored: look at action_noise"
-            )
-        if columns := self._extra_columns(dones, infos):
-            infos = with_extras(infos, columns)
-        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
-
-    def learn(
-        self: SelfSoftOffPolicy,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 4,
-        tb_log_name: str | None = None,
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfSoftOffPolicy:
-        """
-        Train the model; SB3's ``learn``.
-
-        :param total_timesteps: Number of environment steps.
-        :param callback: Callback or callbacks, called at every step.
-        :param log_interval: Episodes between two logs.
-        :param tb_log_name: Name of the TensorBoard run, by default that of the class.
-        :param reset_num_timesteps: Whether to restart the step count (and with it the schedules).
-        :param progress_bar: Whether to show a progress bar.
-        :return: The trained model.
-        :raises RuntimeError: if gradients are switched off.
-        :raises ValueError: if a network was replaced without its target or without the optimizer.
-        """
-        require_gradients()
-        given: dict[str, Any] = {
-            "total_timesteps": total_timesteps,
-            "callback": callback,
-            "log_interval": log_interval,
-            "tb_log_name": tb_log_name,
-            "reset_num_timesteps": reset_num_timesteps,
-            "progress_bar": progress_bar,
-        }
-        given = {name: read(name, value, LEARN_ARGUMENTS[name]) for name, value in given.items()}
-        given["tb_log_name"] = tb_log_name or type(self).__name__
-        check_networks(self)
-        if distributed.is_distributed():
-            distributed.broadcast([*self.policy.state_dict().values(), *self.temperature.parameters()])
-        super().learn(**given)
-        self._flush_logs()
-        return self
-
-    # --- Training
-
-    @abstractmethod
-    def _update(self, batch: Batch) -> dict[str, th.Tensor]:
-        """
-        Compute the losses of one gradient step and hand them to :meth:`_minimize`.
-
-        :param batch: Sampled transitions.
-        :return: Scalars to log, by name, on the device; the same names in every step. They include the losses.
-        """
-
-    @property
-    def optimizers(self) -> list[th.optim.Optimizer]:
-        own = self.temperature.optimizer
-        return [self.policy.optimizer] if own is None else [self.policy.optimizer, own]
-
-    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        """
-        Do gradient steps on batches from the replay buffer, update the targets and log the means of all losses.
-
-        :param gradient_steps: Number of gradient steps.
-        :param batch_size: Number of transitions per step.
-        :raises ValueError: if a loss is not finite (the parameters are then those before that gradient step), or if a network
-            was changed without its target or without the optimizer.
-        :raises RuntimeError: if gradients are switched off, or a loss does not depend on the network that it trains.
-        """
-        require_gradients()
-        if not hasattr(self, "_logger"):  # before the first learn(), with a buffer that was filled otherwise
-            self._logger = configure_logger(self.verbose)
-        self._follow_arguments()
-        gradient_steps, batch_size = read("gradient_steps", gradient_steps, STEPS), read("batch_size", batch_size, BATCH)
-        self._update_learning_rate(self.optimizers)
-        check_optimizers(self.optimizers)
-        self._follow_schedules(self._current_progress_remaining)
-        engine = self._choose_engine(batch_size)
-        while gradient_steps > 0:
-            n = engine.steps_at_once(gradient_steps)
-            batches = [engine.sample(batch_size) for _ in range(n)]
-            # Counted over the whole training: SB3's SAC restarts the count at every call, which at one gradient step per call
-            # turns every interval into 1.
-            due = [float((self._n_updates + i) % self.target_update_interval == 0) for i in range(1, n + 1)]
-            result = engine.step(batches, due)
-            self.count_steps(result)
-            gradient_steps -= n
-            if not result.finite:
-                self._failed_batch = batches[-1]
-                break
-        if not self._logs_stay_on_device() or len(self._step_log) >= MAX_DEFERRED:
-            self._flush_logs()
-
-    def count_steps(self, result: StepResult) -> None:
-        """Count gradient steps that an engine has done, and keep what they logged."""
-        self._step_log.add(result)
-        self._n_updates += len(result.values)
-
-    def _choose_engine(self, batch_size: int) -> Engine:
-        """:return: The first engine that can do the steps; what it is, or why it is PyTorch, is printed once."""
-        for engine in self.engines:
-            if not (reason := engine.prepare(batch_size)):
-                self._announce(str(engine))
-                return engine
-            if self._n_updates > 0:  # else it may be that the optimizers have no state yet
-                self._announce(reason)
-        engine = PyTorchEngine(self)
-        engine.prepare(batch_size)
-        return engine
-
-    def _announce(self, message: str) -> None:
-        if message != self._announced:
-            self._announced = message
-            if self.verbose >= 1:
-                print(message)
-
-    def prepare_networks(self) -> None:
-        """Set the networks to training mode, and check them."""
-        self.policy.set_training_mode(True)
-        self.check_networks()
-
-    def check_networks(self) -> None:
-        """Check the networks if something has changed since the last time."""
-        if self.watch.look() or self._checked_version != self.watch.version:
-            check_networks(self)
-            self._checked_version = self.watch.version
-
-    def _follow_schedules(self, progress_remaining: float) -> None:
-        """Follow all schedules but that of the learning rate; 1 at the start of training, 0 at its end."""
-        self.temperature.update(progress_remaining)
-        self.entropy_target.update(progress_remaining)
-
-    def _minimize(self, losses: dict[str, th.Tensor]) -> None:
-        """
-        One step of all optimizers, or none if a loss or a gradient is not finite.
-
-        Each loss is differentiated with respect to the network that it trains, see ``trains``, and nothing else. The decision
-        whether to step stays on the device, so that the host need not wait; :meth:`train` raises an error afterwards. Several
-        processes that train one agent average losses and gradients first, so that all take the same step.
-
-        :param losses: Scalar losses by name.
-        """
-        self.policy.zero_grad()
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-        gradients: dict[str, list[th.Tensor]] = {}
-        for name, loss in losses.items():
-            parameters = self._trained_by(name)
-            trained = [parameter for parameter in parameters if parameter.requires_grad]
-            if trained and not loss.requires_grad and len(trained) == len(parameters):
-                raise RuntimeError(
-                    f"{name} does not depend on the parameters that it is to train"
-                    f"{f' (policy.{self.trains[name]})' if name in self.trains else ''}: a forward method of yours may run "
-                    "under th.no_grad() or detach its result"
-                )
-            if trained and loss.requires_grad:
-                loss.backward(inputs=trained, retain_graph=True)
-                gradients[name] = [each.grad for each in trained if each.grad is not None]
-        values = [loss.detach() for loss in losses.values()]
-        if distributed.is_distributed():
-            average_once = {id(gradient): gradient for each in gradients.values() for gradient in each}
-            distributed.average([*values, *average_once.values()])
-        self.gradient_norms = largest_norms(gradients)
-        checked = th.stack([*values, *self.gradient_norms.values()])
-        self._finite.mul_(checked.isfinite().all())
-        for optimizer in self.optimizers:
-            step_if(optimizer, self._finite)
-        self.temperature.bound()
-
-    def _trained_by(self, loss: str) -> list[th.Tensor]:
-        """:return: The parameters that a loss trains."""
-        if loss in self.trains:
-            return list(getattr(self.policy, self.trains[loss]).parameters())
-        return self.temperature.parameters()
-
-    @th.no_grad()
-    def update_targets(self, weight: th.Tensor | float = 1.0) -> None:
-        """Move all targets towards their networks; a weight of 0 leaves them as they are."""
-        # A skipped step must not move the targets either.
-        weight = weight * self.tau * self._finite
-        for name, target_name in self.targets.items():
-            network, target = getattr(self.policy, name), getattr(self.policy, target_name)
-            followers = named_tensors(target.named_parameters())
-            for key, source in named_tensors(network.named_parameters()).items():
-                followers[key].lerp_(source, weight)
-            # Running statistics of batch normalisation are copied, not averaged twice (SB3 issue 996)
-            statistics = running_statistics(target)
-            for key, source in running_statistics(network).items():
-                statistics[key].copy_(source)
-
-    def _logs_stay_on_device(self) -> bool:
-        """:return: Whether logs wait on the device until they are dumped, so that the host does not wait for it."""
-        return self.device.type != "cpu" and not self.entropy_target.needs_entropy
-
-    def _flush_logs(self) -> None:
-        """
-        Log the means over all gradient steps since the last call.
-
-        :raises ValueError: if one of the values is not finite.
-        """
-        if not len(self._step_log):
-            return
-        names, losses, values = self._step_log.read()  # the only time that the host waits for the device
-        if not np.isfinite(values).all():
-            self._stop([*names, *(f"gradient of {name}" for name in losses)], values)
-        logs = dict(zip(names, values, strict=False))
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        for name, mean in zip(names, values.mean(axis=1).tolist(), strict=False):
-            self.logger.record(f"train/{name}", mean)
-        if self.temperature.optimizer is not None:
-            self._saturation_watch.observe(self.entropy_target.is_lost(logs), logs["ent_coef"])
-        self.entropy_target.observe(logs)
-        self._target_entropy_state = self.entropy_target.state()
-
-    def _stop(self, names: list[str], values: np.ndarray) -> NoReturn:
-        """:raises ValueError: that names the first value that is not finite and its causes. Later steps are not counted."""
-        faulty = ~np.isfinite(values)
-        step = int(faulty.any(axis=0).argmax())
-        first = int(faulty[:, step].argmax())
-        self._finite.fill_(1.0)
-        self._n_updates += step - faulty.shape[1]  # that step and those after it were skipped
-        faults, self._failed_batch = find_faults(self.policy, self._failed_batch), None
-        because = f", because of what is not finite: {', '.join(faults)}" if faults else ""
-        raise ValueError(
-            f"{names[first]} is {values[first, step]} at gradient step {self._n_updates + 1}{because}. Training stopped; the "
-            "parameters are those before this step. Look for NaN or infinite observations and rewards (SB3's VecCheckNan "
-            "finds them), then for a learning rate or reward scale that is too large"
-        )
-
-    def dump_logs(self) -> None:
-        """Write the log; SB3's ``dump_logs``."""
-        self._flush_logs()
-        super().dump_logs()
-
     # --- Files
 
     def save(
@@ -887,17 +794,14 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         :param exclude: Names of attributes to leave out.
         :param include: Names of attributes to save that would otherwise be left out.
         """
+        pickled = io.BytesIO()
+        super().save(pickled, exclude, include)
+        content = add_plain_part(pickled, vars(self), self.named_policies())
         if isinstance(path, str | Path):
             with replacing(path if Path(path).suffix else f"{path}.zip") as file:
-                file.write(self._content(exclude, include))
+                file.write(content)
         else:
-            open_path(path, "w").write(self._content(exclude, include))
-
-    def _content(self, exclude: Iterable[str] | None, include: Iterable[str] | None) -> bytes:
-        """:return: SB3's file, with a JSON copy of what SB3 pickles."""
-        content = io.BytesIO()
-        super().save(content, exclude, include)
-        return add_plain_part(content, vars(self), self.named_policies())
+            open_path(path, "w").write(content)
 
     @classmethod
     def named_policies(cls) -> dict[str, type[BasePolicy]]:

@@ -24,12 +24,11 @@ LEFT_OUT = ("lr_schedule", "_last_obs", "_last_original_obs", "_last_episode_sta
 MODULES = (th.nn.modules.activation, th.optim, torch_layers, buffers, her)
 CLASSES = {cls.__name__: cls for module in MODULES for cls in vars(module).values() if isinstance(cls, type)}
 CLASSES |= {cls.__name__: cls for cls in (SoftReplayBuffer, RMSpropTFLike)}
-OBJECTS = {
-    **{cls.__name__: cls for cls in (utils.ConstantSchedule, utils.LinearSchedule, utils.FloatSchedule)},
-    **{
-        cls.__name__: cls for cls in (noise.NormalActionNoise, noise.OrnsteinUhlenbeckActionNoise, noise.VectorizedActionNoise)
-    },
-}
+CLASSES_OF_OBJECTS = (
+    *(utils.ConstantSchedule, utils.LinearSchedule, utils.FloatSchedule),
+    *(noise.NormalActionNoise, noise.OrnsteinUhlenbeckActionNoise, noise.VectorizedActionNoise),
+)
+OBJECTS: dict[str, Any] = {cls.__name__: cls for cls in CLASSES_OF_OBJECTS}
 """Objects that consist of their attributes."""
 OF_THE_ZOO = "SimpleLinearSchedule"  # of rl_zoo3.utils, which is imported only if a model has one
 

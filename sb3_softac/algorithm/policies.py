@@ -4,7 +4,6 @@ one optimizer, lazy layers, and a scaling of actions that does not round them ou
 """
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from stable_baselines3.common.policies import BaseModel, BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.sac.policies import SACPolicy
-from torch import nn
 from torch.nn.parameter import is_lazy
 
 NOT_FINITE = (
@@ -84,11 +82,6 @@ def unscale_within_bounds(policy: Any, scaled_action: np.ndarray) -> np.ndarray:
     return np.where(np.abs(scaled_action) <= 1.0, action.clip(low, high), action)
 
 
-def trained_parameters(networks: Iterable[nn.Module]) -> list[nn.Parameter]:
-    """:return: The parameters of networks, each once even if networks share a features extractor."""
-    return list(dict.fromkeys(parameter for network in networks for parameter in network.parameters()))
-
-
 def make_joint_optimizer(policy: Any, lr_schedule: Schedule) -> th.optim.Optimizer:
     """
     Create the optimizer of all trained networks; needed again after a network or a layer was replaced::
@@ -106,7 +99,9 @@ def make_joint_optimizer(policy: Any, lr_schedule: Schedule) -> th.optim.Optimiz
         {"fused", "foreach", "capturable", "differentiable"} & kwargs.keys()
     ):
         kwargs = {"fused": True, **kwargs}  # PyTorch's fused kernel can skip a step by a flag on the device, see step_if()
-    return policy.optimizer_class(trained_parameters(networks.values()), lr=lr_schedule(1), **kwargs)
+    # Each once, even if networks share a features extractor
+    parameters = dict.fromkeys(parameter for network in networks.values() for parameter in network.parameters())
+    return policy.optimizer_class(list(parameters), lr=lr_schedule(1), **kwargs)
 
 
 def make_initialized_extractor(policy: Any) -> BaseFeaturesExtractor:

@@ -149,7 +149,7 @@ def _row(make: Make, env: Any, exact: TabularMDP, seed: int, **settings: Any) ->
 
 @check("Box", "Discrete")
 def terminal_state(make: Make, seed: int, kind: str) -> Measurement:
-    """Something is earned after a terminal state, or values do not reach back through the row."""
+    """Rewards after a terminal state are counted, or values do not propagate back along the row."""
     return _row(make, row(kind, ends=True), Row(kind, ends=True).mdp, seed)
 
 

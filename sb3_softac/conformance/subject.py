@@ -44,7 +44,7 @@ SETTINGS = dict(
 
 
 def _arguments_of(algorithm: type) -> set[str]:
-    """:return: Names of the constructor's arguments, those that it passes on to base classes too."""
+    """:return: Names of the constructor's arguments, including those that it passes on to base classes."""
     names: set[str] = set()
     for owner in algorithm.__mro__:
         if "__init__" in vars(owner):

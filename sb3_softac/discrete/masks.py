@@ -25,7 +25,7 @@ OTHER_NAMES = {
     *(f"{which}_{what}_{mask}" for which in _WHICH for what in _WHAT for mask in ("mask", "masks")),
     *("compute_action_mask", "compute_action_masks", "action_mask_fn", "mask_fn", "mask_actions"),
 }
-"""Names under which environments keep masks that are not read here; also with the prefix ``get_``."""
+"""Other names that environments give to masks, which are not read here; also with the prefix ``get_``."""
 AMBIGUOUS_NAMES = {"mask", "masks"}
 """The same, but ambiguous (images and agents have masks too): the value must look like an action mask."""
 
@@ -125,7 +125,7 @@ def unread_masks(env: VecEnv) -> str | None:
         if name := _other_name(parts, lambda key: _is_space_of_masks(parts[key], n)):
             return f"an observation {name!r}"
     for layer in _layers(env):
-        if name := _other_name(dir(layer), partial(_has_mask, layer, n=n)):  # looks nothing up, so no property is run
+        if name := _other_name(dir(layer), partial(_has_mask, layer, n=n)):  # dir() evaluates nothing, so no property runs
             return f"an attribute or method {name!r}"
     if isinstance(env.unwrapped, SubprocVecEnv):
         for name in sorted({*OTHER_NAMES, *(f"get_{name}" for name in OTHER_NAMES)}):
@@ -172,17 +172,13 @@ def keep_last_masks(env: VecEnv) -> VecEnv:
     return env
 
 
-def ended_by_time_limit(info: dict[str, Any], done: bool) -> bool:
-    """Whether an episode ended without a terminal state."""
-    return bool(done) and bool(info.get("TimeLimit.truncated", False))
-
-
 def dead_ends(infos: list[dict[str, Any]], dones: np.ndarray, branches: Branches) -> list[int]:
     """:return: The environments in which a time limit ended the episode in a state that allows no action."""
     return [
         i
         for i, (info, done) in enumerate(zip(infos, dones, strict=True))
-        if ended_by_time_limit(info, done)
+        if done
+        and info.get("TimeLimit.truncated")
         and MASK_KEY in info
         and not branches.allow_an_action(branches.read_masks(info[MASK_KEY], 1)).all()
     ]
@@ -206,7 +202,7 @@ def masks_of_next_states(
             rows[i] = asked[i]
     missing = False
     for i in ended:
-        by_time_limit = ended_by_time_limit(infos[i], True)
+        by_time_limit = bool(infos[i].get("TimeLimit.truncated"))
         missing |= by_time_limit and rows[i] is None
         if not by_time_limit or rows[i] is None:
             rows[i] = np.ones(branches.n, dtype=bool)

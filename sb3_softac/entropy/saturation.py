@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-# Consecutive gradient steps after which it is no coincidence
+# Consecutive gradient steps after which it cannot be a coincidence
 PATIENCE = 100
 
 

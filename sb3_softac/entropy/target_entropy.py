@@ -1,7 +1,7 @@
 """
 The target entropy for a learned temperature, as an object with one interface for all algorithms: constant or scheduled.
 
-Targets of continuous policies are numbers of nats. Those of discrete policies are ratios of the largest possible entropy,
+For continuous policies the target is in nats; for discrete policies it is a fraction of the largest possible entropy,
 log|A| (summed over branches, and over the allowed actions of a state where there are masks), so that one setting serves every
 action space.
 """

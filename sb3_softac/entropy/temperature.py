@@ -19,10 +19,7 @@ NAME = "ent_coef (the temperature)"
 Bounds = tuple[float | None, float | None]
 
 SINGLE = th.finfo(th.float32)
-TEMPERATURE = number(
-    "a finite number greater than 0 (in single precision)",
-    lambda value: SINGLE.tiny <= value <= SINGLE.max,
-)
+TEMPERATURE = number("a finite number greater than 0 (in single precision)", lambda value: SINGLE.tiny <= value <= SINGLE.max)
 
 
 class Temperature(ABC):
@@ -61,28 +58,16 @@ class FixedTemperature(Temperature):
     """
     A constant, as in arXiv:1801.01290 (there as a reward scale of 1 / alpha).
 
-    :param value: Temperature, greater than 0.
+    :param value: Temperature; 0 for a deterministic policy, whose entropy does not count.
     :param device: Device of the networks.
-    :raises ValueError: if it is not a finite number greater than 0.
     """
 
     def __init__(self, value: float, device: th.device):
-        self._alpha = th.tensor(float(read(NAME, value, TEMPERATURE)), device=device)
+        self._alpha = th.tensor(float(value), device=device)
 
     @property
     def alpha(self) -> th.Tensor:
         return self._alpha
-
-
-class NoTemperature(FixedTemperature):
-    """
-    0, for a deterministic policy, whose entropy does not count.
-
-    :param device: Device of the networks.
-    """
-
-    def __init__(self, device: th.device):
-        self._alpha = th.zeros((), device=device)
 
 
 class ScheduledTemperature(FixedTemperature):
@@ -207,7 +192,7 @@ def make_temperature(
         return ScheduledTemperature(LinearSchedule(value, LINEAR_END * value, 1.0), device)
     if kind == "auto":
         return AutoTemperature(value, device, learning_rate, bounds, starts)
-    return FixedTemperature(value, device)
+    return FixedTemperature(read(NAME, value, TEMPERATURE), device)
 
 
 def _read_ent_coef(ent_coef: Any) -> tuple[str, float]:

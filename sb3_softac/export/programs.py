@@ -72,7 +72,7 @@ def export_onnx(
     if isinstance(opset, bool) or not isinstance(opset, int | np.integer | None):
         raise ValueError(f"opset must be the number of an operator set, such as 18, or None, got {opset!r}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # PyTorch's exporter meets its own deprecations
+        warnings.simplefilter("ignore", FutureWarning)  # PyTorch's exporter calls functions that PyTorch has deprecated
         warnings.filterwarnings("ignore", message="# The axis name")  # all inputs have the same number of rows
         program = th.onnx.export(
             _InputsInARow(exported, keys).eval(),

@@ -2,15 +2,13 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch as th
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from sb3_softac.nets.critics import StackedContinuousCritic
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 def fixed_noise(*shape: int) -> th.Tensor:
@@ -23,7 +21,7 @@ def take(candidates: th.Tensor, index: th.Tensor) -> th.Tensor:
     return candidates.gather(1, index[:, None, None].expand(-1, 1, candidates.shape[2])).squeeze(1)
 
 
-def without_gradient(network: Network) -> Network:
+def without_gradient(network: StackedContinuousCritic) -> StackedContinuousCritic:
     """
     :return: A network of the same tensors, none of which needs a gradient. A trace that starts at another network keeps these
         tensors as constants, and rejects those that need gradients.

@@ -16,11 +16,6 @@ from sb3_softac.nets.stacked import StackedMLP
 ROWS_IN_CACHE = 2048
 
 
-def is_traced() -> bool:
-    """:return: Whether operations are recorded for batches of any size, which Python must not divide."""
-    return th.jit.is_tracing() or th.compiler.is_compiling()
-
-
 class StackedContinuousCritic(BaseCritic):
     """
     ``n_critics`` soft Q-functions of continuous actions; SB3's ``ContinuousCritic`` in one stacked module.
@@ -45,7 +40,8 @@ class StackedContinuousCritic(BaseCritic):
 
     def q_particles(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
         """:return: Soft Q-values of K actions for each row ``[batch, K, action_dim]``, ``[n_critics, batch, K]``."""
-        if not th.is_grad_enabled() and actions.device.type == "cpu" and not is_traced():
+        traced = th.jit.is_tracing() or th.compiler.is_compiling()  # for batches of any size, which Python must not divide
+        if not th.is_grad_enabled() and actions.device.type == "cpu" and not traced:
             rows = max(ROWS_IN_CACHE // actions.shape[1], 1)
             blocks = zip(features.split(rows), actions.split(rows), strict=True)
             return th.cat([self._q_of_particles(*block) for block in blocks], dim=1)

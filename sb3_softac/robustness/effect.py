@@ -1,4 +1,4 @@
-"""Whether a perturbation has an effect: tried on copies of the environment, which itself is left alone."""
+"""Whether a perturbation has an effect: tried on copies, so that the environment itself is untouched."""
 
 import contextlib
 import copy
@@ -58,7 +58,9 @@ def why_no_effect(env: gym.Env, what: str, change: Change, **others: Any) -> str
     reason, error = None, None
     # The deep copy comes second: it may share a simulator with the environment, but it has what was set after its creation
     for make in (_created_again, _copied):
-        with _global_generators_restored(), warnings.catch_warnings(), contextlib.ExitStack() as created:
+        with warnings.catch_warnings(), contextlib.ExitStack() as created:
+            created.callback(random.setstate, random.getstate())
+            created.callback(np.random.set_state, np.random.get_state())
             warnings.simplefilter("ignore")
             try:
                 reason = _compare(functools.partial(make, env, created), what, change, **others)
@@ -189,13 +191,3 @@ def _same(first: Any, second: Any) -> bool:
         return len(first) == len(second) and all(map(_same, first, second))
     one, other = np.asarray(first), np.asarray(second)
     return np.array_equal(one, other, equal_nan=one.dtype.kind in "fc" and other.dtype.kind in "fc")
-
-
-@contextlib.contextmanager
-def _global_generators_restored() -> Iterator[None]:
-    state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(state)
-        np.random.set_state(numpy_state)

@@ -45,7 +45,8 @@ class Perturbation(gym.Wrapper):
         self._depth = 1
         while isinstance(env, gym.Wrapper):
             self._depth, env = self._depth + isinstance(env, Perturbation), env.env
-        self._generator: np.random.Generator | None = None
+        self.generator = seeding.np_random()[0]
+        """Source of the random numbers of this perturbation."""
 
     @property
     def strength(self) -> float:
@@ -73,15 +74,8 @@ class Perturbation(gym.Wrapper):
     def _apply(self, env: gym.Env, strength: float) -> None:
         """Change an environment without wrappers, where that is done once and not in every step."""
 
-    @property
-    def generator(self) -> np.random.Generator:
-        """Source of the random numbers of this perturbation."""
-        if self._generator is None:
-            self._generator = seeding.np_random()[0]
-        return self._generator
-
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment; the perturbation's generator gets a seed derived from that of the environment."""
         if seed is not None:
-            self._generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(self._depth,)))
+            self.generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(self._depth,)))
         return self.env.reset(seed=seed, options=options)

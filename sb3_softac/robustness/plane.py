@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from sb3_softac.checks import is_number
+from sb3_softac.checks import number, read
 from sb3_softac.envs import MultiGoal
 from sb3_softac.robustness.perturbation import Perturbation
 
@@ -64,10 +64,8 @@ class Obstacle(Perturbation):
     def __init__(self, env: gym.Env, strength: float, x: float = 2.5, y: float = 0.0):
         super().__init__(env)
         plane = _plane_of(self)
-        for name, number in (("x", x), ("y", y)):
-            if not is_number(number) or not np.isfinite(number):
-                raise ValueError(f"Obstacle: {name} must be a number, got {number!r}")
-        self.x, self.y = float(x), float(y)
+        coordinate = number("a number")
+        self.x, self.y = float(read("Obstacle: x", x, coordinate)), float(read("Obstacle: y", y, coordinate))
         self._index = len(plane.obstacles)
         plane.obstacles = (*plane.obstacles, (self.x, self.y, 0.0))
         self.strength = strength

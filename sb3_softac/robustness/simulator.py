@@ -6,7 +6,7 @@ import gymnasium as gym
 import mujoco
 import numpy as np
 
-from sb3_softac.checks import is_number
+from sb3_softac.checks import integer, read
 from sb3_softac.robustness.perturbation import Perturbation
 from sb3_softac.robustness.scaled import Scaled
 
@@ -68,10 +68,8 @@ class Push(Perturbation):
             raise ValueError(
                 f"Push: no joint of {env.unwrapped} lets the body {body!r} move along the x axis: choose another body"
             )
-        for name, number in (("steps", steps), ("every", every)):
-            if not is_number(number) or number < 1 or number % 1:
-                raise ValueError(f"Push: {name} must be a whole number of environment steps, at least 1, got {number!r}")
-        self.steps, self.every = int(steps), int(every)
+        at_least_one = integer(1, " environment step")
+        self.steps, self.every = read("Push: steps", steps, at_least_one), read("Push: every", every, at_least_one)
         self._left, self._direction = 0, 1.0
         self.strength = strength
 

@@ -4,12 +4,7 @@ from typing import Any, ClassVar
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.torch_layers import (
-    BaseFeaturesExtractor,
-    CombinedExtractor,
-    FlattenExtractor,
-    NatureCNN,
-)
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
@@ -23,17 +18,7 @@ from sb3_softac.algorithm.policies import (
     scale_within_bounds,
     unscale_within_bounds,
 )
-from sb3_softac.checks import (
-    BOOLEAN,
-    KEYWORD_ARGUMENTS,
-    Argument,
-    Refused,
-    did_you_mean,
-    number,
-    one_of,
-    optional,
-    read,
-)
+from sb3_softac.checks import BOOLEAN, KEYWORD_ARGUMENTS, Argument, Refused, did_you_mean, number, one_of, optional, read
 from sb3_softac.nets.base import BaseActor
 from sb3_softac.nets.critics import StackedContinuousCritic, ValueNet
 from sb3_softac.nets.deterministic import SquashedDeterministicActor
@@ -199,11 +184,6 @@ class SoftACPolicy(SACPolicy):
     def _find_critic(self) -> StackedContinuousCritic:
         """:return: The soft Q-functions by which a mixture may choose its deterministic action; they may be replaced."""
         return self.critic
-
-    def follow_schedules(self, progress_remaining: float) -> None:
-        """Called before each round of gradient steps."""
-        if isinstance(self.actor, SquashedMixtureActor):
-            self.actor.follow_schedule(progress_remaining)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()

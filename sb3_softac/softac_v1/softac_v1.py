@@ -25,9 +25,10 @@ from sb3_softac.algorithm.arguments import ARGUMENTS, merged
 from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
 from sb3_softac.algorithm.policies import NetworkOfPolicy
 from sb3_softac.checks import BOOLEAN, Argument, differs, one_of, shown
-from sb3_softac.entropy.temperature import Bounds, NoTemperature, Temperature
+from sb3_softac.entropy.temperature import Bounds, FixedTemperature, Temperature
 from sb3_softac.equations.bellman import q_loss, soft_bellman_target
 from sb3_softac.equations.softac_v1 import soft_value_target, value_loss
+from sb3_softac.nets.mixture import SquashedMixtureActor
 from sb3_softac.replay.batch import Batch
 from sb3_softac.softac_v1.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, SoftACPolicy, check_distribution_kwargs
 
@@ -215,12 +216,13 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
 
     def _follow_schedules(self, progress_remaining: float) -> None:
         super()._follow_schedules(progress_remaining)
-        self.policy.follow_schedules(progress_remaining)
+        if isinstance(self.actor, SquashedMixtureActor):
+            self.actor.follow_schedule(progress_remaining)
 
     def _make_temperature(self) -> Temperature:
         self._check_temperature_of(self.policy.distribution)
         none = _is_zero(self.ent_coef) and self.ent_coef_bounds is None
-        return NoTemperature(self.device) if none else super()._make_temperature()
+        return FixedTemperature(0.0, self.device) if none else super()._make_temperature()
 
     def _check_temperature_of(self, distribution: str) -> None:
         """:raises ValueError: if a policy of this distribution cannot have this temperature."""

@@ -48,7 +48,7 @@ class ActionSampler(BaseActor):
         assert isinstance(first, StackedLinear)
         with th.no_grad():
             first.weight[:, self.features_dim :].uniform_(-bound, bound)
-        # Registered before it is filled, so that whoever limits the memory of a policy can stop here
+        # Registered before it is filled, so that ``networks_that_fit`` can stop here
         self.register_buffer("candidate_noise", th.empty(max(n_candidates, 0), self.action_dim))
         self.n_candidates = n_candidates
         self.ranking = QRanking(critic)

@@ -1,8 +1,4 @@
-"""
-``python -m sb3_softac.study run FILE`` trains what a file declares, on this machine or on a Ray cluster; the same command
-continues an interrupted study. ``python -m sb3_softac.study robustness FILE`` evaluates the trained models under the declared
-perturbations. ``python -m sb3_softac.study report FILE`` writes a page with every seed.
-"""
+"""``python -m sb3_softac.study --help`` lists the commands: ``run``, ``robustness`` and ``report``."""
 
 import argparse
 import os

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import importlib
 import itertools
 import json
 import multiprocessing
@@ -59,20 +58,15 @@ def conditions_of(sweep: PerturbationSweep, episodes: int) -> Iterator[tuple[flo
             yield strength, Condition(sweep.perturbation, json.dumps(sweep.options, sort_keys=True), strength, episodes)
 
 
-def make_env(env: str, env_kwargs: dict[str, Any]) -> gym.Env:
-    """:return: An environment, also one that only RL Zoo registers."""
-    importlib.import_module("rl_zoo3.import_envs")
-    try:
-        return gym.make(env, **env_kwargs)
-    except Exception as error:  # in the code of the environment
-        raise StudyError(f"{env} cannot be created: {reason_of(error)}") from error
-
-
 @contextlib.contextmanager
 def made_with(env: str, all_kwargs: list[dict[str, Any]]) -> Iterator[list[gym.Env]]:
     """An environment for each of these keyword arguments."""
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(make_env(env, kwargs)) for kwargs in all_kwargs]
+        try:
+            made = [stack.enter_context(gym.make(env, **kwargs)) for kwargs in all_kwargs]
+        except Exception as error:  # in the code of the environment
+            raise StudyError(f"{env} cannot be created: {reason_of(error)}") from error
+        yield made
 
 
 def default_sweeps(env: str, all_kwargs: list[dict[str, Any]]) -> tuple[PerturbationSweep, ...]:
@@ -124,7 +118,6 @@ def sweeps_of(study: Study, env: str) -> tuple[PerturbationSweep, ...]:
 
 def kwargs_in(study: Study, env: str) -> list[dict[str, Any]]:
     """:return: The keyword arguments with which the runs create an environment, each of them once."""
-    importlib.import_module("rl_zoo3.import_envs")
     found: list[dict[str, Any]] = []
     for run in study.runs:
         if run.env == env:
@@ -156,21 +149,13 @@ def returns_of(trained: Trained, sweep: PerturbationSweep, strength: float, epis
     return found
 
 
-def evaluate(
-    folder: Path,
-    algo: str,
-    env: str,
-    env_kwargs: dict[str, Any] | None,
-    sweeps: tuple[PerturbationSweep, ...],
-    episodes: int,
-    file: Path,
-) -> Returns:
+def evaluate(folder: Path, algo: str, env: str, sweeps: tuple[PerturbationSweep, ...], episodes: int, file: Path) -> Returns:
     """
     Evaluate the model in a folder of RL Zoo under perturbations, and add the returns to a CSV file.
 
     :return: All returns of this model in the file; those that it had before are not evaluated again.
     """
-    trained = load_trained(folder, algo, env, env_kwargs)
+    trained = load_trained(folder, algo, env)
     model = digest_of(folder, env)
     rows = {condition: row for condition, row in read_rows(file).items() if row["model"] == model}
     for sweep in sweeps:
@@ -276,9 +261,7 @@ def evaluate_run(study: Study, run: Run) -> None:
     import_user_code(study)
     th.set_num_threads(run.threads)
     episodes, file = study.robustness[run.env].episodes, study.robustness_of(run)
-    # Without env_kwargs in the declaration, those that the training had from a hyperparameter file count
-    env_kwargs = run.env_kwargs or None
-    evaluate(study.zoo_folder_of(run), run.algo, run.env, env_kwargs, sweeps_of(study, run.env), episodes, file)
+    evaluate(study.zoo_folder_of(run), run.algo, run.env, sweeps_of(study, run.env), episodes, file)
 
 
 def evaluate_runs(study: Study, runs: list[Run], jobs: int) -> dict[str, str]:

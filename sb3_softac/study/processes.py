@@ -10,10 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from types import FrameType
+from contextlib import suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -34,13 +32,17 @@ class RunFailed(Exception):
 def run_locally(study: Study, runs: list[Run], jobs: int) -> dict[str, str]:
     """:return: The reasons of failed runs, by run id."""
     processes = LocalProcesses(study)
-    with _sigterm_as_exit(), ThreadPoolExecutor(jobs) as pool:
+    # SIGTERM raises an exception, as SIGINT does, so that this program can still notify its processes
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    with ThreadPoolExecutor(jobs) as pool:
         try:
             return watch(study, [(run, pool.submit(processes.complete, run)) for run in runs])
         except BaseException:
             processes.terminate()
             pool.shutdown(cancel_futures=True)
             raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def run_on_ray(study: Study, runs: list[Run], address: str, cpus: float, gpus: float) -> dict[str, str]:
@@ -134,20 +136,6 @@ def exit_reason(code: int) -> str | None:
         return None
     name = next((f" ({one.name})" for one in signal.Signals if one == -code), "")
     return f"killed by signal {-code}{name}" + (", perhaps because memory ran out" if code == -9 else "")
-
-
-@contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """Make SIGTERM raise an exception as SIGINT does, so that the program can still notify its processes."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def failure_of(study: Study, run: Run, future: "Future[None]") -> str | None:

@@ -116,7 +116,7 @@ def failure_reason(study: Study, run: Run) -> str | None:
     """:return: Why a run failed when it was last started; None if it did not."""
     with suppress(OSError):
         lines = study.failure_of(run).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[0] if lines else "for an unknown reason"
+        return lines[0] if lines else "unknown reason"
     return None
 
 

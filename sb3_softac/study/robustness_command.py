@@ -6,7 +6,6 @@ A run is a folder that ``rl_zoo3.train`` has written, or ``<output>/runs/<algori
 
 import argparse
 import contextlib
-import importlib
 import itertools
 import json
 import re
@@ -48,7 +47,6 @@ class Source(NamedTuple):
     algo: str
     name: str
     """Runs with the same name count as seeds of one algorithm."""
-    env_kwargs: dict[str, Any] | None
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -131,11 +129,10 @@ def source_of(folder: Path, args: argparse.Namespace) -> Source:
     try:
         if declaration.exists():  # a run of a study
             content = json.loads(declaration.read_text(encoding="utf-8"))
-            name = group_name(content["algorithm"], content["varied"])
-            source = Source(folder, content["algo"], name, content["env_kwargs"] or None)
+            source = Source(folder, content["algo"], group_name(content["algorithm"], content["varied"]))
         else:
             algo = arguments_of(folder, args.env).get("algo", args.algo[0])
-            source = Source(folder, algo, group_name(algo, {}), None)
+            source = Source(folder, algo, group_name(algo, {}))
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise StudyError(f"The declaration of {folder} cannot be read: {error}") from error
     if source.algo not in args.algo:
@@ -172,7 +169,6 @@ def register_environments(args: argparse.Namespace) -> None:
         name_of_files(args.env)
     except ValueError as error:
         raise StudyError(str(error)) from error
-    importlib.import_module("rl_zoo3.import_envs")
     module, _, env = args.env.rpartition(":")
     for package in [*args.gym_packages, *filter(None, [module])]:
         import_user_module(package)
@@ -213,7 +209,7 @@ def run(args: argparse.Namespace) -> int:
     all_kwargs: list[dict[str, Any]] = []
     for source in runs:
         with contextlib.suppress(Exception):  # what cannot be read is reported with its run
-            kwargs = source.env_kwargs or env_kwargs_of(source.folder, args.env)
+            kwargs = env_kwargs_of(source.folder, args.env)
             all_kwargs += [kwargs] if kwargs not in all_kwargs else []
     all_kwargs = all_kwargs or [{}]
     sweeps = sweeps_of_command(args.perturbation) if args.perturbation else default_sweeps(args.env, all_kwargs)
@@ -224,7 +220,7 @@ def run(args: argparse.Namespace) -> int:
         report(f"[{number}/{len(runs)}] {source.name}: {source.folder}")
         try:
             file = file_of(source, args)
-            returns = evaluate(source.folder, source.algo, args.env, source.env_kwargs, sweeps, args.episodes, file)
+            returns = evaluate(source.folder, source.algo, args.env, sweeps, args.episodes, file)
             groups.setdefault(source.name, []).append(returns)
         except Exception as error:  # in what a training has left, or in the code of an environment
             failures.append(f"{source.folder}: {reason_of(error)}")

@@ -92,7 +92,7 @@ def _parse(text: str) -> Any:
     return content
 
 
-# Each function below reads one kind of value: from the value and its name, to what it means, or a StudyError.
+# Each function below takes a value and its name, and returns what it means or raises StudyError.
 Reader = Callable[[Any, str], Any]
 
 

@@ -1,11 +1,8 @@
 """
 RL Zoo's scripts with the algorithms registered, repaired where they need it, for all installations.
 
-``python -m sb3_softac.zoo train ...`` is ``python -m rl_zoo3.train ...``.
-``python -m sb3_softac.zoo resume RUN_FOLDER`` completes an interrupted training run, see :mod:`sb3_softac.zoo.checkpoints`.
-``python -m sb3_softac.zoo robustness ...`` evaluates trained models under perturbations, see
-:mod:`sb3_softac.study.robustness_command`. ``torchrun --nproc-per-node=N -m sb3_softac.zoo train ...`` trains one agent with N
-processes, see :mod:`sb3_softac.zoo.torchrun`.
+``python -m sb3_softac.zoo --help`` lists them. With ``torchrun --nproc-per-node=N -m sb3_softac.zoo train ...``, N processes
+train one agent, see :mod:`sb3_softac.zoo.torchrun`.
 """
 
 import runpy
@@ -38,7 +35,7 @@ HELP = f"""usage: python -m sb3_softac.zoo SCRIPT ...
 RL Zoo's scripts, with the algorithms of this package, and `robustness` and `resume`:
 
 {chr(10).join(f"  {name:<16} {text}" for name, (_, text) in SCRIPTS.items())}
-  resume           complete a training that was interrupted: resume RUN_FOLDER
+  resume           complete an interrupted training run: resume RUN_FOLDER
 
 Options of a script: python -m sb3_softac.zoo SCRIPT --help"""
 PLOTS = ("matplotlib", "seaborn", "rliable")

@@ -22,14 +22,13 @@ from typing import Any
 
 import gymnasium as gym
 
-from sb3_softac.algorithm.distributed import rank
+from sb3_softac.algorithm.distributed import broadcast_object, is_distributed, rank
 from sb3_softac.files import replacing
 from sb3_softac.files.plain_files import read_plain_json, safe_load_is_on
 from sb3_softac.resume import ExactCheckpoint, Resumable
 from sb3_softac.zoo.algorithms import presets
 from sb3_softac.zoo.patches import wrap
 from sb3_softac.zoo.safe import IMPORT_IT, refuse
-from sb3_softac.zoo.torchrun import run_folder
 
 EVERY = "SB3_SOFTAC_CHECKPOINT_EVERY"
 RUN_FOLDER = "SB3_SOFTAC_RUN_FOLDER"
@@ -71,7 +70,8 @@ def _create_run_folder(original: Any, self: Any) -> None:
 
 def _create_callbacks(original: Any, self: Any) -> None:
     if not self.optimize_hyperparameters:
-        every, folder = checkpoint_every(), Path(run_folder(self.save_path), FOLDER)
+        run = broadcast_object(self.save_path) if is_distributed() else self.save_path  # that of the first process
+        every, folder = checkpoint_every(), Path(run, FOLDER)
         if rank() == 0:
             _write_command(folder, every, self.seed)
         else:
@@ -85,19 +85,16 @@ def _write_command(folder: Path, every: int, seed: int) -> None:
     """Write the command that repeats this run, with its seed and what it needs to find its modules and files."""
     if (folder / COMMAND).exists():
         return
+    places = [entry for entry in map(os.path.abspath, sys.path) if os.path.exists(entry)]
     command = {
         "arguments": [*sys.argv[1:], "--seed", str(seed)],
         "directory": os.getcwd(),
         "run": os.path.abspath(folder.parent),
-        "modules": [entry for entry in map(os.path.abspath, sys.path) if os.path.exists(entry) and not _is_installed(entry)],
+        "modules": [entry for entry in places if not any(map(Path(entry).is_relative_to, INSTALLED))],
         "every": every,
     }
     with replacing(folder / COMMAND) as file:
         file.write(json.dumps(command, indent=1).encode())
-
-
-def _is_installed(entry: str) -> bool:
-    return any(Path(entry).is_relative_to(folder) for folder in INSTALLED)
 
 
 # Options of the Zoo's train: with one value, with several (+) or with none (!)
@@ -146,7 +143,7 @@ def command_of(arguments: list[str]) -> list[str]:
 
     It runs the command that is stored in the folder, so use it only for runs that you trust, or with ``SB3_SOFTAC_SAFE_LOAD``.
     """
-    about = "Complete a training that was interrupted. The options are those of `train`, and replace those of the run."
+    about = "Complete an interrupted training run. The options are those of `train`, and replace those of the run."
     parser = _parser(CHANGEABLE, prog="python -m sb3_softac.zoo resume", description=about)
     parser.add_argument("run_folder", type=Path, metavar="RUN_FOLDER")
     given, unknown = parser.parse_known_args(arguments)

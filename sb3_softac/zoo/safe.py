@@ -9,7 +9,6 @@ wrapper, policy or callback of a known package; and pickles are refused. The sta
 
 import ast
 import importlib
-import operator
 import os
 import stat
 import sys
@@ -42,10 +41,6 @@ IMPORT_IT = "If you trust the module, import it with --gym-packages"
 STATISTICS = "vec_normalize.pkl"
 """What the Zoo calls the statistics of VecNormalize on the hub."""
 LONGEST_EXPRESSION = 10_000
-OPERATORS: dict[type, Callable[..., Any]] = {
-    **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv},
-    **{ast.USub: operator.neg, ast.UAdd: operator.pos},
-}
 BUILTINS: dict[str, Callable[..., Any]] = {"dict": dict, "list": list, "tuple": tuple, "float": float, "int": int}
 
 
@@ -84,7 +79,7 @@ SafeZooLoader.add_multi_constructor(f"{PYTHON}name:", SafeZooLoader._class)
 
 def literal(text: str, *others: Any) -> Any:
     """
-    Stand for ``eval``: literals, sums and products of numbers, ``dict(key=value)``, and classes such as ``nn.ReLU``.
+    Stand for ``eval``: literals, ``dict(key=value)``, and classes such as ``nn.ReLU``.
 
     :raises ValueError: if the expression contains anything else.
     """
@@ -98,16 +93,10 @@ def literal(text: str, *others: Any) -> Any:
 
 def _value(node: ast.AST) -> Any:
     match node:
-        case ast.Constant():
-            return node.value
         case ast.List() | ast.Tuple() | ast.Set():
             return {ast.List: list, ast.Tuple: tuple, ast.Set: set}[type(node)](map(_value, node.elts))
         case ast.Dict() if None not in node.keys:
             return {_value(key): _value(value) for key, value in zip(node.keys, node.values, strict=True) if key is not None}
-        case ast.UnaryOp() if type(node.op) in OPERATORS:
-            return OPERATORS[type(node.op)](_number(node.operand))
-        case ast.BinOp() if type(node.op) in OPERATORS:
-            return OPERATORS[type(node.op)](_number(node.left), _number(node.right))
         case ast.Call(func=ast.Name(id=name)) if name in BUILTINS and all(keyword.arg for keyword in node.keywords):
             keywords = {str(keyword.arg): _value(keyword.value) for keyword in node.keywords}
             return BUILTINS[name](*map(_value, node.args), **keywords)
@@ -116,14 +105,7 @@ def _value(node: ast.AST) -> Any:
             if name not in CLASSES or module.split(".")[0] not in ("", "nn", "th", "torch", "sb3", "stable_baselines3"):
                 raise ValueError(f"{path!r:.99} is not one of the classes that saved models may contain")
             return CLASSES[name]
-    raise ValueError(f"{ast.unparse(node)!r:.99} is not a literal")
-
-
-def _number(node: ast.AST) -> int | float:
-    value = _value(node)
-    if not isinstance(value, int | float):
-        raise ValueError(f"{ast.unparse(node)!r:.99} is not a number")
-    return value
+    return ast.literal_eval(node)  # text, and numbers with a sign; ValueError for anything else
 
 
 def named_class(name: Any, bases: tuple[type, ...]) -> Any:

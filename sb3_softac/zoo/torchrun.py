@@ -30,11 +30,6 @@ def join() -> None:
         wrap("rl_zoo3.exp_manager:ExperimentManager.__init__", _first_writes_and_logs)
 
 
-def run_folder(folder: str) -> str:
-    """:return: The folder of the run in the first process."""
-    return broadcast_object(folder) if is_distributed() else folder
-
-
 def _first_writes_and_logs(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
     original(self, *args, **kwargs)
     if self.optimize_hyperparameters:

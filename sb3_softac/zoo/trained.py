@@ -83,11 +83,9 @@ def env_kwargs_of(folder: Path, env: str) -> dict[str, Any]:
     return arguments_of(folder, env).get("env_kwargs") or hyperparams.get("env_kwargs") or {}
 
 
-def load_trained(folder: Path, algo: str, env: str, env_kwargs: dict[str, Any] | None = None) -> Trained:
+def load_trained(folder: Path, algo: str, env: str) -> Trained:
     """
     Load the last model of a run. Reading it runs what is in it, unless ``SB3_SOFTAC_SAFE_LOAD`` is set.
-
-    ``env_kwargs`` are those of the training if they are None.
 
     :raises FileNotFoundError: if there is no model.
     """
@@ -98,8 +96,7 @@ def load_trained(folder: Path, algo: str, env: str, env_kwargs: dict[str, Any] |
     hyperparams, statistics = utils.get_saved_hyperparams(str(settings), test_mode=True)
     if statistics is None:
         raise FileNotFoundError(f"{folder} has no folder {settings.name} with the hyperparameters of the training")
-    if env_kwargs is None:
-        env_kwargs = env_kwargs_of(folder, env)
+    env_kwargs = env_kwargs_of(folder, env)
     module, _, env = env.rpartition(":")  # RL Zoo looks for the id alone
     if module:
         importlib.import_module(module)

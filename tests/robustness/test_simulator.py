@@ -233,8 +233,8 @@ def test_an_environment_that_randomizes_its_model():
         (lambda: BodyMass(gym.make(HOPPER), 1.0, body="world"), "no movable body 'world'"),
         (lambda: BodyMass(gym.make(HOPPER), 0.0), "at least 0.001"),
         (lambda: Push(gym.make(HOPPER), -1.0), r"at least 0 \(force in N\)"),
-        (lambda: Push(gym.make(HOPPER), 1.0, steps=0), "steps must be a whole number"),
-        (lambda: Push(gym.make(HOPPER), 1.0, every=0.5), "every must be a whole number"),
+        (lambda: Push(gym.make(HOPPER), 1.0, steps=0), "steps must be an integer, at least 1"),
+        (lambda: Push(gym.make(HOPPER), 1.0, every=0.5), "every must be an integer, at least 1"),
         (lambda: Gravity(gym.make(HOPPER), -1.0), "at least 0"),
         *(
             (lambda cls=cls: cls(gym.make("Pendulum-v1"), 1.0), f"{cls.__name__} needs a MuJoCo environment")

@@ -87,7 +87,7 @@ def test_numbers(trained, returns, monkeypatch):
     evaluate_run(trained, run)
     assert returns.read_text() == before
     more = (PerturbationSweep("noise", "observation_noise", {}, (0.3, 7.0)),)
-    found = perturbed_evaluation.evaluate(trained.zoo_folder_of(run), run.algo, run.env, {}, more, 3, returns)
+    found = perturbed_evaluation.evaluate(trained.zoo_folder_of(run), run.algo, run.env, more, 3, returns)
     assert found[NOISE._replace(strength=7.0)] == 7.0 and found[NOISE] == float(rows[NOISE]["return"])
     # returns of another model are not known
     returns.write_text(re.sub(r",\w+$", ",another", before, flags=re.MULTILINE).replace(",another", ",model", 1))

@@ -1,6 +1,5 @@
 """Names, perturbations and changes that are noticed before a run starts."""
 
-import sys
 
 import gymnasium as gym
 import pytest
@@ -104,11 +103,7 @@ def test_no_perturbation_applies(tmp_path, capsys, boards):
         assert f"none of the default perturbations applies to {env}. Name one" in capsys.readouterr().err
 
 
-def test_an_environment_that_only_the_zoo_registers(tmp_path, monkeypatch):
-    """Whoever asks for it first, such as a report."""
-    for name in [name for name in gym.registry if "NoVel" in name]:
-        monkeypatch.delitem(gym.registry, name)
-    monkeypatch.delitem(sys.modules, "rl_zoo3.import_envs", raising=False)
+def test_an_environment_that_only_the_zoo_registers(tmp_path):
     study = declared(tmp_path, environments=["PendulumNoVel-v1"], robustness={})
     assert "parameter g" in [sweep.name for sweep in sweeps_of(study, "PendulumNoVel-v1")]
     check_names(study)

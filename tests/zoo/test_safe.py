@@ -50,7 +50,7 @@ def switched_on(monkeypatch, undo_patches):
     [
         "dict(net_arch=[64, 64], log_std_init=-3.67, use_expln=True)",
         "{'norm_obs': True, 'norm_reward': False}",
-        "dict(net_arch=dict(pi=[8], qf=[2 * 4]), optimizer_kwargs=dict(eps=1e-5), gamma=1 - 1/30)",
+        "dict(net_arch=dict(pi=[8], qf=[8]), optimizer_kwargs=dict(eps=1e-5), gamma=-0.5)",
         "[1, (2.5, None), 'x', {3}, +1, float('inf'), int('7'), list((1,)), tuple([2])]",
         "  dict(\n    a=1)",
     ],

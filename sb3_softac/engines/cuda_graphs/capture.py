@@ -29,7 +29,7 @@ class Capturer(Protocol):
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Freeing an earlier model during a capture would end the capture, because its graphs are destroyed at once."""
+    """An earlier model that is freed during a capture would abort it, because its graphs are destroyed at once."""
     gc.collect()
     was_enabled = gc.isenabled()
     gc.disable()

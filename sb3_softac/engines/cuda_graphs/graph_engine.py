@@ -77,7 +77,7 @@ class GraphEngine(Engine):
         return "Gradient steps run in CUDA graphs"
 
     def prepare(self, batch_size: int) -> str:
-        """Look for what graphs cannot do, and update the copy of the replay buffer; a warning names a reason once."""
+        """Check that graphs can do the steps, and update the copy of the replay buffer; a warning gives the reason once."""
         model, is_new = self.model, False
         if not self.given_up:
             model.prepare_networks()

@@ -1,5 +1,5 @@
 """
-One function on the device, called directly while it warms up and replayed as a graph from then on.
+A function on the device: called directly while it warms up, replayed as a graph afterwards.
 
 A graph repeats the captured kernels on the same memory and with the same scalars. Values that change from one launch to the
 next have to be in persistent tensors, and nothing else that the function reads may have changed.
@@ -12,7 +12,7 @@ import torch as th
 
 from sb3_softac.engines.cuda_graphs.capture import Capturer, Replay
 
-# Launches before the capture that run as they are: they make what a capture cannot, optimizer states and workspaces
+# Launches before the capture that call the function: they create what a capture cannot, optimizer states and workspaces
 WARM_UP = 3
 FunctionOfTensors = TypeVar("FunctionOfTensors", bound=Callable[..., th.Tensor])
 
@@ -23,14 +23,10 @@ class CaptureError(Exception):
 
 class Launcher(Generic[FunctionOfTensors]):
     """
-    A function of some tensors.
+    A function of some tensors on the device, whose first values are ``inputs``, on the host.
 
-    :param capturer: Captures graphs.
-    :param function: Function of ``inputs``. Whoever has the launcher drops it when anything else that the function reads has
-        changed.
-    :param optimizers: Returns the optimizers that the function steps. Their learning rates are read before each launch.
-    :param inputs: First values of the tensors, on the host.
-    :param device: Where the function finds them.
+    The learning rates of the optimizers that it steps are read before each launch. When anything else that it reads has
+    changed, the owner must drop the launcher.
     """
 
     def __init__(

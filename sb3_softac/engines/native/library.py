@@ -125,12 +125,7 @@ def load() -> tuple[ctypes.CDLL | None, str]:
 
 
 def open_library(path: Path) -> ctypes.CDLL:
-    """
-    :param path: File of the library.
-    :return: The library with the types of its functions.
-    :raises OSError: if it cannot be loaded.
-    :raises ValueError: if its structures have other sizes, because it was built from other sources.
-    """
+    """The library with the types of its functions; ValueError if it was built from other sources."""
     library = ctypes.CDLL(str(path))
     for name, job in FUNCTIONS.items():
         if c_int64.in_dll(library, f"{name}_size").value != sizeof(job):

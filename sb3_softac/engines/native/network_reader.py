@@ -15,16 +15,12 @@ from sb3_softac.nets.stacked import StackedLinear, StackedMLP
 if TYPE_CHECKING:
     from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
 
-NOT_YET = "the optimizer has not made a step yet"
 ACTIVATIONS: dict[type[nn.Module], int] = {nn.ReLU: 0, nn.Tanh: 1}
 OPTIMIZERS = (th.optim.Adam, th.optim.AdamW)
 
 
 def check_extractor(network: Any) -> None:
-    """
-    :param network: A network of a policy.
-    :raises Unsupported: if it does more with observations than flatten them.
-    """
+    """Refuse a network that does more with observations than flatten them."""
     extractor = network.features_extractor
     name = type(extractor).__name__
     require(type(extractor) is FlattenExtractor and type(extractor.flatten) is nn.Flatten, f"{name} is not supported in C")
@@ -33,13 +29,9 @@ def check_extractor(network: Any) -> None:
 
 def address(tensor: th.Tensor, *shape: int, dtype: th.dtype = th.float32) -> int:
     """
-    Every address that C gets comes from here.
+    The address of a tensor's first element; every address that C gets comes from here.
 
-    :param tensor: A tensor.
-    :param shape: The shape that is declared to C.
-    :param dtype: Type of its elements in C.
-    :return: The address of its first element.
-    :raises Unsupported: if the memory there is not exactly that: all elements, one after another, on the CPU.
+    :raises Unsupported: unless the memory there is what C assumes: elements of this type and shape, dense, on the CPU.
     """
     require(type(tensor) in (th.Tensor, nn.Parameter), f"{type(tensor).__name__} is not supported in C")
     require(tensor.shape == shape, "a tensor does not have the shape that the networks need")
@@ -67,10 +59,7 @@ class NetworkReader:
         self._layers: list[object] = []
 
     def train(self, tensor: th.Tensor) -> int:
-        """
-        :param tensor: A tensor that is trained.
-        :return: The position of its gradient.
-        """
+        """Give a trained tensor's gradient its position."""
         require(tensor not in self.gradients, "networks share parameters")
         self.gradients[tensor] = self.n_gradients
         self.n_gradients += tensor.numel()
@@ -80,12 +69,8 @@ class NetworkReader:
         self, modules: Sequence[nn.Module], heads: Sequence[nn.Module], n_in: int, head_out: int, trained: bool
     ) -> Network:
         """
-        :param modules: Alternating linear layers and activations.
-        :param heads: Linear layers that read the last of them.
-        :param n_in: Size of the input.
-        :param head_out: Size of the output of each head.
-        :param trained: Whether the network is trained, as opposed to a target network.
-        :return: The network.
+        A network of alternating linear layers and activations, whose last output all ``heads`` read, linear layers of
+        ``head_out`` units each. ``trained`` is False for a target network.
         """
         linears, activations = list(modules[::2]), list(modules[1::2])
         require(len(linears) == len(activations), "the layers of a network are not alternating linear layers and activations")
@@ -99,13 +84,7 @@ class NetworkReader:
         return self._network(layers, len(heads), activations)
 
     def stacked(self, mlp: StackedMLP, n_in: int, n_out: int, trained: bool) -> "list[Network]":
-        """
-        :param mlp: Networks in one module.
-        :param n_in: Size of the input.
-        :param n_out: Size of the output of each network.
-        :param trained: Whether they are trained, as opposed to target networks.
-        :return: The networks one by one.
-        """
+        """The networks of a stack one by one, each with ``n_in`` inputs and ``n_out`` outputs."""
         require(type(mlp) is StackedMLP and type(mlp.layers) is nn.ModuleList, "the critics are not a StackedMLP")
         require(all(type(layer) is StackedLinear for layer in mlp.layers), "a layer is not a StackedLinear")
         require(len(mlp.layers) > 0, "there are no layers")
@@ -149,20 +128,13 @@ class NetworkReader:
         return address(tensor, *shape)
 
     def follow(self, network: nn.Module, target: nn.Module) -> None:
-        """
-        :param network: A trained network.
-        :param target: Its target network, with parameters of the same names.
-        """
+        """Note which parameters of a target follow those of its network, by their names."""
         theirs = dict(target.named_parameters())
         for name, parameter in network.named_parameters():
             self.targets[parameter] = theirs[name]
 
     def slots(self, model: "SoftOffPolicyAlgorithm") -> list[Slot]:
-        """
-        :param model: The model whose networks were read.
-        :return: What the optimizers keep of each trained tensor, in the order of their gradients.
-        :raises Unsupported: if the optimizers are not Adam or AdamW for exactly these tensors.
-        """
+        """What Adam or AdamW keeps for each trained tensor, in the order of the gradients; Unsupported for others."""
         slots = {}
         for optimizer in model.optimizers:
             require(type(optimizer) in OPTIMIZERS, f"{type(optimizer).__name__} is not supported in C")
@@ -181,7 +153,7 @@ class NetworkReader:
 
     def _slot(self, parameter: th.Tensor, group: dict[str, Any], optimizer: th.optim.Optimizer) -> Slot:
         state = optimizer.state.get(parameter, {})
-        require("step" in state, NOT_YET)
+        require("step" in state, "the optimizer has not made a step yet")
         target, shape = self.targets.get(parameter), parameter.shape
         return Slot(
             address(parameter, *shape),

@@ -64,11 +64,8 @@ FUNCTIONS_OF_ALL: dict[Owner, Sequence[str]] = {
 
 class Plan(ABC):
     """
-    Base class of the jobs.
+    Base class of the plans. A plan uses at most one thread per transition.
 
-    :param model: Model.
-    :param batch_size: Number of transitions per step.
-    :param n_threads: Number of threads, at most one per transition.
     :raises Unsupported: if C cannot do the model's gradient steps.
     """
 
@@ -108,13 +105,7 @@ class Plan(ABC):
 
     @abstractmethod
     def _fill(self, batch: Batch) -> list[th.Tensor]:
-        """
-        Put a batch into the job.
-
-        :param batch: Sampled transitions.
-        :return: Tensors that must live as long as the job has this batch.
-        :raises Unsupported: if a shape is not as expected.
-        """
+        """Put a batch into the job; returns the tensors that must live as long as the job has this batch."""
 
     @abstractmethod
     def _begin_step(self) -> None:
@@ -122,17 +113,11 @@ class Plan(ABC):
 
     @abstractmethod
     def _excess_entropy(self, logs: dict[str, float]) -> float:
-        """
-        :param logs: What C logged, by name.
-        :return: Mean entropy in nats minus its target.
-        """
+        """Mean entropy in nats minus its target, from what C logged."""
 
     @abstractmethod
     def _named(self, logs: dict[str, float]) -> dict[str, float]:
-        """
-        :param logs: What C logged, by name.
-        :return: The values that ``_update`` returns, in its order.
-        """
+        """The values that ``_update`` returns, in its order, from what C logged."""
 
     @classmethod
     def replaces(cls, model: Any) -> dict[Owner, Sequence[str]]:

@@ -6,10 +6,6 @@ class Unsupported(Exception):
 
 
 def require(condition: object, otherwise: str) -> None:
-    """
-    :param condition: Condition that has to hold.
-    :param otherwise: Message if it does not.
-    :raises Unsupported: if it does not.
-    """
+    """Raise Unsupported with a message unless a condition holds."""
     if not condition:
         raise Unsupported(otherwise)
