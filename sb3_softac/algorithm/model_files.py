@@ -17,7 +17,7 @@ from stable_baselines3.common.save_util import open_path
 
 from sb3_softac import files
 from sb3_softac.algorithm.plain_json import LEFT_OUT, NotPlain, declared_size, from_plain, spaces_in, to_plain
-from sb3_softac.files.plain_files import open_plain
+from sb3_softac.files.plain_files import read_plain
 from sb3_softac.files.tensor_files import NotTensors, stored_members, tensor_sizes
 
 PLAIN = "plain.json"
@@ -75,11 +75,9 @@ def _read(path: str | Path | BufferedIOBase) -> bytes:
     if not isinstance(path, str | Path):
         return open_path(path, "r").read()
     try:
-        with open_plain(path, follow_links=True) as file:
-            return file.read()
+        return read_plain(path, follow_links=True)
     except FileNotFoundError:
-        with open_plain(f"{path}.zip", follow_links=True) as file:
-            return file.read()
+        return read_plain(f"{path}.zip", follow_links=True)
 
 
 def _look_into(content: bytes) -> tuple[dict[str, Any], dict[str, Any], list[int]]:

@@ -17,7 +17,7 @@ from sb3_softac.algorithm.model_files import ROOM, networks_that_fit, replacing
 from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
 from sb3_softac.algorithm.plain_json import NotPlain, declared_size, from_plain, spaces_in, to_plain
 from sb3_softac.export.policy import ExportedPolicy, Normalization, exported_policy
-from sb3_softac.files.plain_files import open_plain
+from sb3_softac.files.plain_files import read_plain
 
 FORMAT = 1
 ALGORITHMS: dict[str, type[SoftOffPolicyAlgorithm]] = {
@@ -85,8 +85,7 @@ def load_policy(path: str | Path) -> ExportedPolicy:
     :raises ValueError: if it is not such a file, or is damaged.
     :raises OSError: if it cannot be read, or is not a regular file.
     """
-    with open_plain(path, follow_links=True) as file:
-        content = file.read()
+    content = read_plain(path, follow_links=True)
     try:
         description = _verified_description(content)
         return _make_again(description, load(content))

@@ -39,7 +39,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     writing = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(writing, "wb") as file:
-            with suppress(FileNotFoundError):  # who may read the file stays the same
+            with suppress(FileNotFoundError):  # the file keeps its permissions
                 writing.chmod(stat.S_IMODE(path.stat().st_mode))
             yield file
             file.flush()

@@ -57,7 +57,7 @@ class EpisodeRecorder(gym.Wrapper):
         """Replay the episode."""
         start = state["start"]
         self._start, self._actions, self._last = start, [], None
-        if not start:  # of an environment that has not been reset yet, as those of evaluations before the first one
+        if not start:  # not reset yet, such as the environment of evaluations before the first one
             return
         self.env.np_random.bit_generator.state = start["generator"]
         self.reset(seed=start["seed"], options=start["options"])

@@ -8,13 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.callbacks import (
-    BaseCallback,
-    CallbackList,
-    EvalCallback,
-    EventCallback,
-    ProgressBarCallback,
-)
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, EventCallback, ProgressBarCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.her import HerReplayBuffer
@@ -22,7 +16,6 @@ from stable_baselines3.her import HerReplayBuffer
 from sb3_softac.algorithm import distributed
 from sb3_softac.algorithm.callbacks import all_callbacks
 from sb3_softac.checks import integer, read
-from sb3_softac.resume.checkpoint import Checkpoint, Segment
 from sb3_softac.resume.lock import FolderLock
 from sb3_softac.resume.logs import iteration_of, read_logs, set_iteration, write_logs
 from sb3_softac.resume.replay import (
@@ -36,10 +29,9 @@ from sb3_softac.resume.replay import (
     restore_rows,
 )
 from sb3_softac.resume.settings import Start
-from sb3_softac.resume.signals import SignalWatch
+from sb3_softac.resume.signals import SignalWatch, WorkerSignals
 from sb3_softac.resume.snapshot import capture, check_start, note_start, read_snapshot
-from sb3_softac.resume.store import Store
-from sb3_softac.resume.workers import WorkerSignals
+from sb3_softac.resume.store import Checkpoint, Segment, Store
 
 
 class ExactCheckpoint(BaseCallback):
@@ -114,10 +106,8 @@ class ExactCheckpoint(BaseCallback):
         """Continue from the newest checkpoint, if there is one."""
         self._steps, self._on_disk, self._missing = 0, {}, np.zeros(0, int)
         # Processes that train one agent resume together, from the newest checkpoint that all of them have
-        together = (
-            distributed.common([path.name for path in self._store.checkpoints()]) if distributed.is_distributed() else None
-        )
-        self._resumed = self._store.newest(together)
+        names = [path.name for path in self._store.checkpoints()]
+        self._resumed = self._store.newest(distributed.common(names) if distributed.is_distributed() else None)
         self._start = note_start(self.model, self._callbacks)
         self._warned = set()
         if self._resumed is not None:
@@ -136,7 +126,7 @@ class ExactCheckpoint(BaseCallback):
             if is_segmented(buffer):
                 self._restore_rows(buffer, checkpoint)
             self._restore(checkpoint, restore)
-            # This program's own are not in use
+            # This program's own values are not used
             for name in ("arguments", "environment"):
                 setattr(self._start, name, checkpoint.tree["settings"][name])
             self._steps = self.model.num_timesteps
@@ -161,7 +151,7 @@ class ExactCheckpoint(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         if self._resumed is not None:
-            # Only now the program is where it was when the checkpoint was made
+            # Only now is the program where it was when the checkpoint was made
             if self._resumed.tree["in_learn"]:
                 buffer, restore = self._buffer, self._read(self._resumed)
                 if is_segmented(buffer) and blocks(buffer) != self._restored:

@@ -24,7 +24,6 @@ from sb3_softac.resume import memory
 from sb3_softac.resume.describe import describe
 from sb3_softac.resume.serialization import (
     LIBRARIES,
-    LIBRARIES_IN_C,
     REMEDY,
     Codec,
     LostError,
@@ -169,7 +168,7 @@ def attributes_of(value: Any) -> dict[str, Any]:
 
 
 def _set(live: Any, name: str, value: Any) -> None:
-    """Not by setattr, which a class may have replaced."""
+    """Bypasses setattr, which the class may override."""
     slot = _slots(type(live)).get(name)
     if slot is None:
         live.__dict__[name] = value
@@ -177,16 +176,8 @@ def _set(live: Any, name: str, value: Any) -> None:
         slot.__set__(live, value)
 
 
-def _delete(live: Any, name: str) -> None:
-    slot = _slots(type(live)).get(name)
-    if slot is None:
-        live.__dict__.pop(name, None)
-    else:
-        slot.__delete__(live)
-
-
 def _write_object(writer: Writer, value: Any, path: str) -> Any:
-    """The attributes of an object. Texts that have not changed are settings: those of the program that resumes hold."""
+    """The attributes of an object. Strings that have not changed are settings: the resuming program's are used."""
     attributes = attributes_of(value)
     writer.note_classes(value)
     note_texts(writer, value, attributes, path)
@@ -213,7 +204,7 @@ def _delete_gone(content: Any, live: Any) -> None:
     for name in content.get("gone", ()):
         attributes = attributes_of(live)
         if name in attributes and not names_files(name, attributes[name]):
-            _delete(live, name)
+            object.__delattr__(live, name)
 
 
 def _check_class(content: Any, live: Any, path: str) -> None:
@@ -223,7 +214,7 @@ def _check_class(content: Any, live: Any, path: str) -> None:
 
 def _read_object(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     _check_class(content, live, path)
-    if not in_place:  # the program has replaced it, and whoever refers to the one before still does
+    if not in_place:  # the program has replaced it; other references still point to the old one
         before, live = live, object.__new__(type(live))  # type: ignore[call-overload]
         for name, part in attributes_of(before).items():
             _set(live, name, part)
@@ -238,11 +229,11 @@ class _Plain:
 
 
 def _is_object(value: Any) -> bool:
-    # What takes up more room than an object of a plain class holds something beyond its attributes: items, C structures
+    # An object larger than one of a plain class holds more than its attributes: items, C structures
     cls = type(value)
     pointers = len({id(slot) for slot in _slots(cls).values()}) * np.dtype(np.uintp).itemsize
     only_attributes = cls.__basicsize__ <= _Plain.__basicsize__ + pointers and (hasattr(value, "__dict__") or pointers > 0)
-    known = without_state(value) or module_of(cls).split(".")[0] in LIBRARIES_IN_C
+    known = without_state(value) or module_of(cls).split(".")[0] == "pandas"  # it keeps data in C
     return only_attributes and not known and not issubclass(cls, type) and cls.__itemsize__ == 0
 
 
@@ -465,7 +456,7 @@ def _fill_items(array: np.ndarray, items: list[Any]) -> None:
 
 
 def _write_tensor(writer: Writer, value: th.Tensor, path: str) -> Any:
-    layout = writer.memory.add(value, path)  # to which the memory adds what it shares
+    layout = writer.memory.add(value, path)  # Memory.connect() adds what it shares
     if value.requires_grad:
         layout["grad"] = True
     return layout
@@ -494,12 +485,6 @@ def _copy_tensor(target: th.Tensor, values: th.Tensor) -> None:
         target.copy_(values)
 
 
-def _write_state(writer: Writer, state: Any, path: str) -> Any:
-    """The state of a random generator, which is put together only to be saved."""
-    with writer.detached():
-        return writer.write(state, path)
-
-
 def _read_bits(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     state = reader.read_data(content, path)
     if not in_place or type(live).__name__ != state["bit_generator"]:
@@ -517,7 +502,7 @@ def _read_generator(reader: Reader, content: Any, live: Any, path: str, in_place
 
 def _write_random_state(writer: Writer, value: np.random.RandomState, path: str) -> Any:
     bits = value._bit_generator  # type: ignore[attr-defined]
-    return [writer.write(bits, f"{path}.bit_generator"), _write_state(writer, value.get_state(legacy=False), path)]
+    return [writer.write(bits, f"{path}.bit_generator"), writer.write_data(value.get_state(legacy=False), path)]
 
 
 def _read_random_state(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> np.random.RandomState:
@@ -638,20 +623,14 @@ def _read_method(reader: Reader, content: Any, live: Any, path: str, in_place: b
 
 def _write_partial(writer: Writer, value: Any, path: str) -> Any:
     note_texts(writer, value, {"args": value.args, "keywords": value.keywords}, path)
-    return [
-        writer.write(part, f"{path}.{name}") for name, part in zip(("func", "args", "keywords"), _bound(value), strict=True)
-    ]
-
-
-def _bound(value: functools.partial) -> tuple[Any, Any, Any]:
-    return value.func, value.args, value.keywords
+    return [writer.write(getattr(value, name), f"{path}.{name}") for name in ("func", "args", "keywords")]
 
 
 def _read_partial(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
-    func, args, keywords = (
-        reader.read(part, there, f"{path}.{name}")
-        for name, part, there in zip(("func", "args", "keywords"), content, _bound(live), strict=True)
-    )
+    func, args, keywords = content
+    func = reader.read(func, live.func, f"{path}.func")
+    args = reader.read(args, live.args, f"{path}.args")
+    keywords = reader.read(keywords, live.keywords, f"{path}.keywords")
     same = func is live.func and args is live.args and keywords is live.keywords
     return live if same else type(live)(func, *args, **keywords)
 
@@ -738,7 +717,7 @@ CODECS = (
     Codec(
         "bits",
         lambda v: type(v).__name__ in BIT_GENERATORS and hasattr(v, "state"),
-        lambda w, v, p: _write_state(w, v.state, p),
+        lambda w, v, p: w.write_data(v.state, p),
         _read_bits,
         plain=True,
     ),
@@ -759,14 +738,14 @@ CODECS = (
     Codec(
         "random",
         lambda v: isinstance(v, random.Random) and not isinstance(v, random.SystemRandom),
-        lambda w, v, p: _write_state(w, v.getstate(), p),
+        lambda w, v, p: w.write_data(v.getstate(), p),
         _read_random,
         plain=True,
     ),
     Codec(
         "torch_generator",
         lambda v: isinstance(v, th.Generator),
-        lambda w, v, p: _write_state(w, v.get_state(), p),
+        lambda w, v, p: w.write_data(v.get_state(), p),
         _read_torch_generator,
         plain=True,
     ),

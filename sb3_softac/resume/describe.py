@@ -1,4 +1,4 @@
-"""What the settings of a program are, as texts that can be compared and read."""
+"""The settings of a program as texts, to compare and to show."""
 
 import enum
 import functools

@@ -29,16 +29,13 @@ from sb3_softac.resume.trial import differs_when_restored
 
 
 def _has_protocol(value: Any) -> bool:
-    cls = type(value)
-    both = callable(getattr(cls, "get_state", None)) and callable(getattr(cls, "set_state", None))
-    return isinstance(value, gym.Env) and both and not isinstance(value, Resumable) and _are_for_a_state(value)
-
-
-def _are_for_a_state(env: Any) -> bool:
-    """:return: Whether the methods can be called as ours are: MujocoEnv's set_state(qpos, qvel) is another one."""
+    """Whether it has our two methods; MujocoEnv's set_state(qpos, qvel) is another one."""
+    is_env = isinstance(value, gym.Env) and not isinstance(value, Resumable)
+    if not is_env or not all(callable(getattr(type(value), name, None)) for name in ("get_state", "set_state")):
+        return False
     try:
-        inspect.signature(env.get_state).bind()
-        inspect.signature(env.set_state).bind(None)
+        inspect.signature(value.get_state).bind()
+        inspect.signature(value.set_state).bind(None)
     except TypeError:
         return False
     except ValueError:  # written in C
@@ -47,21 +44,16 @@ def _are_for_a_state(env: Any) -> bool:
 
 
 def _write_protocol(writer: Writer, value: Any, path: str) -> Any:
-    with writer.detached():
-        state = writer.write(value.get_state(), f"{path}.get_state()")
-    return {"state": state, "generators": write_attributes(writer, _generators(value), path)}
+    state, attributes = writer.write_data(value.get_state(), f"{path}.get_state()"), vars(value.unwrapped)
+    # They hold the random generators of every environment; get_state() need not return them
+    names = [name for name in ("_np_random", "action_space", "observation_space") if name in attributes]
+    return {"state": state, "generators": write_attributes(writer, {name: attributes[name] for name in names}, path)}
 
 
 def _read_protocol(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     reader.change(live.set_state, reader.read_data(content["state"], path))
     read_attributes(reader, content["generators"], live.unwrapped, path)
     return live
-
-
-def _generators(env: Any) -> dict[str, Any]:
-    """The attributes that hold random generators in every environment; get_state() need not return them."""
-    attributes = vars(env.unwrapped)
-    return {name: attributes[name] for name in ("_np_random", "action_space", "observation_space") if name in attributes}
 
 
 def _read_episodes(reader: Reader, content: str, live: Any, path: str, in_place: bool) -> Any:
@@ -88,15 +80,12 @@ def _episodes(writer: ResultsWriter) -> str | None:
         return None
 
 
-EPISODES = Codec(
-    "episodes",
-    lambda v: isinstance(v, ResultsWriter),
-    lambda w, v, p: _episodes(v),
-    _read_episodes,
-    shared=True,
+ENVIRONMENT_CODECS = (
+    Codec("protocol", _has_protocol, _write_protocol, _read_protocol, shared=True),
+    Codec("episodes", lambda v: isinstance(v, ResultsWriter), lambda w, v, p: _episodes(v), _read_episodes, shared=True),
+    *SIMULATORS,
+    *CODECS,
 )
-PROTOCOL = Codec("protocol", _has_protocol, _write_protocol, _read_protocol, shared=True)
-ENVIRONMENT_CODECS = (PROTOCOL, EPISODES, *SIMULATORS, *CODECS)
 
 
 WRAP = "Wrap each environment in sb3_softac.resume.Resumable (make_vec_env(..., wrapper_class=Resumable))"
@@ -118,7 +107,7 @@ def write_environments(
             "set_state(state)"
         ) from None
     classes = write_classes(writer)
-    writer.finish()
+    writer.unknown.extend(writer.memory.connect())
     if writer.unknown and not recording:
         others = f" and {len(writer.unknown) - 1} more" if len(writer.unknown) > 1 else ""
         box2d = any(is_box2d(env) for env in envs)
@@ -141,7 +130,7 @@ def read_environments(
 
 
 def try_once(envs: list[gym.Env], path: str, written: Any, tensors: dict[str, th.Tensor], baseline: Baseline) -> None:
-    """Try that environments can be restored when they are saved for the first time."""
+    """When environments are saved for the first time, check that they can be restored."""
     if path not in baseline.trials:
         baseline.trials[path] = differs_when_restored(
             envs, lambda: read_environments(envs, path, written, tensors, baseline)()
@@ -163,9 +152,8 @@ class Resumable(gym.Wrapper):
         super().__init__(record_episodes(env) if is_box2d(env) else env)
         self._baseline: Baseline | None = None
         if multiprocessing.parent_process() is not None:
-            signal.signal(
-                signal.SIGINT, signal.SIG_IGN
-            )  # Ctrl-C is for the training, which still has to save this environment
+            # Ctrl-C is for the training, which still has to save this environment
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def ignore_sigterm(self, ignored: bool) -> None:
         """In a process of its own: leave SIGTERM to the training, too, or end on it as usual."""

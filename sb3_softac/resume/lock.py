@@ -73,8 +73,7 @@ class FolderLock:
 
     def release(self) -> None:
         """Release the lock if it is held."""
-        held = [key for key, lock in HELD.items() if lock is self]
-        for key in held:
+        for key in [key for key, lock in HELD.items() if lock is self]:
             del HELD[key]
             with suppress(OSError):
                 (self.path / HOLDER).unlink()
@@ -101,8 +100,7 @@ class FolderLock:
     def _write_holder(self) -> None:
         """Say who holds the lock, by a file that replaces a link instead of following it."""
         writing = self.path / f".{HOLDER}.{os.getpid()}"
-        with suppress(FileNotFoundError):
-            writing.unlink()
+        writing.unlink(missing_ok=True)
         with open(writing, "x") as file:
             json.dump({"host": socket.gethostname(), "pid": os.getpid()}, file)
         os.replace(writing, self.path / HOLDER)

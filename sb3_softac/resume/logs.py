@@ -72,21 +72,17 @@ def _continue_tensorboard(model: BaseAlgorithm, output: TensorBoardOutputFormat,
     """Write into the folder of the interrupted run; TensorBoard drops what was written after the checkpoint."""
     from torch.utils.tensorboard.writer import SummaryWriter
 
-    folder = output.writer.log_dir
+    folder = before = output.writer.log_dir
     run = _tensorboard_run(model)
-    if run is not None and type(number) is int:
+    if run is not None:
         before = os.path.join(str(model.tensorboard_log), f"{run[1]}_{number}")
-        if not os.path.isdir(before) or os.path.samefile(before, folder):
+        if type(number) is not int or not os.path.isdir(before) or os.path.samefile(before, folder):
             return
-        output.writer.close()
-        _remove_new(folder)
-        folder = before
         model.logger.dir = before
-    elif run is None:
-        output.writer.close()
-    else:
-        return
-    output.writer = SummaryWriter(log_dir=folder, purge_step=steps + 1)
+    output.writer.close()
+    if run is not None:
+        _remove_new(folder)
+    output.writer = SummaryWriter(log_dir=before, purge_step=steps + 1)
 
 
 def _remove_new(folder: str) -> None:
@@ -99,10 +95,8 @@ def _remove_new(folder: str) -> None:
 
 
 def _frame_of_learn(model: BaseAlgorithm) -> FrameType | None:
-    for frame in frames_of_learn(sys._getframe()):
-        if frame.f_locals.get("self") is model and type(frame.f_locals.get("iteration")) is int:
-            return frame
-    return None
+    frames = frames_of_learn(sys._getframe())
+    return next((f for f in frames if f.f_locals.get("self") is model and type(f.f_locals.get("iteration")) is int), None)
 
 
 def iteration_of(model: BaseAlgorithm) -> int | None:

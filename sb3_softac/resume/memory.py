@@ -21,11 +21,9 @@ class Memory:
         self._entries: list[tuple[int, int, Any, Layout, str]] = []
 
     def add(self, value: Any, path: str) -> Layout:
-        if isinstance(value, th.Tensor):
-            layout = self._add_tensor(value.detach(), path)
-            on_cpu = value.device.type == "cpu"
-        else:
-            layout, on_cpu = self._add_array(value, path), True
+        is_tensor = isinstance(value, th.Tensor)
+        layout = self._add_tensor(value.detach(), path) if is_tensor else self._add_array(value, path)
+        on_cpu = not is_tensor or value.device.type == "cpu"
         if on_cpu and self.baseline is not None and 0 not in value.shape:
             low, high = bounds(value)
             self._entries.append((low, high, value, layout, path))
@@ -166,7 +164,6 @@ def view_as_tensor(block: np.ndarray, layout: Layout) -> th.Tensor:
 
 
 def dtype_to_json(dtype: np.dtype) -> Any:
-    """A dtype as JSON."""
     return np.lib.format.dtype_to_descr(dtype)
 
 

@@ -12,8 +12,8 @@ from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer
 from stable_baselines3.her import HerReplayBuffer
 
 from sb3_softac.replay.buffer import SoftReplayBuffer, end_episodes
-from sb3_softac.resume.checkpoint import Segment
 from sb3_softac.resume.serialization import REMEDY, ResumeError
+from sb3_softac.resume.store import Segment
 
 # Buffers whose layout is known. Of any other, everything is saved each time.
 SEGMENTED = (ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer, SoftReplayBuffer)

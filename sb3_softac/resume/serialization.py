@@ -41,7 +41,7 @@ class Baseline:
     def __init__(self) -> None:
         self.objects: dict[str, Any] = {}
         self.paths: dict[int, str] = {}
-        """Path by id; the objects are held in ``objects``, so that no other gets their id."""
+        """Path by id; the objects are held in ``objects``, so that their ids are not reused."""
         self._others: list[Any] = []
         self.attributes: dict[int, dict[str, Any]] = {}
         """The attributes of each object by its id."""
@@ -79,13 +79,13 @@ class Baseline:
         return tuple(names)
 
 
-# What carries nothing from one step to the next: types, settings, files that are written, pictures and progress bars.
+# Objects that keep no state between steps: types, settings, files that are written, pictures and progress bars.
 WITHOUT_STATE = (
     *(types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type, np.ufunc, random.SystemRandom),
     *(EnvSpec, WrapperSpec, np.dtype, th.dtype, th.device, pathlib.PurePath),
     *(Logger, logging.Logger, Baseline),
 )
-# What decides where a program writes: it stays as the program has made it, whatever a file says.
+# These decide where a program writes, and stay as the program made them, whatever a file says.
 TARGETS = (pathlib.PurePath, io.IOBase, Logger, logging.Logger)
 MUTABLE = (collections.OrderedDict, dict, list, set, collections.deque)
 NOTHING: Mapping[int, tuple[Any, Any]] = types.MappingProxyType({})
@@ -97,8 +97,6 @@ DIFFERENT_EACH_TIME = (".t_start", ".episode_start_time", "._np_random_seed")
 DEFINITIONS = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type)
 # Whose classes and functions have no attributes that users change
 LIBRARIES = ("builtins", "gymnasium", "stable_baselines3", "sb3_contrib", "sb3_softac", "numpy", "torch", "mujoco", "ale_py")
-# What consists of more than its attributes
-LIBRARIES_IN_C = ("pandas",)
 DISPLAYS = ("pygame", "matplotlib", "glfw", "OpenGL", "gymnasium.envs.mujoco.mujoco_rendering", "tqdm", "rich")
 
 
@@ -137,6 +135,7 @@ class Writer:
     def __init__(self, codecs: tuple[Codec, ...], baseline: Baseline | None = None, recording: bool = False):
         self.codecs, self.baseline, self.recording = codecs, baseline, recording
         self.memory = Memory(baseline if not recording else None)
+        self.tensors = self.memory.tensors
         self.unknown: list[str] = []
         """Paths of values that are neither plain data nor known to have no state."""
         self.restarted: list[str] = []
@@ -144,17 +143,11 @@ class Writer:
         self.needs: dict[str, str] = {}
         """The classes of objects that must exist when the state is restored, by path."""
         self.classes: dict[type, None] = {}
-        """The classes of the objects."""
         self.settings: dict[str, str] = {}
         """Texts of the simple values by path, to be compared with those of another program."""
-        self._seen: dict[int, tuple[dict[str, Any] | None, Any]] = {}  # the values are held, so that no other gets their id
+        self._seen: dict[int, tuple[dict[str, Any] | None, Any]] = {}  # the values are held, so that their ids are not reused
         self._count = 0
         self._detached = False
-
-    @property
-    def tensors(self) -> dict[str, th.Tensor]:
-        """Tensors by name."""
-        return self.memory.tensors
 
     def write(self, value: Any, path: str) -> Any:
         """A value as JSON; its path is part of the names of its tensors."""
@@ -232,19 +225,14 @@ class Writer:
     def leave(self, value: Any) -> None:
         self._seen[id(value)] = None, value
 
-    @contextlib.contextmanager
-    def detached(self) -> Iterator[None]:
-        """Within it, values are written that are put together only to be saved: they are read as new ones."""
-        baseline, self.baseline, self.memory.baseline, self._detached = self.baseline, None, None, self.baseline is not None
+    def write_data(self, value: Any, path: str) -> Any:
+        """:meth:`write` of what was put together only to be saved, for :meth:`Reader.read_data`."""
+        before = self.baseline, self.memory.baseline, self._detached
+        self.baseline, self.memory.baseline, self._detached = None, None, self._detached or self.baseline is not None
         try:
-            yield
+            return self.write(value, path)
         finally:
-            self.baseline, self._detached = baseline, False
-            self.memory.baseline = None if self.recording else baseline
-
-    def finish(self) -> None:
-        """Connect the arrays that share memory."""
-        self.unknown.extend(self.memory.connect())
+            self.baseline, self.memory.baseline, self._detached = before
 
 
 class Reader:
@@ -352,10 +340,12 @@ class Reader:
         if len(names) != 1:
             raise ResumeError(f"{path} is damaged: {sorted(written)[:9]} is not one value")
         (name,), content = names, written[names[0]]
-        if name in ("kept", "lost"):
-            return self._as_created(name, content, live, path)
+        if name == "lost" and live is None:
+            raise LostError(f"{path} could not be saved")
+        if name in ("kept", "lost"):  # as this program has created it
+            return live if self.baseline is None or content is None else self.baseline.objects.get(content, live)
         if name == "same":
-            return self._values.get(content, live)  # there is none if the program's own settings are used instead
+            return self._values.get(content, live)  # missing where the program's own settings are used
         if name not in self.codecs:
             raise ResumeError(f"{path} is damaged: {name[:99]!r} is not a kind of value")
         origin = written["at"] if "at" in written and not self._is_data else NOWHERE
@@ -379,12 +369,6 @@ class Reader:
         with self._reading(names=names, is_discarded=self._is_discarded or (in_place and self.stays(live))):
             self._values[number] = codec.read(self, content, live, path, in_place)
         return self._values[number]
-
-    def _as_created(self, name: str, origin: str | None, live: Any, path: str) -> Any:
-        """A value that was not saved, as this program has created it."""
-        if name == "lost" and live is None:
-            raise LostError(f"{path} could not be saved")
-        return live if self.baseline is None or origin is None else self.baseline.objects.get(origin, live)
 
     def _is_of(self, codec: Codec, live: Any) -> bool:
         """Whether a value like this one would be written as this kind."""

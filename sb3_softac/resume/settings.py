@@ -13,11 +13,12 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.save_util import recursive_getattr
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_softac.algorithm.callbacks import inner_callbacks
 from sb3_softac.resume.describe import describe
 from sb3_softac.resume.serialization import Baseline
+from sb3_softac.resume.vec_envs import layers
 
 # Arguments that concern the program and not what is trained, or that are part of the structure
 OTHERS = {
@@ -70,23 +71,15 @@ def structure(model: BaseAlgorithm, callback: BaseCallback) -> dict[str, str]:
 
 
 def _chain(venv: VecEnv) -> str:
-    names = []
-    layer: Any = venv
-    while isinstance(layer, VecEnvWrapper):
-        names.append(type(layer).__name__)
-        layer = layer.venv
-    names.append(type(layer).__name__)
-    if isinstance(layer, DummyVecEnv):
-        names.append(" and ".join(dict.fromkeys(_wrappers(env) for env in layer.envs)))
+    names = [type(layer).__name__ for layer in layers(venv)]
+    if isinstance(venv.unwrapped, DummyVecEnv):
+        names.append(" and ".join(dict.fromkeys(map(_wrappers, venv.unwrapped.envs))))
     return " of ".join(names)
 
 
 def _wrappers(env: Any) -> str:
-    names = [type(env).__name__]
-    while hasattr(env, "env") and env is not env.unwrapped:
-        env = env.env
-        names.append(type(env).__name__)
-    return " of ".join(names)
+    is_wrapper = hasattr(env, "env") and env is not env.unwrapped
+    return type(env).__name__ + (f" of {_wrappers(env.env)}" if is_wrapper else "")
 
 
 def _callbacks(callback: Any) -> str:

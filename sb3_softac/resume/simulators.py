@@ -30,13 +30,12 @@ def _write_mujoco(writer: Writer, value: Any, path: str) -> Any:
     note_texts(writer, value, attributes, path)
     for name, part in {**options, **arrays["model"]}.items():
         writer.note_setting(part, f"{path}.model.{name}")
-    with writer.detached():
-        native = {
-            "physics": writer.write(physics, f"{path}.physics"),
-            "options": writer.write(options, f"{path}.options"),
-            "arrays": writer.write(arrays, f"{path}.arrays"),
-        }
-    return native | {"attributes": write_attributes(writer, attributes, path)}
+    return {
+        "physics": writer.write_data(physics, f"{path}.physics"),
+        "options": writer.write_data(options, f"{path}.options"),
+        "arrays": writer.write_data(arrays, f"{path}.arrays"),
+        "attributes": write_attributes(writer, attributes, path),
+    }
 
 
 def _read_mujoco(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
@@ -70,8 +69,7 @@ def _is_atari(value: Any) -> bool:
 def _write_atari(writer: Writer, value: Any, path: str) -> Any:
     attributes = {name: part for name, part in vars(value).items() if name != "ale"}
     note_texts(writer, value, attributes, path)
-    with writer.detached():
-        state = writer.write(value.clone_state(include_rng=True).serialize(), f"{path}.state")
+    state = writer.write_data(value.clone_state(include_rng=True).serialize(), f"{path}.state")
     return {"state": state, "attributes": write_attributes(writer, attributes, path)}
 
 

@@ -21,7 +21,7 @@ from sb3_softac.resume.generators import generator_states, set_generator_states
 from sb3_softac.resume.replay import end_all_episodes, other_attributes
 from sb3_softac.resume.serialization import REMEDY, Codec, Reader, ResumeError, Writer, check_needs
 from sb3_softac.resume.settings import Start, argument_names, differences, different_structure
-from sb3_softac.resume.vec_envs import VEC_ENV, is_restarted
+from sb3_softac.resume.vec_envs import VEC_ENV
 
 # Attributes of an algorithm that are saved elsewhere, or belong to the call of learn() and not to what is trained.
 ELSEWHERE = {
@@ -207,7 +207,7 @@ def _read_environment(reader: Reader, written: Any, model: BaseAlgorithm, callba
 
 def _reset_environments(reader: Reader, written: Any, model: BaseAlgorithm) -> None:
     """Begin new episodes if those of the checkpoint could not be saved or restored."""
-    if not (is_restarted(written) or reader.restarted):
+    if written["vec_env"]["environments"] is not None and not reader.restarted:
         return
     assert model.env is not None
     model._last_obs = model.env.reset()  # type: ignore[assignment]
@@ -236,8 +236,6 @@ PARTS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 }
 # Their tensors, such as logged values and the noise of gSDE, are on the device of the networks
 WITH_THE_NETWORKS = ("attributes", "exploration")
-
-
 # Whose objects are compared with those at the start of the training
 WITH_BASELINE = ("attributes", "environment", "callbacks")
 
@@ -248,7 +246,7 @@ def capture(model: BaseAlgorithm, callback: BaseCallback, start: Start | None = 
         writer = Writer(CODECS, start.baseline if start is not None and name in WITH_BASELINE else None)
         snapshot.tree[name] = write(writer, model, callback)
         snapshot.tree["classes"][name] = write_classes(writer)
-        writer.finish()
+        writer.unknown.extend(writer.memory.connect())
         snapshot.tree["needs"][name] = writer.needs
         snapshot.tensors.update(writer.tensors)
         snapshot.restarted.extend(writer.restarted)

@@ -13,26 +13,24 @@ from sb3_softac.resume.environments import WRAP, CannotCapture, Resumable, read_
 from sb3_softac.resume.serialization import Codec, Reader, ResumeError, Writer, class_name
 
 
-def _layers(venv: VecEnv) -> list[VecEnv]:
+def layers(venv: VecEnv) -> list[VecEnv]:
     """The wrappers, the outermost first, and the wrapped environment."""
-    return [venv, *_layers(venv.venv)] if isinstance(venv, VecEnvWrapper) else [venv]
+    return [venv, *layers(venv.venv)] if isinstance(venv, VecEnvWrapper) else [venv]
 
 
 def _write_vec_env(writer: Writer, venv: Any, path: str) -> Any:
-    *wrappers, base = _layers(venv)
+    *wrappers, base = layers(venv)
     try:
         environments = _write_environments(writer, base, path)
     except CannotCapture as error:
         writer.restarted.append(f"{path}: {error}")
         environments = None
-    with writer.detached():
-        reset = writer.write([base._seeds, base._options], f"{path}.reset")  # what waits for the next reset()
     return {
         "layers": [class_name(layer) for layer in (*wrappers, base)],
         "environments": environments,
-        "reset": reset,
+        "reset": writer.write_data([base._seeds, base._options], f"{path}.reset"),  # what waits for the next reset()
         "wrappers": [_write_wrapper(writer, wrapper, f"{path}.wrapper{i}") for i, wrapper in enumerate(wrappers)],
-        # Without a draw from the generators of the training, which is not to depend on being saved
+        # Not drawn from the training's generators: saving must not change the training
         "seed": zlib.crc32(np.random.get_state(legacy=False)["state"]["key"].tobytes()),  # type: ignore[call-overload]
     }
 
@@ -64,17 +62,15 @@ def _write_environments(writer: Writer, base: VecEnv, path: str) -> Any:
         for number, state in enumerate(states):
             texts = state.pop("settings")
             writer.settings |= {f"{path}.environment{number}{name.removeprefix('env0')}": texts[name] for name in texts}
-        with writer.detached():
-            return writer.write(states, f"{path}.environments")
+        return writer.write_data(states, f"{path}.environments")
     if hasattr(base, "get_state") and hasattr(base, "set_state"):
-        with writer.detached():
-            return writer.write(base.get_state(), f"{path}.environments")
+        return writer.write_data(base.get_state(), f"{path}.environments")
     raise CannotCapture(f"{type(base).__name__} has no methods get_state() and set_state(state)")
 
 
 def _read_vec_env(reader: Reader, content: Any, venv: Any, path: str, in_place: bool) -> Any:
-    *wrappers, base = layers = _layers(venv)
-    if (now := [class_name(layer) for layer in layers]) != content["layers"]:
+    *wrappers, base = layers(venv)
+    if (now := [class_name(layer) for layer in layers(venv)]) != content["layers"]:
         raise ResumeError(
             f"{path} consisted of {', '.join(content['layers'])}, but consists of {', '.join(now)} now: create it as the "
             "interrupted program did"
@@ -97,7 +93,7 @@ def _read_vec_env(reader: Reader, content: Any, venv: Any, path: str, in_place: 
             reader.restarted.append(f"{path}: {error}")
         base._seeds, base._options = seeds, options
         if not restored:
-            venv.seed(seed)  # new episodes, and not those of the beginning of the training
+            venv.seed(seed)  # new episodes, not those from the start of the training again
 
     reader.change(restore)
     for number, (wrapper, attributes) in enumerate(zip(wrappers, content["wrappers"], strict=True)):
@@ -120,11 +116,6 @@ def _set_states(base: SubprocVecEnv, states: list[Any], path: str) -> None:
         (problem,) = base.env_method("take_state", state, indices=number)
         if problem is not None:
             raise ResumeError(f"{path}.environment{number}: {problem}")
-
-
-def is_restarted(written: dict[str, Any]) -> bool:
-    """Whether the episodes of a vectorized environment could not be saved."""
-    return written["vec_env"]["environments"] is None
 
 
 VEC_ENV = Codec("vec_env", lambda v: isinstance(v, VecEnv), _write_vec_env, _read_vec_env, shared=True)

@@ -20,8 +20,7 @@ import pytest
 
 from sb3_softac import SoftAC_v1
 from sb3_softac.resume import ExactCheckpoint
-from sb3_softac.resume.checkpoint import read_checkpoint
-from sb3_softac.resume.store import Store
+from sb3_softac.resume.store import Store, read_checkpoint
 from tests.resume import test_hostile as hostile
 from tests.resume import test_replay, test_settings, test_store
 from tests.resume.harness import uninterrupted

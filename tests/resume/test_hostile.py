@@ -19,11 +19,10 @@ from stable_baselines3.common.vec_env import VecEnvWrapper
 
 from sb3_softac import SoftAC_v1
 from sb3_softac.resume import ExactCheckpoint, ResumeError
-from sb3_softac.resume.checkpoint import digest, manifest_text, read_checkpoint
 from sb3_softac.resume.codecs import CODECS, read_attributes
 from sb3_softac.resume.serialization import Reader
 from sb3_softac.resume.snapshot import capture
-from sb3_softac.resume.store import Store
+from sb3_softac.resume.store import Store, digest, manifest_text, read_checkpoint
 
 
 class Recorder(gym.Wrapper):

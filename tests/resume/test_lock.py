@@ -11,7 +11,7 @@ import pytest
 
 from sb3_softac import SoftAC_v1
 from sb3_softac.resume import ExactCheckpoint, ResumeError, lock
-from sb3_softac.resume.checkpoint import read_checkpoint
+from sb3_softac.resume.store import read_checkpoint
 from tests.resume.harness import Cut, differences, uninterrupted
 from tests.resume.test_exact import maker
 
@@ -71,7 +71,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(lock.FileLock, "acquire", refuse)
-    with pytest.warns(UserWarning, match=r"has no locks .*see to it yourself that one program at a time uses this folder"):
+    with pytest.warns(UserWarning, match=r"has no locks .*make sure that only one program at a time uses this folder"):
         learn(tmp_path)
     assert [*tmp_path.glob("checkpoint-*")]
 

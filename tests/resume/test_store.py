@@ -15,8 +15,7 @@ import pytest
 import torch as th
 
 from sb3_softac.resume import ResumeError, store
-from sb3_softac.resume.checkpoint import digest, manifest_text, read_checkpoint
-from sb3_softac.resume.store import Store
+from sb3_softac.resume.store import Store, digest, manifest_text, read_checkpoint
 
 
 def save(folder, step, segments=(), keep=2, score=None, size=1_000):

@@ -1,6 +1,5 @@
 """Names, perturbations and changes that are noticed before a run starts."""
 
-
 import gymnasium as gym
 import pytest
 import yaml
