@@ -56,8 +56,8 @@ class FolderLock:
                 if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                     raise
                 warnings.warn(
-                    f"The file system of {self.path} has no locks ({error}): see to it yourself that one program at a time "
-                    "uses this folder",
+                    f"The file system of {self.path} has no locks ({error}): make sure that only one program at a "
+                    "time uses this folder",
                     stacklevel=2,
                 )
             HELD[key] = self

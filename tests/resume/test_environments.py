@@ -83,6 +83,13 @@ class WithProtocol(Opaque):
         self.put(state["value"])
 
 
+class WithObject(WithProtocol):
+    """Its state holds a random generator, whose state is saved in turn, and then an object, which cannot be saved."""
+
+    def get_state(self):
+        return {"generator": self.np_random, "part": Nested.Part(), **super().get_state()}
+
+
 WORLDS = {}
 
 
@@ -207,6 +214,7 @@ class Wrapped(VecNormalize):
     [
         (Opaque, {}, r"environment: .*\.hidden \(builtins.memoryview\)"),
         (Growing, {}, r"environment: .*\.late \(Nested.Part, created while the training runs\)"),
+        (WithObject, {}, r"get_state\(\)\S*part\S* \(\S*Nested.Part\)"),
         (Registered, {}, r"environment 0 \(Registered\) does not repeat its steps .* differs.*get_state\(\) and set_state"),
         ("LunarLanderContinuous-v3", {}, r"this \(.SwigPyObject\) and \d+ more is not plain data: it belongs to Box2D. Wrap"),
         ("Pendulum-v1", dict(vec_env_cls=SubprocVecEnv), "the environments are in other processes. Wrap each environment in"),
