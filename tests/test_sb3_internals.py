@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 import sb3_softac
 from sb3_softac.algorithm.arguments import GIVEN_TO_BUFFERS
-from tests.toys import BOX, VECTOR, RandomEnv
+from tests.toys import BOX, VECTOR, RandomEnv, StopAt
 
 # Methods that we override, by the class that has them: their arguments, and where the override is
 OFF_POLICY = "algorithm/off_policy.py, discrete/discrete_algorithm.py"
@@ -105,15 +105,10 @@ def test_local_variables_that_we_read(function):
     assert not missing, f"SB3's {function.__qualname__} has no variables {missing} any more: mend sb3_softac/{where}"
 
 
-class Stop(BaseCallback):
-    def _on_step(self):
-        return self.num_timesteps < 5
-
-
 def test_the_step_at_which_a_callback_stops_is_not_stored_by_sb3():
     """If it is, ``SoftOffPolicyAlgorithm.collect_rollouts`` must not store it again."""
     model = SAC("MlpPolicy", RandomEnv(VECTOR, BOX), learning_starts=100, device="cpu", buffer_size=20)
-    model.learn(10, callback=Stop())
+    model.learn(10, callback=StopAt(5))
     assert (model.num_timesteps, model.replay_buffer.size()) == (5, 4)
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch as th
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.her import HerReplayBuffer
 
 from sb3_softac import DiscreteSAC
 from sb3_softac.entropy.temperature import make_temperature
@@ -174,10 +173,6 @@ def test_buffers_that_cannot_follow(algorithm):
     model = model_of(algorithm, optimize_memory_usage=True, replay_buffer_kwargs=dict(handle_timeout_termination=False))
     model.n_steps = 3
     assert_refused(model, "n_steps was changed to 3, but ReplayBuffer computes the targets, and it has no such attribute")
-
-
-def test_her_has_no_n_steps():
-    assert not hasattr(HerReplayBuffer, "n_steps")
 
 
 @ways

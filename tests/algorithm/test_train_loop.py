@@ -1,7 +1,6 @@
 """Training that would learn nothing is an error, and so is a network that nobody trains; what is legal stays legal."""
 
 import copy
-from contextlib import contextmanager
 
 import pytest
 import torch as th
@@ -23,16 +22,7 @@ def both_ways(monkeypatch):
     monkeypatch.setenv("SB3_SOFTAC_FAST", "1")
 
 
-@contextmanager
-def switched_off():
-    th.set_grad_enabled(False)
-    try:
-        yield
-    finally:
-        th.set_grad_enabled(True)
-
-
-MODES = {"no_grad": th.no_grad, "inference_mode": th.inference_mode, "set_grad_enabled": switched_off}
+MODES = {"no_grad": th.no_grad, "inference_mode": th.inference_mode}
 
 
 def moved(model, before):

@@ -1,7 +1,7 @@
 """
 Discrete algorithms against exact solutions of small MDPs: Q, V and the policy.
 
-The last test uses random batches; the others have no noise, see :mod:`tests.discrete.exact_mdps`.
+There is no noise, see :mod:`tests.discrete.exact_mdps`; with random batches they are in tests/conformance.
 """
 
 import numpy as np
@@ -96,21 +96,3 @@ def test_time_limits_bootstrap_and_terminations_do_not(algorithm, ends):
     q, exact, alive = tables(train(model))[0], soft_value_iteration(mdp, ALPHA).q, ~mdp.terminal
     assert exact[alive].max() == pytest.approx(exact[0, 0]) and exact[0, 0] > (3.0 if ends else 5.5)
     assert np.abs(q - exact)[alive].max() < TOLERANCE * exact.max()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("masked", [False, True])
-@algorithms
-def test_learning_as_users_do(algorithm, masked):
-    """Environment steps and random batches; only the networks are tables still."""
-    mdp = random_mdp(9, n_states=5, n_actions=3, terminal=(4,), draws=1)
-    masks = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1], [1, 1, 1], [1, 1, 1]], dtype=bool)
-    if not masked:
-        masks = np.ones_like(masks)
-    env = TimeLimit(Masked(TabularEnv(mdp), masks) if masked else TabularEnv(mdp), 20)
-    model = make_model(
-        algorithm, env, learning_rate=lambda left: 1e-4 + 0.02 * left**2, random_steps=4_000, learning_starts=100
-    )
-    model.learn(8_000)
-    exact = soft_value_iteration(with_rewards(mdp, np.where(masks | mdp.terminal[:, None], mdp.rewards, FORBIDDEN)), ALPHA)
-    assert_solved(model, mdp, exact, masks if masked else None, masks)

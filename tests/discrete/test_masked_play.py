@@ -189,7 +189,6 @@ def test_evaluation_callback_of_sb3(inside, normalize, n_envs, tmp_path):
     assert best.calls >= 2 and len(evaluation.evaluations_results) >= 2
     assert isinstance(evaluation.model, DiscreteSAC) and evaluation.model.num_timesteps == 60
     if normalize:
-        np.testing.assert_array_equal(eval_env.obs_rms.mean.shape, env.obs_rms.mean.shape)
         assert eval_env.obs_rms.count > 1
     assert DiscreteSAC.load(tmp_path / "best_model").num_timesteps > 0
 

@@ -128,14 +128,13 @@ def test_page_on_the_index_has_full_addresses(source, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["wheel", "sdist", "editable", "strict editable"])
+@pytest.mark.parametrize("kind", ["wheel", "editable", "strict editable"])
 def test_install_use_uninstall(kind, built, source, make_environment, tmp_path):
-    wheel, sdist = built
+    wheel, _ = built  # from the sdist
     python, site = make_environment()
     before = files_of(site)
     what = {
         "wheel": [wheel],
-        "sdist": [sdist],
         "editable": ["--editable", source],
         "strict editable": ["--editable", source, "--config-settings", "editable_mode=strict"],
     }

@@ -1,15 +1,10 @@
-"""Callbacks go on where they were: evaluations, the best model, the log."""
+"""Callbacks go on where they were: evaluations and the best model."""
 
-import csv
 import math
 import os
-import pickle
-import subprocess
-import sys
 import threading
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,12 +12,11 @@ import pytest
 from sb3_contrib import ARS
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, EveryNTimesteps, ProgressBarCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_softac import DiscreteSAC, SoftAC_v1
 from sb3_softac.resume import ExactCheckpoint, ResumeError
-from tests.resume.harness import Cut, differences, interrupted, uninterrupted
+from tests.resume.harness import differences, interrupted, uninterrupted
 from tests.resume.test_exact import maker
 
 
@@ -184,56 +178,6 @@ def test_a_stopped_training_is_stopped_again(tmp_path):
     expected = uninterrupted(make, 100, tmp_path)
     assert expected["counters"][0] == 70
     assert differences(expected, uninterrupted(make, 100, tmp_path)) == []
-
-
-def test_the_log_goes_on(tmp_path):
-    logs = {}
-    for name, cuts in [("straight", []), ("cut", [230, 390])]:
-        for cut in [*cuts, 10**9]:
-            model, _ = maker(SoftAC_v1, train_freq=50)()
-            logs[name, cut] = tmp_path / f"{name}{cut}"
-            model.set_logger(configure(str(logs[name, cut]), ["csv"]))
-            try:
-                model.learn(600, callback=[ExactCheckpoint(tmp_path / name, 50), Cut(cut)], log_interval=1)
-            except KeyboardInterrupt:
-                pass
-            model.logger.close()
-    first, second = (read_csv(logs[name, 10**9] / "progress.csv")[-1] for name in ("straight", "cut"))
-    timing = {"time/fps", "time/time_elapsed"}
-    assert {key: first[key] for key in first.keys() - timing} == {key: second[key] for key in second.keys() - timing}
-
-
-def read_csv(path):
-    with open(path) as file:
-        return list(csv.DictReader(file))
-
-
-PROGRAM = """
-import pickle
-import sys
-from sb3_softac import SoftAC_v1
-from sb3_softac.resume import ExactCheckpoint
-from tests.resume.harness import Cut, fingerprint
-from tests.resume.test_exact import maker
-path, cut, out = sys.argv[1:]
-model, _ = maker(SoftAC_v1)()
-try:
-    model.learn(120, callback=[ExactCheckpoint(path, 25), Cut(int(cut))])
-finally:
-    pickle.dump(fingerprint(model), open(out, "wb"))
-"""
-
-
-@pytest.mark.slow
-def test_in_new_processes(tmp_path):
-    for hash_seed, cut in [("1", 60), ("2", 100), ("3", 10**9)]:
-        command = [sys.executable, "-c", PROGRAM, str(tmp_path / "cut"), str(cut), str(tmp_path / "end")]
-        environment = os.environ | {"PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"}
-        result = subprocess.run(command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True)
-        assert (result.returncode == 0) == (cut == 10**9), result.stderr
-    expected = uninterrupted(maker(SoftAC_v1), 120, tmp_path / "straight")
-    with open(tmp_path / "end", "rb") as file:
-        assert differences(expected, pickle.load(file)) == []
 
 
 def remove_at(step, path):

@@ -93,13 +93,13 @@ def test_times_are_not_compared(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", OFF_POLICY, ids=lambda a: a.__name__)
+@pytest.mark.parametrize("algorithm", [SoftAC_v1, DQN], ids=lambda a: a.__name__)
 def test_four_environments(algorithm, tmp_path):
     check(maker(algorithm, n_envs=4, gradient_steps=2), tmp_path, steps=200, cuts=(90, 170))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", [SoftAC_v1, DiscreteSAC, TD3, DQN], ids=lambda a: a.__name__)
+@pytest.mark.parametrize("algorithm", [SoftAC_v1, DQN], ids=lambda a: a.__name__)
 def test_rounds_of_whole_episodes(algorithm, tmp_path):
     check(maker(algorithm, train_freq=(1, "episode"), gradient_steps=-1), tmp_path, steps=500, cuts=(230, 450))
 
@@ -107,16 +107,11 @@ def test_rounds_of_whole_episodes(algorithm, tmp_path):
 ENVIRONMENTS = {
     "MountainCarContinuous-v0": SoftAC_v1,
     "Acrobot-v1": DiscreteSAC,
-    "FrozenLake-v1": DiscreteSAC,
     "Taxi-v4": DQN,
-    "CliffWalking-v1": DiscreteSAC,
-    "Hopper-v4": SoftAC_v1,
     "Walker2d-v4": SQL,
-    "HalfCheetah-v5": TD3,
     "Ant-v4": SAC,
     "Humanoid-v5": SoftAC_v1,
     "Reacher-v4": SoftAC_v1,
-    "Pusher-v5": DDPG,
     "MultiGoal-v0": SQL,
 }
 
@@ -128,7 +123,7 @@ def test_environments(env, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("env", "algorithm"), [("LunarLander-v3", DiscreteSAC), ("BipedalWalker-v3", SoftAC_v1)])
+@pytest.mark.parametrize(("env", "algorithm"), [("BipedalWalker-v3", SoftAC_v1)])
 def test_box2d(env, algorithm, tmp_path):
     check(maker(algorithm, env, n_envs=2, venv=dict(wrapper_class=Resumable)), tmp_path, steps=200, cuts=(130,))
 
@@ -157,9 +152,8 @@ def noise(kind, sigma=0.3):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n_envs", [1, 2])
-@pytest.mark.parametrize("kind", [NormalActionNoise, OrnsteinUhlenbeckActionNoise])
-def test_action_noise(kind, n_envs, tmp_path):
-    check(maker(TD3, n_envs=n_envs, action_noise=noise(kind)), tmp_path, steps=120, cuts=(55, 100))
+def test_action_noise(n_envs, tmp_path):
+    check(maker(TD3, n_envs=n_envs, action_noise=noise(OrnsteinUhlenbeckActionNoise)), tmp_path, steps=120, cuts=(55, 100))
 
 
 DETERMINISTIC = dict(
@@ -195,12 +189,8 @@ def test_gsde(algorithm, sde_sample_freq, tmp_path):
 @pytest.mark.parametrize(
     "settings",
     [
-        dict(buffer_size=90),
-        dict(buffer_size=90, n_steps=3),
         dict(optimize_memory_usage=True, buffer_size=90, replay_buffer_kwargs=dict(handle_timeout_termination=False)),
-        dict(ent_coef="auto_0.1", ent_coef_bounds=(0.01, 1.0)),
         dict(ent_coef="lin_0.5", learning_rate=lambda remaining: 1e-3 * remaining),
-        dict(target_update_interval=7, tau=1.0),
     ],
 )
 def test_settings(settings, tmp_path):
@@ -218,15 +208,7 @@ def test_rows_of_a_training_before(algorithm, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", [SAC, TD3, DQN], ids=lambda a: a.__name__)
-def test_full_buffer_of_sb3(algorithm, tmp_path):
-    check(maker(algorithm, buffer_size=90), tmp_path, steps=120, cuts=(55, 100))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "target_entropy", ["ratio_0.5", dict(schedule="drop", start=0.98), dict(schedule="linear", start=0.98, end=0.3)]
-)
+@pytest.mark.parametrize("target_entropy", [dict(schedule="drop", start=0.98), dict(schedule="linear", start=0.98, end=0.3)])
 def test_target_entropy(target_entropy, tmp_path):
     settings = dict(target_entropy=target_entropy, stable_kwargs=dict(q_clip=0.5, entropy_penalty=0.5))
     check(maker(DiscreteSAC, **settings), tmp_path, steps=120, cuts=(55, 100))

@@ -20,7 +20,6 @@ from sb3_softac import DiscreteSAC, SoftAC_v1
 from sb3_softac.replay.buffer import SoftReplayBuffer
 from sb3_softac.resume import ExactCheckpoint, ResumeError, replay
 from tests.resume.harness import Cut, differences, fingerprint, flatten, interrupted, uninterrupted
-from tests.toys import ENVIRONMENTS
 
 VECTOR = spaces.Box(-np.inf, np.inf, (2,))
 DICT = spaces.Dict(a=VECTOR, b=spaces.Box(-np.inf, np.inf, (1,)))
@@ -270,7 +269,7 @@ def test_what_does_not_fit_is_refused(kind, change):
 
 
 SMALL = dict(learning_starts=20, batch_size=16, seed=3, device="cpu")
-ALGORITHMS = {**ENVIRONMENTS, SAC: "Pendulum-v1", DQN: "CartPole-v1"}
+ALGORITHMS = {SoftAC_v1: "Pendulum-v1", SAC: "Pendulum-v1", DQN: "CartPole-v1"}
 
 
 class Relabel(BaseCallback):

@@ -38,6 +38,11 @@ def project(tmp_path, monkeypatch):
     return folder
 
 
+def test_other_folders_are_refused(tmp_path):
+    with pytest.raises(SystemExit, match=f"a run can be resumed only if it was started with {EVERY}=10000"):
+        command_of([str(tmp_path)])
+
+
 def test_it_goes_where_the_training_was(project):
     assert command_of([f"../project/{RUN}/"]) == [*ARGUMENTS, "--seed", "7"]
     assert os.getcwd() == sys.path[0] == str(project)

@@ -32,9 +32,8 @@ def test_the_best_model_is_chosen_by_evaluations(folder):
     assert (run_folder / "best_model.zip").exists() and (run_folder / "evaluations.npz").exists()
 
 
-@pytest.mark.parametrize("n_envs", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_enjoy(n_envs, folder):
-    arguments = ("-f", "logs", "--no-render", "-n", 60, "--exp-id", 1, "--n-envs", n_envs, "--stochastic")
+def test_enjoy(folder):
+    arguments = ("-f", "logs", "--no-render", "-n", 60, "--exp-id", 1, "--n-envs", 2, "--stochastic")
     check(run(folder, "rl_zoo3.enjoy", *GAME, *PACKAGE, *arguments))
 
 

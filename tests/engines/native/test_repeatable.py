@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 from sb3_softac import DiscreteSAC, SoftAC_v1
 from sb3_softac.replay.batch import make_batch
 from tests.engines.native.helpers import ALGORITHMS, is_fast, make_model, plan_of
-from tests.toys import BOX, VECTOR, RandomEnv, state_of, train
+from tests.toys import BOX, VECTOR, RandomEnv, assert_equal, state_of, train
 
 ROOT = Path(__file__).parents[3]
 RESUME = """
@@ -45,11 +45,6 @@ def n_threads(request):
     th.set_num_threads(request.param)
     yield request.param
     th.set_num_threads(1)
-
-
-def assert_equal(mine, theirs):
-    assert mine.keys() == theirs.keys()
-    assert [name for name in mine if not th.equal(mine[name], theirs[name])] == []
 
 
 def model_of(algorithm):
