@@ -121,6 +121,8 @@ def manifest_text(manifest: dict[str, Any]) -> str:
 
 
 class Store:
+    """A folder of checkpoints, of which the newest ``keep`` and the best one are kept."""
+
     def __init__(self, path: str | Path, keep: int = 1):
         self.path, self.keep = Path(os.path.abspath(path)), read("keep", keep, integer(1, " checkpoint"))
 

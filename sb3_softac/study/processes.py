@@ -34,15 +34,16 @@ def run_locally(study: Study, runs: list[Run], jobs: int) -> dict[str, str]:
     processes = LocalProcesses(study)
     # SIGTERM raises an exception, as SIGINT does, so that this program can still notify its processes
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            return watch(study, [(run, pool.submit(processes.complete, run)) for run in runs])
-        except BaseException:
-            processes.terminate()
-            pool.shutdown(cancel_futures=True)
-            raise
-        finally:
-            signal.signal(signal.SIGTERM, before)
+    try:
+        with ThreadPoolExecutor(jobs) as pool:
+            try:
+                return watch(study, [(run, pool.submit(processes.complete, run)) for run in runs])
+            except BaseException:
+                processes.terminate()
+                pool.shutdown(cancel_futures=True)
+                raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run_on_ray(study: Study, runs: list[Run], address: str, cpus: float, gpus: float) -> dict[str, str]:

@@ -1,5 +1,8 @@
 """Names, perturbations and changes that are noticed before a run starts."""
 
+import subprocess
+import sys
+
 import gymnasium as gym
 import pytest
 import yaml
@@ -106,6 +109,9 @@ def test_an_environment_that_only_the_zoo_registers(tmp_path):
     study = declared(tmp_path, environments=["PendulumNoVel-v1"], robustness={})
     assert "parameter g" in [sweep.name for sweep in sweeps_of(study, "PendulumNoVel-v1")]
     check_names(study)
+    # In a process of its own, because other tests here import RL Zoo
+    code = "import gymnasium, sb3_softac.study.perturbed_evaluation; gymnasium.spec('PendulumNoVel-v1')"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_changed_declaration(tmp_path, capsys):
