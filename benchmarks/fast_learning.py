@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent / "results" / "fast_learning"
 TASKS = {"Pendulum-v1": ("softac_v1", 8_000), "CartPole-v1": ("discretesac", 15_000)}
@@ -46,12 +47,8 @@ def run(env: str, way: str, seed: int) -> None:
 
 
 def report() -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(TASKS), figsize=(9, 3.2), constrained_layout=True)
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(TASKS))
     rows = []
     for axis, env in zip(axes, TASKS, strict=True):
         for way, style in (("PyTorch", "-"), ("C", "--")):

@@ -16,6 +16,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import torch as th
+from matplotlib.figure import Figure
 
 from sb3_softac import DiscreteSAC, SoftAC_v1
 
@@ -69,12 +70,8 @@ def measure(name: str, batch: int, width: int, threads: int) -> list[str]:
 
 
 def draw(rows: list[list[str]]) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(len(THREADS), 2, figsize=(9, 6), sharex=True, sharey=True, constrained_layout=True)
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    axes = figure.subplots(len(THREADS), 2, sharex=True, sharey=True)
     for axis_row, threads in zip(axes, THREADS, strict=True):
         for axis, name in zip(axis_row, ALGORITHMS, strict=True):
             for width, marker in zip(WIDTHS, "os^D", strict=True):

@@ -14,6 +14,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from sb3_softac.study import read_study
 from sb3_softac.study.plots import MARKERS, learning_curves, line_style, style_numbers
@@ -26,11 +27,6 @@ SIZES, SUBSETS, INTERVALS = (3, 5, 10), 2_000, 200
 
 
 def main() -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     study = read_study(HERE / "studies" / "thirty_seeds.yml")
     results, _, missing = read_results(study)
     print(f"{len(results)} runs, {len(missing)} missing")
@@ -66,7 +62,8 @@ def main() -> None:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    axis = figure.subplots()
     for k, (name, number) in enumerate(style_numbers(returns).items()):
         places, style = np.arange(len(SIZES) + 1) + 0.28 * k, line_style(number)
         axis.violinplot([drawn[name, size] for size in SIZES], places[:-1], widths=0.24, showextrema=False)

@@ -29,6 +29,7 @@ import numpy as np
 import torch as th
 from gymnasium.envs.classic_control import PendulumEnv
 from gymnasium.wrappers import TransformReward
+from matplotlib.figure import Figure
 from scipy import stats
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -317,17 +318,13 @@ def simulate(stored: dict[str, np.ndarray], gates: int = 5_000) -> Iterator[dict
 
 def plot() -> None:
     """Draw the probabilities of the trials and of the history."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     from sb3_softac.study.plots import MARKERS, line_style, style_numbers
 
     rows = [("no change" if row["trial"] in NO_CHANGE else row["trial"], row) for row in read(TRIALS)]
     rows += [(f"{row['date']}, {row['commit'][:7]}", row) for row in read(HISTORY)[-20 * len(ENTRIES) :]]
     labels = list(dict.fromkeys(label for label, _ in rows))
-    figure, axis = plt.subplots(figsize=(7, 0.4 * len(labels) + 1.4), layout="constrained")
+    figure = Figure(figsize=(7, 0.4 * len(labels) + 1.4), layout="constrained")
+    axis = figure.subplots()
     for k, (name, number) in enumerate(style_numbers(ENTRIES).items()):
         colour = line_style(number)["color"]
         for label, row in rows:

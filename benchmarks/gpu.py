@@ -28,6 +28,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else JAX take
 import gymnasium as gym
 import numpy as np
 import torch as th
+from matplotlib.figure import Figure
 from stable_baselines3 import DQN, SAC
 from stable_baselines3.common.envs import FakeImageEnv
 
@@ -168,12 +169,9 @@ def same(task: str, factories: dict[str, Factory], steps: int) -> list[list[str]
 
 
 def draw() -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     rows = list(csv.DictReader((RESULTS / "gpu.csv").read_text().splitlines()))
     figure = Figure(figsize=(9, 6), layout="constrained")
-    FigureCanvasAgg(figure)
     for axes, task in zip(figure.subplots(2, 2).flat, TASKS, strict=True):
         own = [row for row in rows if row["task"] == task]
         middles = [float(row["train: ms"].split()[0]) for row in own]

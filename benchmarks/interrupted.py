@@ -21,6 +21,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import torch as th
+from matplotlib.figure import Figure
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 
 from sb3_softac import SoftAC_v1
@@ -86,14 +87,10 @@ def run(way: str, folder: Path) -> None:
 
 
 def draw(path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     with open(RESULT) as file:
         rows = list(csv.DictReader(file))
-    figure, (above, below) = plt.subplots(2, 1, figsize=(7, 5), sharex=True, constrained_layout=True)
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
     for way, style, color in (("uninterrupted", "-", "0.6"), ("exact", "--", "C0"), ("sb3", ":", "C1")):
         of_way = [row for row in rows if row["way"] == way]
         steps = [int(row["step"]) for row in of_way]

@@ -11,17 +11,16 @@ of the training; ``slow targets``, on MultiGoal only, is a tau of 0.003 instead 
 exp(reward / temperature) by quadrature for the bandits, and from soft value iteration for MultiGoal.
 """
 
-import argparse
 import csv
 import time
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from multigoal import (
     ACTIONS,
@@ -189,7 +188,6 @@ def run(task: str, policy: str, seed: int) -> list[str]:
 def draw(rows: list[list[str]]) -> None:
     tasks = [task for task in (*BANDITS, "multigoal") if any(row[0] == task for row in rows)]
     figure = Figure(figsize=(10, 5.5))
-    FigureCanvasAgg(figure)
     for axes, column, label in zip(figure.subplots(2, 1, sharex=True), (6, 7), (HEADER[6], HEADER[7]), strict=True):
         for number, (policy, look) in enumerate(zip(POLICIES, (0, 1, 8, 3, 4, 5, 6, 7, ALGORITHM_STYLES["SQL"]), strict=True)):
             points = [(tasks.index(row[0]) + 0.1 * (number - 4), float(row[column])) for row in rows if row[1] == policy]
@@ -217,24 +215,17 @@ def summarize(rows: list[list[str]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--tasks", nargs="+", default=[*BANDITS, "multigoal"], choices=[*BANDITS, "multigoal"])
-    parser.add_argument("--policies", nargs="+", default=list(POLICIES), choices=list(POLICIES))
-    arguments = parser.parse_args()
     th.set_num_threads(1)
     path = RESULTS / "modes.csv"
     rows = list(csv.reader(path.read_text().splitlines()))[1:] if path.exists() else []
-    for seed in arguments.seeds:
-        for task in arguments.tasks:
-            for policy in arguments.policies:
-                known = [task, policy, str(seed)] in [row[:3] for row in rows]
-                if known or (policy in ON_MULTIGOAL and task in BANDITS):
-                    continue
-                rows.append(run(task, policy, seed))
-                print("  ".join(rows[-1]), flush=True)
-                with open(path, "w", newline="") as file:
-                    csv.writer(file).writerows([HEADER, *rows])
+    for seed, task, policy in product(range(5), [*BANDITS, "multigoal"], POLICIES):
+        known = [task, policy, str(seed)] in [row[:3] for row in rows]
+        if known or (policy in ON_MULTIGOAL and task in BANDITS):
+            continue
+        rows.append(run(task, policy, seed))
+        print("  ".join(rows[-1]), flush=True)
+        with open(path, "w", newline="") as file:
+            csv.writer(file).writerows([HEADER, *rows])
     draw(rows)
     summarize(rows)
 

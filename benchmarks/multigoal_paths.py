@@ -9,11 +9,8 @@ draws ``benchmarks/results/multigoal_paths.png`` from the paths that the first c
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from sb3_softac.envs import MultiGoal
 from sb3_softac.study.plots import COLOURS, MARKERS
@@ -28,7 +25,8 @@ PANELS = {
 
 def main() -> None:
     found = np.load(RESULT.with_suffix(".npz"))
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(9.0, 3.4), sharex=True, sharey=True, layout="constrained")
+    figure = Figure(figsize=(9.0, 3.4), layout="constrained")
+    axes = figure.subplots(1, len(PANELS), sharex=True, sharey=True)
     goals = MultiGoal.goals
     for axis, (name, title) in zip(axes, PANELS.items(), strict=True):
         positions = found[name].astype(float)

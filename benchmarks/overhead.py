@@ -11,7 +11,6 @@ Writes ``benchmarks/results/overhead.csv``: microseconds per environment step, i
 the parts add up and other programs disturb little. ``--name`` writes another file, to compare two versions of the package.
 """
 
-import argparse
 import csv
 from collections import defaultdict
 from collections.abc import Callable
@@ -37,7 +36,7 @@ from sb3_softac.engines.native.plan import Plan
 from sb3_softac.nets.base import BaseActor, BaseCritic
 from sb3_softac.nets.gaussian import SquashedGaussianActor
 
-RESULTS = Path(__file__).parent / "results"
+RESULT = Path(__file__).parent / "results" / "overhead.csv"
 BLOCKS, STEPS, STARTS = 60, 20, 200
 SETTINGS: dict[str, Any] = dict(learning_starts=STARTS, buffer_size=100_000, seed=0, device="cpu")
 CARTPOLE = dict(learning_rate=1e-3, tau=0.05, target_entropy="ratio_0.5", critic_ent_coef_scale=0.0)
@@ -145,9 +144,6 @@ def watch(clock: Clock) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--name", default="overhead")
-    name = parser.parse_args().name
     th.set_num_threads(1)
     clock = Clock()
     watch(clock)
@@ -158,9 +154,9 @@ def main() -> None:
         best[title] = min(blocks.blocks, key=lambda parts: sum(parts.values()))
     rows = [[part, *(f"{parts.get(part, 0.0):.1f}" for parts in best.values())] for part in [*PARTS, IN_C, LOOP]]
     rows.append([WHOLE, *(f"{sum(parts.values()):.1f}" for parts in best.values())])
-    with open(RESULTS / f"{name}.csv", "w", newline="") as file:
+    with open(RESULT, "w", newline="") as file:
         csv.writer(file).writerows([["microseconds per environment step", *best], *rows])
-    print((RESULTS / f"{name}.csv").read_text(), stable_baselines3.__version__, th.__version__)
+    print(RESULT.read_text(), stable_baselines3.__version__, th.__version__)
 
 
 if __name__ == "__main__":

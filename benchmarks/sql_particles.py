@@ -1,17 +1,14 @@
 """
 What more particles buy SQL: returns after the same number of gradient steps, and what a step costs::
 
-    OMP_NUM_THREADS=1 python benchmarks/sql_particles.py run
-    OMP_NUM_THREADS=1 python benchmarks/sql_particles.py report
+    OMP_NUM_THREADS=1 python benchmarks/sql_particles.py
 
 Each task has the settings of ``hyperparams/sql.yml``, for fewer steps and with smaller networks and batches, so that a run
 takes a minute. MultiGoal is measured by the largest share of the episodes that ends in one goal as well: one fourth if the
-policy keeps all four. ``run`` appends one row per run to ``benchmarks/results/sql_particles.csv``; what has its row is
-not done again. The cost is that of the processor, so that other programs disturb little. ``report`` writes
-``sql_particles_summary.csv``.
+policy keeps all four. Each run appends one row to ``benchmarks/results/sql_particles.csv``; what has its row is not done
+again. The cost is that of the processor, so that other programs disturb little.
 """
 
-import argparse
 import csv
 import time
 from itertools import product
@@ -27,7 +24,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_softac import SQL
 
-RESULTS = Path(__file__).parent / "results"
+RESULT = Path(__file__).parent / "results" / "sql_particles.csv"
 PARTICLES = [(32, 64), (16, 32), (16, 16)]  # kernel and value particles
 SEEDS = range(3)
 SMALL = dict(batch_size=64, policy_kwargs=dict(net_arch=[64, 64]))
@@ -64,46 +61,15 @@ def run(task: str, kernel: int, value: int, seed: int) -> list[str]:
     return [task, str(kernel), str(value), str(seed), f"{np.mean(returns):.1f}", share, f"{cost:.2f}"]
 
 
-def read() -> list[list[str]]:
-    path = RESULTS / "sql_particles.csv"
-    return list(csv.reader(path.read_text().splitlines()))[1:] if path.exists() else []
-
-
-def write(name: str, rows: list[list[str]]) -> None:
-    with open(RESULTS / f"{name}.csv", "w", newline="") as file:
-        csv.writer(file).writerows(rows)
-
-
-def spread(values: list[float], digits: int) -> str:
-    """:return: Mean and range."""
-    return f"{np.mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})" if values else ""
-
-
-def report() -> None:
-    rows = read()
-    found = []
-    for task, (kernel, value) in product(TASKS, PARTICLES):
-        own = [row for row in rows if row[:3] == [task, str(kernel), str(value)]]
-        columns = [[float(row[i]) for row in own if row[i]] for i in (4, 5, 6)]
-        if own:
-            found.append([task, str(kernel), str(value), str(len(own)), *map(spread, columns, (0, 2, 2))])
-    write("sql_particles_summary", [[*COLUMNS[:3], "seeds", *COLUMNS[4:]], *found])
-    print((RESULTS / "sql_particles_summary.csv").read_text())
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["run", "report"])
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
-    args = parser.parse_args()
     th.set_num_threads(1)
-    if args.command == "report":
-        report()
-        return
-    for seed, task, (kernel, value) in product(SEEDS, args.tasks, PARTICLES):
-        if [task, str(kernel), str(value), str(seed)] not in [row[:4] for row in read()]:
-            write("sql_particles", [COLUMNS, *read(), row := run(task, kernel, value, seed)])
-            print(row, flush=True)
+    rows = list(csv.reader(RESULT.read_text().splitlines()))[1:] if RESULT.exists() else []
+    for seed, task, (kernel, value) in product(SEEDS, TASKS, PARTICLES):
+        if [task, str(kernel), str(value), str(seed)] not in [row[:4] for row in rows]:
+            rows.append(run(task, kernel, value, seed))
+            print(rows[-1], flush=True)
+            with open(RESULT, "w", newline="") as file:
+                csv.writer(file).writerows([COLUMNS, *rows])
 
 
 if __name__ == "__main__":

@@ -13,43 +13,31 @@ is skipped, so an interrupted sweep is continued by the same command. A peer who
 Each process is bound to as many cores as threads are asked for.
 
 ``softac_v1_plain`` and ``discrete_sac_plain`` are the gradient steps in PyTorch (``SB3_SOFTAC_FAST=0``).
-
-The fraction of the limit is the time of the matrix products that an update cannot do without, measured in the same round with
-the same threads, over the time of the update.
 """
 
 import argparse
-import csv
 import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
 from sb3_softac.study.plots import colour_of
 from sb3_softac.study.training import processor
 
 RESULTS = Path(__file__).parents[1] / "results" / "throughput"
-# Whose interpreter runs it, what the ratios refer to, and whose matrix products are its limit.
-PEERS: dict[str, tuple[str, str, str]] = {
-    "softac_v1": ("", "sac", "softac_v1"),
-    "softac_v1_plain": ("", "sac", "softac_v1"),
-    "sac": ("", "sac", "sac"),
-    "sac_fused": ("", "sac", "sac"),
-    "sbx_sac": ("sbx", "sac", "sac"),
-    "discrete_sac": ("", "dqn", "discrete_sac"),
-    "discrete_sac_plain": ("", "dqn", "discrete_sac"),
-    "dqn": ("", "dqn", ""),
-    "tianshou": ("tianshou", "dqn", "discrete_sac"),
-    "tianshou_fused": ("tianshou", "dqn", "discrete_sac"),
-    "torchrl": ("torchrl", "dqn", "discrete_sac"),
-    "torchrl_fused": ("torchrl", "dqn", "discrete_sac"),
-    "limit": ("", "", ""),
+# Names with an interpreter of their own, which is in this folder of --peers
+PEERS = {
+    "sbx_sac": "sbx",
+    "tianshou": "tianshou",
+    "tianshou_fused": "tianshou",
+    "torchrl": "torchrl",
+    "torchrl_fused": "torchrl",
 }
-PARTS = ("train", "act", "env", "store")
 # By title: ours, and whom it is compared with
 TASKS = {
     "Walker2d-v4, batch 256": ("softac_v1", ("softac_v1", "softac_v1_plain", "sac", "sac_fused", "sbx_sac")),
@@ -81,13 +69,13 @@ def python_of(package: str, peers: Path) -> str | None:
 
 
 def run(name: str, number: int, threads: int, peers: Path, folder: Path) -> None:
-    path, python = folder / f"{name}_{number}.json", python_of(PEERS[name][0], peers)
+    path, python = folder / f"{name}_{number}.json", python_of(PEERS.get(name, ""), peers)
     if path.exists() or python is None:
         print(f"{name}, round {number}: {'there already' if python else 'no environment'}", flush=True)
         return
     limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
     xla = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}"
-    command = [python, str(Path(__file__).with_name("worker.py")), name, "--threads", str(threads), "--born", str(time.time())]
+    command = [python, str(Path(__file__).with_name("worker.py")), name, "--threads", str(threads)]
     cores = sorted(os.sched_getaffinity(0))[:threads]
     done = subprocess.run(
         command,
@@ -121,49 +109,6 @@ def read(folder: Path) -> dict[int, dict[str, dict[str, float]]]:
     return rounds
 
 
-def write(rows: list[dict[str, str]], path: str) -> None:
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def table(folder: Path) -> list[dict[str, str]]:
-    """:return: One row per peer that has run."""
-    rounds = read(folder)
-    rows = []
-    for name, (_, reference, limit) in PEERS.items():
-        runs = [(runs[name], runs) for runs in rounds.values() if name in runs]
-        if name == "limit" or not runs:
-            continue
-
-        def column(key: str, digits: int, runs=runs) -> str:
-            return spread([run[key] for run, _ in runs if key in run], digits)
-
-        def ratio(key: str, reference: str = reference, runs=runs) -> str:
-            return spread([others[reference][key] / run[key] for run, others in runs if reference in others])
-
-        rows.append(
-            {
-                "name": name,
-                "steps/s": spread([1e3 / run["loop"] for run, _ in runs], 0),
-                "loop: times as fast as": f"{reference}: {ratio('loop')}",
-                "updates/s": spread([1e3 / run["train"] for run, _ in runs], 0),
-                "ms per update": column("train", 2),
-                "update: times as fast as": f"{reference}: {ratio('train')}",
-                "fraction of the limit": spread([o["limit"][limit] / r["train"] for r, o in runs if limit and "limit" in o]),
-                "ms to sample": column("sample", 3),
-                "ms to act": column("act", 3),
-                "ms of the environment": column("env", 3),
-                "ms to store": column("store", 3),
-                "parts / loop": spread([sum(r[part] for part in PARTS) / r["loop"] for r, _ in runs if "act" in r]),
-                "s to 1000 steps": column("1k", 1),
-                "peak MiB": column("memory", 0),
-            }
-        )
-    return rows
-
-
 def summary(folder: Path) -> list[dict[str, str]]:
     """:return: One row per peer: update and loop, and how many times as fast as it ours is in the same round."""
     rounds = read(folder)
@@ -172,7 +117,7 @@ def summary(folder: Path) -> list[dict[str, str]]:
         for name in names:
             pairs = [(runs[ours], runs[name]) for runs in rounds.values() if ours in runs and name in runs]
             if pairs:
-                row = {"task": title, "name": LABELS.get(name, name)}
+                row = {"task": title, "name": LABELS[name]}
                 for key, what in (("train", "update"), ("loop", "loop")):
                     row[f"{what}, ms"] = spread([run[key] for _, run in pairs])
                     faster = spread([run[key] / mine[key] for mine, run in pairs])
@@ -183,20 +128,16 @@ def summary(folder: Path) -> list[dict[str, str]]:
 
 def draw(folder: Path, path: Path) -> None:
     """Milliseconds of an update and of a step of the loop: medians over the rounds, and their range."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     rounds = read(folder)
-    figure, axes = plt.subplots(2, 2, figsize=(9, 5.2), sharey="row", layout="constrained")
+    figure = Figure(figsize=(9, 5.2), layout="constrained")
+    axes = figure.subplots(2, 2, sharey="row")
     for axis_row, (title, (ours, names)) in zip(axes, TASKS.items(), strict=True):
         there = [name for name in names if any(name in runs for runs in rounds.values())]
         for axis, (key, what) in zip(axis_row, {"train": "gradient step", "loop": "whole loop"}.items(), strict=True):
             times = [[runs[name][key] for runs in rounds.values() if name in runs] for name in there]
             middle = np.array([np.median(values) for values in times])
             ends = np.array([[m - min(values), max(values) - m] for m, values in zip(middle, times, strict=True)]).T
-            labels = [LABELS.get(name, name) for name in there]
+            labels = [LABELS[name] for name in there]
             colours = [colour_of(label.replace("discrete SAC", "DiscreteSAC")) for label in labels]
             bars = axis.barh(labels, middle, xerr=ends, color=colours, ecolor="0.3", capsize=2)
             for bar, name in zip(bars, there, strict=True):
@@ -212,19 +153,17 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, default=Path("peers"), help="folder with the peers' environments")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--names", nargs="+", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--names", nargs="+", choices=list(LABELS), default=list(LABELS))
     args = parser.parse_args()
     folder = RESULTS / f"{args.threads}_threads"
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(args.rounds):
         for name in args.names:
             run(name, number, args.threads, args.peers, folder)
-    rows = table(folder)
-    write(rows, f"{folder}.csv")
-    write(summary(folder), f"{folder}_summary.csv")
+    table = pd.DataFrame(summary(folder))
+    table.to_csv(f"{folder}_summary.csv", index=False)
     draw(folder, Path(f"{folder}.png"))
-    for row in rows:
-        print("\n".join(f"{key:>26}: {value}" for key, value in row.items()), end="\n\n")
+    print(table.to_string(index=False))
 
 
 if __name__ == "__main__":

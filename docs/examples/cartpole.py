@@ -2,7 +2,7 @@
 # # Discrete actions: CartPole
 #
 # `DiscreteSAC` balances a pole. The argument that matters most is `target_entropy`: the
-# paper's default keeps the policy nearly uniform, half of the largest entropy lets it
+# paper's default keeps the policy nearly uniform; half of the largest entropy lets it
 # decide.
 
 # %%

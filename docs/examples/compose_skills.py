@@ -2,7 +2,7 @@
 # # Compose two skills
 #
 # Skill A goes to a vertical line and skill B to a horizontal one. Their composition
-# goes to the crossing, for which neither was ever rewarded
+# goes to the intersection, for which neither was ever rewarded
 # (after [arXiv:1803.06773](https://arxiv.org/abs/1803.06773)).
 
 # %%
@@ -62,7 +62,7 @@ for coordinate in (0, 1):
 # %% [markdown]
 # `compose` adds the skills' soft Q-functions, and `distil` trains a sampler for the sum
 # on the observations that the skills have stored. With `"mean"` in place of `"sum"` the
-# composition would be half as decided as the skills.
+# composition would be half as decisive as the skills.
 #
 # A sum of soft Q-functions is not the soft Q-function of the summed rewards: each skill
 # assumes a freedom that the other takes away. Here the coordinates do not disturb each

@@ -40,7 +40,7 @@ def demonstrate(model, episodes):
 
 
 # %% [markdown]
-# `random_steps=0` acts by the policy from the start instead of uniformly. A return near
+# With `random_steps=0` there are no uniform actions at the start. A return near
 # 90 means that the car reaches the top (90 is solved); 0 is standing still.
 
 # %%

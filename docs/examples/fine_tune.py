@@ -6,7 +6,7 @@
 # [arXiv:1702.08165](https://arxiv.org/abs/1702.08165)). In the hall the reward leads
 # straight against the wall, and small random steps hardly ever find the door. A model
 # that was pretrained at a high temperature ("hot") tries long ways in all directions;
-# one that was pretrained at a low temperature ("cold") has settled for few of them.
+# one that was pretrained at a low temperature ("cold") has settled on a few of them.
 
 # %%
 import gymnasium as gym

@@ -2,7 +2,7 @@
 # # Learn from goals that were missed
 #
 # Flip ten bits until they match the goal. Only the goal is
-# rewarded: of 1024 states, random flips hardly ever meet it. Hindsight experience
+# rewarded: of 1024 states, random flips hardly ever reach it. Hindsight experience
 # replay (HER) also stores each episode as if what it reached had been its goal. The
 # replay buffer is SB3's.
 

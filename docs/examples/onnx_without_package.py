@@ -2,7 +2,7 @@
 # # Use a policy without this package
 #
 # A trained policy becomes an ONNX file, and a program that has neither this package nor
-# PyTorch acts by it. `VecNormalize` is part of what is exported: the program passes
+# PyTorch uses it to act. `VecNormalize` is part of what is exported: the program passes
 # in raw sensor readings.
 
 # %%

@@ -78,13 +78,13 @@ def check_numbers(buffer_size: int, n_envs: int, n_steps: int, gamma: float) -> 
 
 
 def warn_about_memory(needed: int) -> None:
-    """Warn if the full replay buffer needs more bytes than there are, as SB3's buffers do if psutil is installed."""
+    """Warn if a replay buffer needs more bytes to become full than are available, as SB3's do if psutil is installed."""
     if sb3_buffers.psutil is None:
         return
     available = sb3_buffers.psutil.virtual_memory().available
     if needed > available:
         warnings.warn(
-            f"This system apparently does not have enough memory for the full replay buffer: {needed / 1000000000.0:.2f}GB > "
-            f"{available / 1000000000.0:.2f}GB. Use a smaller buffer_size",
+            "This system apparently does not have enough memory for the full replay buffer: it needs another "
+            f"{needed / 1000000000.0:.2f}GB, and {available / 1000000000.0:.2f}GB are available. Use a smaller buffer_size",
             stacklevel=3,
         )

@@ -36,7 +36,6 @@ from sb3_softac.resume.serialization import ResumeError
 
 FORMAT = 1
 MANIFEST, STATE, TENSORS = "manifest.json", "state.json", "state.safetensors"
-LIBRARIES = ("sb3_softac", "stable_baselines3", "torch", "numpy", "gymnasium", "mujoco")
 
 
 def digest(path: Path) -> str:
@@ -245,7 +244,7 @@ def _delete(path: Path) -> None:
 
 @functools.cache
 def _libraries() -> dict[str, str]:
-    return {name: version(name) for name in LIBRARIES}
+    return {name: version(name) for name in ("sb3_softac", "stable_baselines3", "torch", "numpy", "gymnasium", "mujoco")}
 
 
 def _save(write: Callable[[Any, Path], None], contents: Any, path: Path) -> None:
