@@ -193,10 +193,6 @@ def test_episodes_are_refused():
         assert "give train_freq in steps, not in episodes" in error
 
 
-def test_alone():
-    assert not distributed.is_distributed() and distributed.rank() == 0
-
-
 class StopAt(BaseCallback):
     """Stops one process at its n-th step."""
 

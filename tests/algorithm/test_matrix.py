@@ -187,14 +187,6 @@ def test_targets_move_by_tau_at_their_interval(algorithm, interval, tau):
 
 
 @algorithms
-def test_targets_are_neither_frozen_nor_trained(algorithm):
-    model = make_model(algorithm, tau=1e-9).learn(30)
-    for name, target in model.targets.items():
-        assert not th.allclose(flat(getattr(model, name)), flat(getattr(model, target)))
-        assert all(parameter.grad is None for parameter in getattr(model, target).parameters())
-
-
-@algorithms
 def test_modes_reach_every_module_of_what_is_trained_and_no_target(algorithm):
     model = make_model(algorithm)
     networks = dict(model.policy.named_children())

@@ -167,8 +167,6 @@ def a_space(*plain):
     return lambda members: put(members, "observation_space", {"space": list(plain)}, "plain.json")
 
 
-BOX = ["Box", 0, 1, [10**5], "float32"]
-MIXTURE = dict(distribution="mixture", distribution_kwargs={"n_components": 10**8})
 LARGE = {
     "a deflated tensor": (deflated, "policy.pth: 'archive/data.pkl' is compressed"),
     "a tensor without data": (longer_than_its_data, "policy.pth: a tensor has another size than its data"),

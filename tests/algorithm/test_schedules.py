@@ -235,13 +235,6 @@ def test_one_sided_bounds(bounds, low, high):
 
 
 @algorithms
-def test_one_sided_bounds_of_a_model(algorithm, tmp_path):
-    model = model_of(algorithm, ent_coef="auto", ent_coef_bounds=(None, 1.0))
-    model.save(tmp_path / "model")
-    assert algorithm.load(tmp_path / "model", safe=True).ent_coef_bounds == (None, 1.0)
-
-
-@algorithms
 def test_bounds_that_were_set_are_loaded(algorithm, tmp_path):
     model = model_of(algorithm, ent_coef="auto")
     model.save(tmp_path / "before")

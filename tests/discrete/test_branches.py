@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch.distributions import Categorical
 
 from sb3_softac import DiscreteSAC
-from sb3_softac.discrete.branches import MASKED_LOGIT, Branches
+from sb3_softac.discrete.branches import Branches
 from tests.toys import VECTOR, RandomEnv, make_model
 
 SPACES = [spaces.Discrete(5), spaces.MultiDiscrete([2, 1, 3]), spaces.MultiDiscrete([3, 3]), spaces.MultiBinary(3)]
@@ -175,7 +175,3 @@ def test_nothing_to_choose(target_entropy):
     assert branches.max_entropy == 0.0 and (branches.max_entropies(th.ones(6, 2, dtype=th.bool)) == 0.0).all()
     model = make_model(DiscreteSAC, RandomEnv(VECTOR, space), target_entropy=target_entropy).learn(40)
     assert model.target_entropy == 0.0 and all(p.isfinite().all() for p in model.policy.parameters())
-
-
-def test_masked_logits_vanish_and_stay_finite():
-    assert math.exp(MASKED_LOGIT) == 0.0 and math.isfinite(0.0 * MASKED_LOGIT)

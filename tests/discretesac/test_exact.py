@@ -111,19 +111,6 @@ def test_n_steps_on_policy(n_steps):
     assert np.abs(q - exact.q).max() < TOLERANCE * np.ptp(exact.q)
 
 
-def test_n_steps_off_policy_are_biased():
-    """The same data under an actor that has a preference: the later rewards are those of the uniform policy, not its own."""
-    mdp, learned = random_mdp(8, n_states=4, n_actions=2, draws=1), {}
-    for n_steps in (1, 3):
-        model = make_model(TabularEnv(mdp), n_steps=n_steps, critic_ent_coef_scale=0.0, ent_coef=0.01)
-        fill_with_episodes(model, mdp)
-        learned[n_steps] = tables(train(model))[0]
-    exact = soft_value_iteration(mdp, NO_ENTROPY)  # at this temperature the policy is all but greedy
-    assert np.abs(learned[1] - exact.q).max() < TOLERANCE * np.ptp(exact.q)
-    assert (learned[3] - exact.q).max() < TOLERANCE * np.ptp(exact.q)  # nobody does better than greedy
-    assert (learned[3] - exact.q).min() < -5 * TOLERANCE * np.ptp(exact.q)
-
-
 @pytest.mark.parametrize(("n_steps", "scale", "ends"), [(1, 1.0, False), (3, 0.0, True)])
 def test_time_limits_bootstrap_and_terminations_do_not(n_steps, scale, ends):
     """Four states in a row that pay 1 each; the last one leads to a terminal state, or to the first. A limit of 3 steps."""

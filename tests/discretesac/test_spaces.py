@@ -91,11 +91,6 @@ def test_replay_buffers_of_sb3():
     assert make_model(env, replay_buffer_kwargs=dict(n_steps=2)).replay_buffer.n_steps == 2
 
 
-def test_unsupported_action_spaces():
-    with pytest.raises(AssertionError, match=r"Expected Discrete.*SoftAC_v1"):
-        make_model("Pendulum-v1")
-
-
 def test_observation_with_info_given_to_predict():
     with pytest.raises(ValueError, match=r"reset\(\) returns \(obs, info\)"):
         make_model("CartPole-v1").predict(gym.make("CartPole-v1").reset())

@@ -62,29 +62,9 @@ def test_schedule_that_fails_midway():
         temperature.update(0.5)
 
 
-@pytest.mark.parametrize(("log_pi", "grows"), [(3.0, True), (-3.0, False)])
-def test_learned_temperature_moves_towards_its_target(log_pi, grows):
-    temperature = make("auto_0.5")
-    losses = temperature.losses(th.full((4,), log_pi), -1.0)
-    losses["ent_coef_loss"].backward()
-    temperature.optimizer.step()
-    assert (temperature.alpha.item() > 0.5) is grows
-
-
 def test_a_line_ends_at_a_thousandth():
     temperature = make("lin_0.2")
     temperature.update(0.0)
     assert temperature.alpha.item() == pytest.approx(2e-4)
     temperature.update(0.5)
     assert temperature.alpha.item() == pytest.approx((0.2 + 2e-4) / 2)
-
-
-def test_a_learned_temperature_stays_in_its_bounds():
-    temperature = make("auto_0.5", bounds=(0.45, 0.6))
-    for log_pi, bound in ((50.0, 0.6), (-50.0, 0.45)):
-        for _ in range(20):
-            temperature.optimizer.zero_grad()
-            temperature.losses(th.full((4,), log_pi), -1.0)["ent_coef_loss"].backward()
-            temperature.optimizer.step()
-            temperature.bound()
-        assert temperature.alpha.item() == pytest.approx(bound)

@@ -115,15 +115,6 @@ def test_n_step_samples_are_sb3s(n_steps, number, n_envs):
     assert_same(sample(ours), sample(sb3), rtol=1e-5)
 
 
-def test_time_limits_can_be_terminations():
-    stream = transitions(BOX, 2, SIZE)
-    assert any(info["TimeLimit.truncated"] for *_, infos in stream for info in infos)
-    for cls, kwargs in ((ReplayBuffer, {}), (NStepReplayBuffer, dict(n_steps=3))):
-        kwargs = {**kwargs, "handle_timeout_termination": False}
-        sb3, ours = (fill(make(kind, BOX, 2, **kwargs), stream) for kind in (cls, SoftReplayBuffer))
-        assert_same(sample(ours), sample(sb3), rtol=1e-5)
-
-
 @pytest.mark.parametrize("n_steps", [1, 3])
 @pytest.mark.parametrize("kwargs", [dict(), dict(norm_obs=False), dict(norm_reward=False)])
 def test_normalization_of_samples(n_steps, kwargs):
@@ -652,8 +643,3 @@ def test_nothing_to_draw(draw):
     buffer.reset()
     with pytest.raises(ValueError, match="empty"):
         getattr(buffer, draw)(1)
-
-
-def test_double_is_what_a_reader_of_the_space_expects():
-    assert make(SoftReplayBuffer, TIMES, 1).observations.dtype == np.float64
-    assert make(SoftReplayBuffer, spaces.Discrete(5), 2).observations.shape == (SIZE, 2, 1)

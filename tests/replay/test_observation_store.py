@@ -94,12 +94,6 @@ def test_repeated_observations_are_shared():
     assert used(store) == 1
 
 
-def test_what_is_read_is_a_copy():
-    store, log = fill(VECTOR, 5, 1, chain(VECTOR, 1, 5))
-    store.get(False, np.array([0]))[:] = 7.0
-    assert_holds(store, log)
-
-
 def test_precision_and_pieces():
     assert ObservationStore(VECTOR, 1, 1).pieces.dtype == np.float64
     assert ObservationStore(VECTOR, 1, 1, single_precision=True).pieces.dtype == np.float32

@@ -25,6 +25,7 @@ from sb3_softac import DiscreteSAC, SoftAC_v1
 from sb3_softac.resume import ExactCheckpoint, Resumable
 from sb3_softac.resume.environments import read_environments, write_environments
 from sb3_softac.tabular import TabularEnv, TabularMDP
+from tests.discrete.masked_walk import MaskableWalk
 from tests.resume.harness import Cut, differences, fingerprint, interrupted, uninterrupted
 from tests.resume.test_exact import check, maker
 
@@ -274,28 +275,9 @@ def test_what_changes_is_named(env, name, tmp_path):
         model.learn(50, callback=ExactCheckpoint(tmp_path, 25))
 
 
-class Masked(gym.Env):
-    """Forbids the action that was taken last."""
-
-    observation_space, action_space = spaces.Discrete(3), spaces.Discrete(3)
-
-    def reset(self, seed=None, options=None):
-        super().reset(seed=seed)
-        self.last, self.steps = int(self.np_random.integers(3)), 0
-        return self.last, {}
-
-    def step(self, action):
-        assert action != self.last
-        self.last, self.steps = int(action), self.steps + 1
-        return self.last, float(self.np_random.normal()), self.steps == 11, False, {}
-
-    def action_masks(self):
-        return np.arange(3) != self.last
-
-
 @pytest.mark.parametrize("n_steps", [1, 3])
 def test_action_masks(n_steps, tmp_path):
-    check(maker(DiscreteSAC, Masked, n_envs=2, n_steps=n_steps, buffer_size=50), tmp_path)
+    check(maker(DiscreteSAC, MaskableWalk, n_envs=2, n_steps=n_steps, buffer_size=50), tmp_path)
 
 
 class Signal(BaseCallback):

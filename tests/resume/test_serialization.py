@@ -3,7 +3,6 @@
 import collections
 import enum
 import json
-import random
 
 import numpy as np
 import pytest
@@ -111,14 +110,6 @@ def test_generators(kind):
         back = there_and_back(value, live)
         assert np.array_equal(back.normal(size=5), value.normal(size=5))
         assert (back is live) == (live is not None and type(live.bit_generator) is kind)
-
-
-@pytest.mark.parametrize("make", [random.Random, np.random.RandomState])
-def test_older_generators(make):
-    value, live = make(0), make(1)
-    value.shuffle(list(range(5)))
-    assert there_and_back(value, live) is live
-    assert [live.random() for _ in range(5)] == [value.random() for _ in range(5)]
 
 
 @pytest.mark.parametrize("seeded", [False, True])

@@ -1,7 +1,5 @@
 """Files of models, policies and actors, and repetition; what holds for all algorithms is in tests/algorithm/test_matrix.py."""
 
-import copy
-
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -39,19 +37,6 @@ def test_variants_are_repeatable_and_restored(kwargs, tmp_path):
     np.testing.assert_array_equal(act(model), act(loaded))
     loaded.learn(20, reset_num_timesteps=False)
     assert loaded.num_timesteps == 50 and (act(model) != act(loaded)).any()
-
-
-def test_parameters_are_set_as_in_sb3():
-    """Every tensor comes back; what is missing is an error."""
-    model = make_model(ent_coef="auto").learn(20)
-    before = copy.deepcopy(model.get_parameters())
-    noise = {key: th.rand_like(value) for key, value in before["policy"].items()}
-    model.set_parameters({**before, "policy": noise}, exact_match=True)
-    assert_equal(model.get_parameters()["policy"], noise)
-    with pytest.raises(RuntimeError, match="Missing key"):
-        model.set_parameters({**before, "policy": dict(list(noise.items())[1:])}, exact_match=True)
-    with pytest.raises(ValueError, match="Names of parameters do not match"):
-        model.set_parameters({"policy": before["policy"]}, exact_match=True)
 
 
 @pytest.mark.parametrize("distribution", ["gaussian", "mixture", "flow", "deterministic"])

@@ -73,20 +73,6 @@ def test_actor_q_first_ignores_the_other_critic(monkeypatch):
     assert losses["min", -300.0] > losses["min", 100.0] + 100.0
 
 
-def test_target_cadence_survives_saving(tmp_path):
-    model = filled_model(target_update_interval=4, tau=1.0, learning_starts=100)
-    model.train(gradient_steps=3, batch_size=16)
-    before = flat(model.value_net_target)
-    model.save(tmp_path / "model")
-    buffer = model.replay_buffer
-    model = type(model).load(tmp_path / "model", env=model.env)
-    model.replay_buffer = buffer
-    model.set_logger(filled_model().logger)
-    th.testing.assert_close(flat(model.value_net_target), before)
-    model.train(gradient_steps=1, batch_size=16)
-    assert th.equal(flat(model.value_net_target), flat(model.value_net))
-
-
 class HostReads(TorchDispatchMode):
     """Counts how often a tensor's value is asked for on the host."""
 
@@ -118,14 +104,6 @@ def test_logged_values():
     assert logged.keys() == names | {"n_updates", "learning_rate"}
     assert all(isinstance(value, float | int) for value in logged.values())
     assert logged["n_updates"] == model._n_updates
-
-
-def test_zero_learning_rate_leaves_the_networks():
-    model = filled_model(learning_rate=0.0, ent_coef="auto")
-    before = {name: flat(getattr(model, name)) for name in NETWORKS}
-    model.train(gradient_steps=3, batch_size=16)
-    assert all(th.equal(before[name], flat(getattr(model, name))) for name in NETWORKS)
-    assert model.log_ent_coef.item() == 0.0
 
 
 def test_optimizers_without_a_flag_are_not_stepped_either(monkeypatch):

@@ -113,10 +113,6 @@ def test_plots_say_what_they_need(tmp_path):
     assert "pip install 'sb3_softac[plots]'" in text and "Traceback" not in text
 
 
-def test_discrete_actions_are_refused_with_a_hint(tmp_path):
-    assert "DiscreteSAC" in train(tmp_path, task=("--algo", "softac_v1", "--env", "CartPole-v1"), expect=1)
-
-
 @pytest.mark.parametrize(
     ("algo", "env_id", "ours"),
     [

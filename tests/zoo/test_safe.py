@@ -1,7 +1,6 @@
 """With SB3_SOFTAC_SAFE_LOAD nothing in a run's folder runs code, whatever tool of the Zoo reads it."""
 
 import argparse
-import base64
 import collections
 import io
 import json
@@ -9,7 +8,7 @@ import os
 import pickle
 import shutil
 import sys
-import zipfile
+from functools import partial
 from pathlib import Path
 
 import gymnasium as gym
@@ -25,6 +24,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_softac import SoftAC_v1
 from sb3_softac.zoo import register, safe
+from tests.algorithm.test_model_files import pickled, put, rewrite
 from tests.zoo.commands import PENDULUM, run_as_typed
 
 register()
@@ -299,28 +299,13 @@ def put_object(path):
     path.write_text("a: !!python/object/apply:os.mkdir [canary]\n" + path.read_text().replace("!!python", "b: !!python", 1))
 
 
-def pickled_attribute(path):
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    data = json.loads(members["data"])
-    data["gamma"] = {":type:": "x", ":serialized:": base64.b64encode(pickle.dumps(Bomb())).decode()}
-    members["data"] = json.dumps(data).encode()
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
+def weights_that_are_a_pickle(members):
+    members.update({name: pickle.dumps(Bomb()) for name in members if name.endswith(".pth")})
 
 
 def statistics_without_a_twin(path):
     path.write_bytes(pickle.dumps(Bomb()))
     path.with_suffix(".json").unlink()
-
-
-def weights_that_are_a_pickle(path):
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, pickle.dumps(Bomb()) if name.endswith(".pth") else content)
 
 
 def module_in_the_run(path):
@@ -354,8 +339,8 @@ EXPLOITS = {
     "module in the run": (CONFIG, module_in_the_run),
     "args": (ARGS, put_object),
     "statistics": ("Pendulum-v1/vecnormalize.pkl", statistics_without_a_twin),
-    "model": ("Pendulum-v1.zip", pickled_attribute),
-    "weights": ("Pendulum-v1.zip", weights_that_are_a_pickle),
+    "model": ("Pendulum-v1.zip", partial(rewrite, change=lambda members: put(members, "gamma", pickled(Bomb())))),
+    "weights": ("Pendulum-v1.zip", partial(rewrite, change=weights_that_are_a_pickle)),
     "replay buffer": ("replay_buffer.pkl", lambda path: path.write_bytes(pickle.dumps(Bomb()))),
     "imports": (COMMAND, command_with("--gym-packages", "evil_module")),
     "evaluates": (COMMAND, command_with("--env-kwargs", f"g:{EVIL}")),

@@ -227,5 +227,6 @@ if __name__ == "__main__":
     for algorithm in ALGORITHMS:
         wrong, tried = differing(algorithm)
         assert not wrong, wrong
+        assert min(tried.values()) > 5, tried
         print(algorithm, tried)
     print("kinds done")
