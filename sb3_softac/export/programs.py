@@ -1,7 +1,6 @@
 """Policies as programs, which run without this package."""
 
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +61,7 @@ def export_onnx(
     try:
         import onnx
         import onnxscript  # noqa: F401
+        from onnx_ir.passes.common import NameFixPass
     except ImportError as error:
         raise ImportError("ONNX export needs onnx and onnxscript: pip install 'sb3_softac[export]'") from error
     exported = exported_policy(model, vec_normalize)
@@ -77,17 +77,17 @@ def export_onnx(
         program = th.onnx.export(
             _InputsInARow(exported, keys).eval(),
             inputs,
-            # Names that no key has: the exporter gives names to its own values without regard to those of the inputs
-            input_names=[f"input_{number}" for number in range(len(inputs))],
-            output_names=["output"],
             dynamic_shapes=(({0: th.export.Dim("batch")},) * len(inputs),),
             dynamo=True,
             opset_version=None if opset is None else int(opset),
             verbose=False,
         )
     assert program is not None
+    graph = program.model.graph
+    for value, name in zip((*graph.inputs, *graph.outputs), (*names, ACTIONS), strict=True):
+        value.name = name
+    NameFixPass()(program.model)  # the exporter has named its own values without regard to these names
     written = program.model_proto
-    _rename(written.graph, names)
     try:
         onnx.checker.check_model(written)
         versions = [each.version for each in written.opset_import if each.domain == ""]
@@ -130,28 +130,3 @@ def _input_names(keys: list[str], masked: bool) -> list[str]:
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"Two keys of the observations would both be the input {sorted(twice)}: rename one of them")
     return names
-
-
-def _rename(graph: Any, names: list[str]) -> None:
-    """Name the inputs and the output of an ONNX graph, and rename the values inside that have these names already."""
-    graphs = list(_with_inner_graphs(graph))
-    values = {value.name for each in graphs for value in (*each.initializer, *each.input, *each.output)}
-    values |= {name for each in graphs for node in each.node for name in (*node.input, *node.output)}
-    new = dict(zip((value.name for value in graph.input), names, strict=True)) | {graph.output[0].name: ACTIONS}
-    for name in {*names, ACTIONS} & values - new.keys():
-        new[name] = next(free for n in range(len(values) + 1) if (free := f"{name}.{n}") not in {*values, *new.values()})
-    for each in graphs:
-        for value in (*each.initializer, *each.input, *each.output, *each.value_info):
-            value.name = new.get(value.name, value.name)
-        for node in each.node:
-            node.input[:] = [new.get(name, name) for name in node.input]
-            node.output[:] = [new.get(name, name) for name in node.output]
-
-
-def _with_inner_graphs(graph: Any) -> Iterable[Any]:
-    """:return: The graph, and those in its nodes (loops and conditions)."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _with_inner_graphs(inner)

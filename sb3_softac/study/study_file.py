@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from sb3_softac.checks import LARGEST, Argument, Refused, checked, integer, read
 from sb3_softac.robustness import PERTURBATIONS
 from sb3_softac.study.declaration import PerturbationSweep, Robustness, Run, Study, StudyError, suggest
 
@@ -20,7 +21,6 @@ MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 MAX_RUNS = 100_000
 MAX_VALUES = 100_000
 MAX_THREADS = 1024
-MAX_INT = 2**63 - 1
 MAX_SEED = 2**32 - 1  # NumPy accepts no larger one
 
 
@@ -74,7 +74,7 @@ def _not_storable(value: Any) -> str | None:
         return f"{value!r} is a {type(value).__name__}, which a study cannot store: write it in quotes"
     if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
         return f"{value!r} contains a character that cannot be written to a file"
-    if isinstance(value, int) and abs(value) > MAX_INT:
+    if isinstance(value, int) and abs(value) > LARGEST:
         return "whole numbers may have at most 64 bits"
     return "NaN is not a number: leave it out" if isinstance(value, float) and math.isnan(value) else None
 
@@ -139,46 +139,37 @@ def named(readers: dict[str, Reader]) -> Reader:
     return read
 
 
-def integer(most: int = MAX_INT) -> Reader:
-    """A whole number of at least 1, which may be written as 1e6."""
+def one(argument: Argument) -> Reader:
+    """A single value."""
 
-    def read(value: Any, name: str) -> int:
-        number = _integer(value)
-        if number is None or not 1 <= number <= most:
-            limit = "" if most == MAX_INT else f" and at most {most}"
-            raise StudyError(f"{name} must be a whole number of at least 1{limit}, got {value!r}")
-        return number
+    def read_one(value: Any, name: str) -> Any:
+        try:
+            return read(name, value, argument)
+        except Refused as error:
+            raise StudyError(str(error)) from None
 
-    return read
-
-
-def _integer(value: Any) -> int | None:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return read_one
 
 
-def string(value: Any, name: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise StudyError(f"{name} must be a non-empty text, got {value!r}")
-    return value
+def is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
-def folder(value: Any, name: str) -> str:
-    return os.path.expanduser(string(value, name))
+def are_modules(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) and MODULE.fullmatch(each) for each in value)
 
 
-def seeds(value: Any, name: str) -> Sequence[int]:
-    count = _integer(value)
-    if count is not None and 1 <= count <= MAX_SEED:
-        return range(count)
-    listed = [_integer(seed) for seed in value] if isinstance(value, list) else []
-    found = [seed for seed in listed if seed is not None and 0 <= seed <= MAX_SEED]
-    if not found or len(found) < len(listed):
-        raise StudyError(
-            f"{name} must be the number of seeds (0, 1, ... are used) or a list of seeds from 0 to {MAX_SEED}, got {value!r}"
-        )
-    return found
+def _seeds(value: Any) -> Sequence[int]:
+    if isinstance(value, list) and value:
+        return [integer(0, high=MAX_SEED).read(seed) for seed in value]
+    return range(integer(1, high=MAX_SEED).read(value))
+
+
+count = one(integer(1))
+string = one(checked("a non-empty text", is_text))
+folder = one(checked("a non-empty text", is_text, os.path.expanduser))
+modules = one(checked("a list of Python modules that register environments", are_modules, tuple))
+seeds = one(Argument(f"the number of seeds (0, 1, ... are used) or a list of seeds from 0 to {MAX_SEED}", _seeds))
 
 
 def grid(value: Any, name: str) -> dict[str, list[Any]]:
@@ -186,12 +177,6 @@ def grid(value: Any, name: str) -> dict[str, list[Any]]:
         if not isinstance(values, list) or not values:
             raise StudyError(f"{name}: {key} needs a list of values, got {values!r}")
     return value
-
-
-def modules(value: Any, name: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(one, str) and MODULE.fullmatch(one) for one in value):
-        raise StudyError(f"{name} must be a list of Python modules that register environments, got {value!r}")
-    return tuple(value)
 
 
 def modes(value: Any, name: str) -> tuple[str, ...]:
@@ -241,16 +226,16 @@ def _number(value: Any) -> float | None:
         return None
 
 
-EVALUATION = {"every": integer(), "episodes": integer(), "modes": modes}
-ROBUSTNESS = {"perturbations": read_sweeps, "episodes": integer()}
-SHARED = {"n_timesteps": integer(), "hyperparams": any_table, "evaluation": table(EVALUATION), "robustness": table(ROBUSTNESS)}
+EVALUATION = {"every": count, "episodes": count, "modes": modes}
+ROBUSTNESS = {"perturbations": read_sweeps, "episodes": count}
+SHARED = {"n_timesteps": count, "hyperparams": any_table, "evaluation": table(EVALUATION), "robustness": table(ROBUSTNESS)}
 ENVIRONMENT = {**SHARED, "env_kwargs": any_table}
-ALGORITHM = {"algo": string, "hyperparams": any_table, "config": string, "n_timesteps": integer(), "seeds": seeds}
+ALGORITHM = {"algo": string, "hyperparams": any_table, "config": string, "n_timesteps": count, "seeds": seeds}
 FILE = {
     **SHARED,
     **{"algorithms": named(ALGORITHM), "environments": named(ENVIRONMENT), "seeds": seeds, "grid": grid},
     **{"output": folder, "results": folder, "gym_packages": modules},
-    **{"threads": integer(MAX_THREADS), "checkpoint_every": integer()},
+    **{"threads": one(integer(1, f" and at most {MAX_THREADS}", MAX_THREADS)), "checkpoint_every": count},
 }  # fmt: skip
 
 

@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch as th
 from filelock import FileLock
 from rl_zoo3.callbacks import SaveVecNormalizeCallback
 from rl_zoo3.exp_manager import ALGOS, ExperimentManager
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CallbackList, EvalCallback
-from stable_baselines3.common.monitor import get_monitor_files
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import set_random_seed
@@ -219,9 +217,6 @@ def save_result(manager: RunManager, path: Path) -> None:
     episode and the steps at its end, the declaration, and the versions and machine.
     """
     recorder = manager.recorder
-    episodes: Any = recorder.train_returns, recorder.train_timesteps
-    if not manager.has_rollouts:  # callbacks are not told of episodes
-        episodes = monitored_episodes(Path(manager.save_path))
     first = next(iter(manager.evaluations.values()))
     machine = {
         "python": platform.python_version(),
@@ -236,24 +231,13 @@ def save_result(manager: RunManager, path: Path) -> None:
             for mode, evaluation in manager.evaluations.items()
         },
         "seconds": np.array(recorder.seconds_at_evaluations, np.float32),
-        "train_returns": np.array(episodes[0], np.float32),
-        "train_timesteps": np.array(episodes[1], int),
+        "train_returns": np.array(recorder.train_returns, np.float32),
+        "train_timesteps": np.array(recorder.train_timesteps, int),
         "declaration": np.array(manager.run.as_json()),
         "versions": np.array(json.dumps({package: version(package) for package in PACKAGES} | machine)),
     }
     with replacing(path) as file:
         np.savez_compressed(file, **content)
-
-
-def monitored_episodes(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """
-    :return: The returns of the episodes in the monitor files of a folder, and the environment steps when they ended, in that
-        order, if no wrapper repeats actions. The environments, one for each file, step together.
-    """
-    files = [pd.read_csv(file, skiprows=1) for file in get_monitor_files(str(folder))]
-    ends = np.concatenate([len(files) * np.cumsum(episodes["l"].to_numpy(int)) for episodes in files])
-    order = np.argsort(ends, kind="stable")
-    return np.concatenate([episodes["r"].to_numpy(np.float32) for episodes in files])[order], ends[order]
 
 
 @functools.cache
