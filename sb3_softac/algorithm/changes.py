@@ -239,7 +239,7 @@ class ModelWatch:
             list(map(th.Tensor.size, tensors)),
             list(map(th.Tensor.stride, trained)),
             list(map(attrgetter("dtype"), trained)),
-            all(map(attrgetter("requires_grad"), trained)),
+            list(map(attrgetter("requires_grad"), tensors)),
             sum(map(len, self._hooks)),
             are_hooked(trained),
         ]

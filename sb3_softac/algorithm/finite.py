@@ -8,6 +8,11 @@ from torch import nn
 from sb3_softac.replay.batch import Batch
 
 
+def is_fused(optimizer: th.optim.Optimizer) -> bool:
+    """:return: Whether all its parameters are stepped by a fused kernel; a loaded state may change that."""
+    return all(group.get("fused") for group in optimizer.param_groups)
+
+
 def step_if(optimizer: th.optim.Optimizer, finite: th.Tensor) -> None:
     """
     Step the optimizer if and only if a flag on the device is 1.
@@ -15,9 +20,10 @@ def step_if(optimizer: th.optim.Optimizer, finite: th.Tensor) -> None:
     A fused optimizer reads the flag in its kernel (the mechanism of gradient scaling), so the host does not wait. For any
     other optimizer the host reads the flag.
     """
-    if optimizer.defaults.get("fused"):
+    if is_fused(optimizer):
         optimizer.grad_scale, optimizer.found_inf = None, 1.0 - finite  # type: ignore[attr-defined]
         optimizer.step()
+        optimizer.found_inf = None  # type: ignore[attr-defined]  # a step that is not fused refuses it
     elif finite:
         optimizer.step()
 

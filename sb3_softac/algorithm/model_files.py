@@ -73,7 +73,10 @@ def without_pickles(
 def _read(path: str | Path | BufferedIOBase) -> bytes:
     """:return: The content of a file; SB3 adds the suffix ``.zip`` where it is left out."""
     if not isinstance(path, str | Path):
-        return open_path(path, "r").read()
+        stream = open_path(path, "r")
+        if stream.seekable():  # what reads zip files, as load() does otherwise, begins at their start
+            stream.seek(0)
+        return stream.read()
     try:
         return read_plain(path, follow_links=True)
     except FileNotFoundError:

@@ -80,6 +80,8 @@ SelfSoftOffPolicy = TypeVar("SelfSoftOffPolicy", bound="SoftOffPolicyAlgorithm")
 # Gradient steps whose logs may wait on the device
 MAX_DEFERRED = 1_000
 STEPS, BATCH = integer(0, " gradient steps"), integer(1, " transition")
+# Attributes with another name than their argument
+ATTRIBUTES = {"stats_window_size": "_stats_window_size", "target_entropy": "_target_entropy"}
 # Attributes that are rebuilt when a model is loaded
 NOT_SAVED = (
     *("temperature", "entropy_target", "watch", "engines", "_arguments_before", "_changed_by_load"),
@@ -707,6 +709,21 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         """Logarithm of the temperature, one element: the parameter itself if it is learned, otherwise a copy."""
         return self.temperature.log_ent_coef if isinstance(self.temperature, AutoTemperature) else self.temperature.alpha.log()
 
+    @log_ent_coef.setter
+    def log_ent_coef(self, value: Any) -> None:
+        if not isinstance(self.temperature, AutoTemperature):
+            raise AttributeError("log_ent_coef cannot be set, because the temperature is not learned: set ent_coef")
+        self.temperature.log_ent_coef.data.copy_(th.as_tensor(value).detach())
+
+    @property
+    def ent_coef_tensor(self) -> th.Tensor:
+        """The temperature; setting it sets ``ent_coef``."""
+        return self.temperature.alpha
+
+    @ent_coef_tensor.setter
+    def ent_coef_tensor(self, value: Any) -> None:
+        self.ent_coef = float(value)
+
     @property
     def ent_coef_optimizer(self) -> th.optim.Optimizer | None:
         """Optimizer of a learned temperature; None if the temperature is not learned."""
@@ -795,7 +812,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
         :param include: Names of attributes to save that would otherwise be left out.
         """
         pickled = io.BytesIO()
-        super().save(pickled, exclude, include)
+        super().save(pickled, None if exclude is None else [ATTRIBUTES.get(name, name) for name in exclude], include)
         content = add_plain_part(pickled, vars(self), self.named_policies())
         if isinstance(path, str | Path):
             with replacing(path if Path(path).suffix else f"{path}.zip") as file:
@@ -865,8 +882,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
     @classmethod
     def _load_arguments(cls, given: dict[str, Any]) -> dict[str, Any]:
         """:return: The attributes for arguments to change; SB3 would also set attributes that nobody reads."""
-        attributes = {"stats_window_size": "_stats_window_size", "target_entropy": "_target_entropy"}
-        changes = {attributes.get(name, name): value for name, value in given.items()}
+        changes = {ATTRIBUTES.get(name, name): value for name, value in given.items()}
         parameters = parameters_of(cls)[0].keys() - {"self", "policy", "env", "device", "_init_setup_model"}
         if "n_critics" in parameters:  # part of the policy's arguments, which are those of the file
             changes.pop("n_critics", None)

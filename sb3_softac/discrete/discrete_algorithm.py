@@ -102,7 +102,7 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         result = super()._setup_learn(*args, **kwargs)
-        self._env_has_masks, self._masks = has_masks(self._env()), None
+        self._env_has_masks, self._masks, self._last_log_pi = has_masks(self._env()), None, None
         columns = self._kept_columns()
         if self._env_has_masks and "action_masks" not in columns:
             raise ValueError(
@@ -139,9 +139,18 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
             log_pi = self.policy.log_probs(obs, self._masks)
             require_finite_actions(log_pi)
         self._last_log_pi = log_pi
-        chosen = self.branches.choose(log_pi, deterministic=False).cpu().numpy()
-        action = chosen.astype(self.action_space.dtype)
+        if self.num_timesteps >= random_steps and self._has_own_predict():
+            masks = {} if self._masks is None else {"action_masks": self._masks}
+            action = np.asarray(self.predict(self._last_obs, deterministic=False, **masks)[0])  # type: ignore[arg-type]
+        else:
+            chosen = self.branches.choose(log_pi, deterministic=False).cpu().numpy()
+            action = chosen.astype(self.action_space.dtype)
         return action, action - self.branches.start  # the buffer counts from 0
+
+    def _has_own_predict(self) -> bool:
+        """:return: Whether a user has replaced a method by which SB3's algorithms choose actions."""
+        methods = self.predict, self.policy.predict, self.policy._predict
+        return not all(method.__module__.startswith("sb3_softac.") for method in methods)
 
     def _store_transition(
         self,
@@ -152,6 +161,11 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
+        if self._last_log_pi is None and (self._env_has_masks or "old_entropy" in self._kept_columns()):
+            raise RuntimeError(
+                f"{type(self).__name__}._sample_action() did not call super()._sample_action(), which notes the action masks "
+                "and the entropy of each step: to choose actions in another way, override predict()"
+            )
         if not self._env_has_masks and self.num_timesteps - self._num_timesteps_at_start <= N_INFOS * self.n_envs:
             self._warn_about_masks(unread_masks_of_infos(infos, self.branches.n))
         ended = dead_ends(infos, dones, self.branches) if self._masks is not None else []
@@ -162,6 +176,7 @@ class DiscreteOffPolicyAlgorithm(SoftOffPolicyAlgorithm):
             )
             infos = [{**info, "TimeLimit.truncated": False} if i in ended else info for i, info in enumerate(infos)]
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        self._masks = self._last_log_pi = None
 
     def _extra_columns(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         columns: dict[str, np.ndarray] = {}

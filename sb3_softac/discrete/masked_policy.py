@@ -22,11 +22,20 @@ def masked_log_probs(policy: Any, obs: PyTorchObs, action_masks: np.ndarray | No
     return policy.log_pi(obs, th.as_tensor(policy.branches.check_masks(action_masks, batch), device=policy.device))
 
 
+def masked_choice(
+    policy: Any, observation: PyTorchObs, deterministic: bool = False, action_masks: np.ndarray | None = None
+) -> th.Tensor:
+    """Actions of the action space ``[batch, *action_space.shape]``; without masks everything is allowed."""
+    log_pi = policy.log_probs(observation, action_masks)
+    require_finite_actions(log_pi)
+    return policy.branches.choose(log_pi, deterministic)
+
+
 def masked_forward(
     policy: Any, obs: PyTorchObs, deterministic: bool = False, action_masks: np.ndarray | None = None
 ) -> th.Tensor:
-    """Actions of the action space ``[batch, *action_space.shape]``; without masks everything is allowed."""
-    return policy.branches.choose(policy.log_probs(obs, action_masks), deterministic)
+    """As ``_predict``, which users may replace by one without masks."""
+    return policy._predict(obs, deterministic, **({} if action_masks is None else {"action_masks": action_masks}))
 
 
 def masked_predict(
@@ -46,9 +55,7 @@ def masked_predict(
         )
     obs, vectorized = policy.obs_to_tensor(observation)
     with th.no_grad():
-        log_pi = policy.log_probs(obs, action_masks)
-        require_finite_actions(log_pi)
-        actions = policy.branches.choose(log_pi, deterministic).cpu().numpy().astype(policy.action_space.dtype)
+        actions = masked_forward(policy, obs, deterministic, action_masks).cpu().numpy().astype(policy.action_space.dtype)
     return (actions if vectorized else actions.squeeze(axis=0)), state
 
 

@@ -20,7 +20,13 @@ from sb3_softac.algorithm.policies import (
 )
 from sb3_softac.checks import Argument
 from sb3_softac.discrete.branches import Branches
-from sb3_softac.discrete.masked_policy import masked_distribution, masked_forward, masked_log_probs, masked_predict
+from sb3_softac.discrete.masked_policy import (
+    masked_choice,
+    masked_distribution,
+    masked_forward,
+    masked_log_probs,
+    masked_predict,
+)
 from sb3_softac.discrete.networks import CategoricalActor, StackedDiscreteCritic
 
 
@@ -53,7 +59,7 @@ class DiscreteSACPolicy(SACPolicy):
     make_optimizer = make_joint_optimizer
     make_features_extractor = make_initialized_extractor
     obs_to_tensor = finite_obs_to_tensor
-    forward, predict = masked_forward, masked_predict
+    forward, _predict, predict = masked_forward, masked_choice, masked_predict
     log_probs, get_distribution = masked_log_probs, masked_distribution
     actor: CategoricalActor  # type: ignore[assignment]
     critic: StackedDiscreteCritic  # type: ignore[assignment]

@@ -19,7 +19,13 @@ from sb3_softac.algorithm.policies import (
 )
 from sb3_softac.checks import Argument
 from sb3_softac.discrete.branches import Branches
-from sb3_softac.discrete.masked_policy import masked_distribution, masked_forward, masked_log_probs, masked_predict
+from sb3_softac.discrete.masked_policy import (
+    masked_choice,
+    masked_distribution,
+    masked_forward,
+    masked_log_probs,
+    masked_predict,
+)
 from sb3_softac.discrete.networks import StackedDiscreteCritic, smallest_by_state
 from sb3_softac.equations.discrete_sac import soft_state_value
 
@@ -48,7 +54,7 @@ class DiscreteSQLPolicy(BasePolicy):
     make_optimizer = make_joint_optimizer
     make_features_extractor = make_initialized_extractor
     obs_to_tensor = finite_obs_to_tensor
-    forward, predict = masked_forward, masked_predict
+    forward, _predict, predict = masked_forward, masked_choice, masked_predict
     log_probs, get_distribution = masked_log_probs, masked_distribution
     alpha: th.Tensor
     """The temperature, a buffer that the algorithm keeps up to date; saved and exported with the networks."""
@@ -113,9 +119,6 @@ class DiscreteSQLPolicy(BasePolicy):
     def log_pi(self, obs: PyTorchObs, masks: th.Tensor | None = None) -> th.Tensor:
         """:return: Log-probabilities of the options of all branches ``[batch, n]``, in nats."""
         return self.log_softmax(self.smallest_q(self.critic(obs), masks), masks)
-
-    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        return self(observation, deterministic)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         names = ("net_arch", "activation_fn", "features_extractor_class", "features_extractor_kwargs", "n_critics")

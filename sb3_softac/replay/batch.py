@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import torch as th
-from stable_baselines3.common.type_aliases import DictReplayBufferSamples, PyTorchObs, ReplayBufferSamples
+from stable_baselines3.common.type_aliases import PyTorchObs
 
-from sb3_softac.replay.buffer import SoftReplayBufferSamples
+from sb3_softac.replay.samples import Samples
 
 
 class Batch(NamedTuple):
@@ -27,7 +27,7 @@ class Batch(NamedTuple):
     """Additional columns of the replay buffer by name ``[batch, ...]``."""
 
 
-def make_batch(samples: ReplayBufferSamples | DictReplayBufferSamples | SoftReplayBufferSamples, gamma: float) -> Batch:
+def make_batch(samples: Samples, gamma: float) -> Batch:
     """The samples as a batch, numbers of transitions as ``[batch]``; gamma is used where there are no discounts."""
     rewards, discounts = _numbers(samples.rewards), samples.discounts
     return Batch(

@@ -10,13 +10,13 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
-from stable_baselines3.common.type_aliases import TensorDict
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples, TensorDict
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_softac.replay import row_checks
 from sb3_softac.replay.observation_store import ObservationStore
 from sb3_softac.replay.row_view import RowView, RowViews, refuse
-from sb3_softac.replay.samples import BatchIndices, SoftReplayBufferSamples, n_step_targets
+from sb3_softac.replay.samples import BatchIndices, Samples, SoftReplayBufferSamples, n_step_targets
 
 EXTRAS = "sb3_softac.extras"
 """Key under which an info has the values of extra columns, a dictionary by name."""
@@ -176,7 +176,7 @@ class SoftReplayBuffer(ReplayBuffer):
         for store in self.stores.values():
             store.keep_double_precision()
 
-    def sample(self, batch_size: int, env: VecNormalize | None = None) -> SoftReplayBufferSamples:  # type: ignore[override]
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> Samples:  # type: ignore[override]
         """
         Draw transitions uniformly, with replacement.
 
@@ -215,23 +215,23 @@ class SoftReplayBuffer(ReplayBuffer):
         dones = (self.dones.take(last) & ~self.timeouts.take(last)).astype(np.float32)[:, None]
         return BatchIndices(first, last, rewards[:, None], dones, discounts)
 
-    def _get_samples(  # type: ignore[override]
-        self, batch_inds: np.ndarray, env: VecNormalize | None = None
-    ) -> SoftReplayBufferSamples:
+    def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> Samples:  # type: ignore[override]
         draw = self._draw(batch_inds, env)
+        parts: dict[str, Any] = {
+            "observations": self._observations(False, draw.first, env),
+            "actions": self._tensor(_rows_of(self.actions, draw.first)),
+            "next_observations": self._observations(True, draw.last, env),
+            "dones": self._tensor(draw.dones),
+            "rewards": self._tensor(draw.rewards),
+            "discounts": None if draw.discounts is None else self._tensor(draw.discounts),
+        }
+        if not self.extras:
+            return DictReplayBufferSamples(**parts) if self.is_dict else ReplayBufferSamples(**parts)
         extras = {
             name: self._tensor(_rows_of(column, draw.last if name.startswith("next_") else draw.first))
             for name, column in self.extras.items()
         }
-        return SoftReplayBufferSamples(
-            observations=self._observations(False, draw.first, env),
-            actions=self._tensor(_rows_of(self.actions, draw.first)),
-            next_observations=self._observations(True, draw.last, env),
-            dones=self._tensor(draw.dones),
-            rewards=self._tensor(draw.rewards),
-            discounts=None if draw.discounts is None else self._tensor(draw.discounts),
-            extras=extras,
-        )
+        return SoftReplayBufferSamples(**parts, extras=extras)
 
     def _observations(self, next_obs: bool, where: np.ndarray, env: VecNormalize | None) -> th.Tensor | TensorDict:
         parts = {key: store.get(next_obs, where) for key, store in self.stores.items()}

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.type_aliases import TensorDict
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples, TensorDict
 
 
 class SoftReplayBufferSamples(NamedTuple):
@@ -17,6 +17,10 @@ class SoftReplayBufferSamples(NamedTuple):
     rewards: th.Tensor
     discounts: th.Tensor | None
     extras: TensorDict
+
+
+Samples = ReplayBufferSamples | DictReplayBufferSamples | SoftReplayBufferSamples
+"""SB3's, unless the buffer has extra columns."""
 
 
 class BatchIndices(NamedTuple):

@@ -52,6 +52,29 @@ def test_same_actions_with_noise_normalisation_and_matrices(algorithm, noise, op
         np.testing.assert_allclose(mine, theirs, atol=1e-6)
 
 
+@algorithms
+@pytest.mark.parametrize("place", ["algorithm.predict", "policy.predict", "policy._predict"])
+def test_a_users_predict_chooses_the_actions(algorithm, place):
+    """As in SB3; but random actions at the start stay random."""
+    calls = []
+
+    def counting(method):
+        def predict(self, *args, **kwargs):
+            calls.append(place)
+            return method(self, *args, **kwargs)
+
+        return predict
+
+    where, name = place.split(".")
+    kind = algorithm if where == "algorithm" else algorithm.policy_aliases["MlpPolicy"]
+    own = type("Own", (kind,), {name: counting(getattr(kind, name))})
+    env = random_envs(algorithm)
+    model = own("MlpPolicy", env) if where == "algorithm" else algorithm(own, env, policy_kwargs=dict(net_arch=[8]))
+    model.random_steps = 10
+    model.learn(30)
+    assert len(calls) == 20
+
+
 def test_same_actions_with_gsde():
     ours, sb3 = both_ways(make_model(SoftAC_v1, use_sde=True))
     np.testing.assert_allclose(ours[1], sb3[1], atol=1e-6)

@@ -336,7 +336,7 @@ def test_paths_and_streams(tmp_path):
         model.save(file)
     for name in ("new/model.zip", "link", "folder.zip", "folder.a_2", "stream"):
         SoftAC_v1.load(tmp_path / name, safe=True)
-    SoftAC_v1.load(io.BytesIO(stream.getvalue()), safe=True)
+    SoftAC_v1.load(stream, safe=True)  # which stands at its end
 
 
 SPACES = [

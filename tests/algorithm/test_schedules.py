@@ -235,6 +235,27 @@ def test_one_sided_bounds(bounds, low, high):
 
 
 @algorithms
+def test_the_temperature_by_the_names_of_sb3s_sac(algorithm):
+    fixed, learned = (model_of(algorithm, ent_coef=ent_coef) for ent_coef in (0.1, "auto"))
+    assert float(fixed.ent_coef_tensor) == pytest.approx(0.1)
+    fixed.ent_coef_tensor = th.tensor(0.5)
+    train(fixed)
+    assert float(fixed.ent_coef_tensor) == fixed.ent_coef == 0.5
+    with pytest.raises(AttributeError, match="the temperature is not learned: set ent_coef"):
+        fixed.log_ent_coef = th.zeros(1)
+    parameter = learned.log_ent_coef
+    learned.log_ent_coef = th.log(th.tensor([0.3]))
+    assert learned.log_ent_coef is parameter and float(learned.ent_coef_tensor) == pytest.approx(0.3)
+
+
+@algorithms
+def test_an_argument_that_is_excluded_from_a_file(algorithm, tmp_path):
+    model = model_of(algorithm, target_entropy=0.25)
+    model.save(tmp_path / "model", exclude=["target_entropy"])
+    assert algorithm.load(tmp_path / "model").target_entropy == model_of(algorithm).target_entropy != 0.25
+
+
+@algorithms
 def test_bounds_that_were_set_are_loaded(algorithm, tmp_path):
     model = model_of(algorithm, ent_coef="auto")
     model.save(tmp_path / "before")

@@ -306,3 +306,16 @@ def test_statistics_without_parameters():
     model.value_net.v_network.insert(1, nn.BatchNorm1d(8, affine=False))
     with pytest.raises(ValueError, match=r"value_net_target follows value_net.*running_mean"):
         train(model)
+
+
+@algorithms
+def test_the_state_of_an_optimizer_that_is_not_fused(algorithm):
+    """It makes the optimizer one that is not fused, after fused steps too."""
+    optimizers = [dict(optimizer_kwargs=dict(fused=fused)) for fused in (True, False)]
+    models = [make_model(algorithm, fast=False, policy_kwargs=optimizer) for optimizer in optimizers]
+    for model in models:
+        train(model, 2)
+    models[0].set_parameters(models[1].get_parameters())
+    before = parameters_of(models[0])
+    train(models[0], 2)
+    assert moved(models[0], before)

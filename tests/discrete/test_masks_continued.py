@@ -8,6 +8,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_softac import DiscreteSAC
 from tests.discrete.masked_walk import MaskableWalk, MaskedWalk, allowed, check_stored_masks, make_model
+from tests.toys import random_envs
 
 
 def test_saving_and_continuing(tmp_path):
@@ -81,3 +82,20 @@ def test_masks_of_some_environments_only():
     model = make_model(DummyVecEnv([MaskableWalk] * 2))
     with pytest.raises(ValueError, match=r"environments \[1\] of 2 have a method action_masks"):
         model.set_env(DummyVecEnv([MaskedWalk, MaskableWalk]))
+
+
+@pytest.mark.parametrize("kwargs", [dict(masked=True), dict(stable_kwargs=dict(entropy_penalty=0.5))])
+def test_a_sample_action_of_the_users_own(kwargs):
+    """It notes what the replay buffer keeps of a step: without it, an old mask, or none, would be taken for the step's."""
+
+    class Own(DiscreteSAC):
+        def _sample_action(self, learning_starts, action_noise=None, n_envs=1):
+            if self.num_timesteps % 2:
+                return np.zeros(n_envs, np.int64), np.zeros(n_envs, np.int64)
+            return super()._sample_action(learning_starts, action_noise, n_envs)
+
+    env = random_envs(Own, masked=kwargs.pop("masked", False))
+    model = Own("MlpPolicy", env, policy_kwargs=dict(net_arch=[8]), **kwargs)
+    with pytest.raises(RuntimeError, match=r"Own\._sample_action\(\) did not call super.*override predict\(\)"):
+        model.learn(20)
+    Own("MlpPolicy", random_envs(Own), policy_kwargs=dict(net_arch=[8])).learn(20)

@@ -79,6 +79,7 @@ def sample(buffer, env=None, size=200):
 
 
 def assert_same(ours, theirs, rtol=0.0):
+    assert type(ours) is type(theirs)
     for name in ("observations", "actions", "next_observations", "dones", "rewards", "discounts"):
         mine, other = getattr(ours, name), getattr(theirs, name, None)
         if name == "discounts" and other is None:

@@ -7,6 +7,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 
 from sb3_softac.algorithm.changes import are_hooked, hooks_of
 from sb3_softac.algorithm.distributed import is_distributed
+from sb3_softac.algorithm.finite import is_fused
 from sb3_softac.replay.buffer import SoftReplayBuffer
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def _work_on_the_host(model: "SoftOffPolicyAlgorithm") -> str:
 
 
 def _is_fused(optimizer: th.optim.Optimizer) -> bool:
-    return type(optimizer).__module__.startswith("torch.optim.") and bool(optimizer.defaults.get("fused"))
+    return type(optimizer).__module__.startswith("torch.optim.") and is_fused(optimizer)
 
 
 def _has_hooks(modules: list[th.nn.Module], optimizers: list[th.optim.Optimizer]) -> bool:

@@ -136,6 +136,15 @@ def test_options_take_effect(algorithm, name, value):
     assert_captured_again(train_before_and_after(lambda model: setattr(model, name, value), algorithm))
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_parameters_that_were_frozen_are_trained_again(algorithm):
+    models = both(algorithm)
+    for model in models:
+        next(model.critic.parameters()).requires_grad_(False)
+    unfreeze = lambda model: model.critic.requires_grad_(True)  # noqa: E731
+    assert_captured_again(train_before_and_after(unfreeze, models=models))
+
+
 def test_a_dictionary_that_is_changed_in_place():
     models = both(DiscreteSAC, stable_kwargs={"q_clip": 0.5})
     change = lambda model: model.stable_kwargs.update(q_clip=0.01)  # noqa: E731

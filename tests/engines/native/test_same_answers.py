@@ -215,6 +215,18 @@ def test_after_100_steps(name):
     compare(*both(algorithm, **arguments), steps=100)
 
 
+def test_a_small_gradient_after_a_large_one():
+    """Its digits are not lost in the moment of the large one."""
+    models = both(SoftAC_v1, policy_kwargs=dict(optimizer_kwargs=dict(betas=(0.0, 0.999))))
+    for scale in (1e8, 1e-8):
+        for model in models:
+            model.replay_buffer.rewards *= scale
+        compare(*models)
+    moments = [[state["exp_avg"] for state in model.policy.optimizer.state.values()] for model in models]
+    for mine, theirs in zip(*moments, strict=True):
+        th.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-6)
+
+
 def test_learning_is_the_same():
     """Acting and storing in between: rounding errors of actions do not matter to the random environment."""
     fast, plain = both(DiscreteSAC, ent_coef="auto")

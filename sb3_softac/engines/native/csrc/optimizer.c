@@ -35,7 +35,7 @@ static void step_block(const Slot* slot, const Factors* f, int64_t first, int64_
         const float kept = f->keep * p[i];
         const float g = f->decay != 0.0f ? gradients[i] + f->decay * p[i] : gradients[i];  // 0 times infinity is not 0
         p[i] = kept;
-        m[i] += f->new1 * (g - m[i]);
+        m[i] = f->new1 < 0.5f ? m[i] + f->new1 * (g - m[i]) : g - (1.0f - f->new1) * (g - m[i]);  // as PyTorch's lerp
         v[i] = f->beta2 * v[i] + f->new2 * g * g;
         second[i] = v[i];
     }
