@@ -15,6 +15,8 @@ import torch as th
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from sb3_softac.checks import did_you_mean
+
 ALPHA, GAMMA = 0.2, 0.8
 
 
@@ -215,9 +217,13 @@ def as_subject(algorithm: type[Any]) -> type[Subject]:
 def import_subject(name: str) -> type[Subject]:
     """:return: The adapter of ``module:Class``; ValueError if that is not a class."""
     module, _, attribute = name.partition(":")
-    found = getattr(importlib.import_module(module), attribute, None) if module and attribute else None
-    if not isinstance(found, type):
+    if not (module and attribute):
         raise ValueError(f"--algo must be module:Class, e.g. stable_baselines3:SAC, got {name!r}")
+    imported = importlib.import_module(module)
+    found = getattr(imported, attribute, None)
+    if not isinstance(found, type):
+        classes = [each for each, value in vars(imported).items() if isinstance(value, type)]
+        raise ValueError(f"--algo: {module} has no class {attribute!r}{did_you_mean(attribute, classes)}")
     return as_subject(found)
 
 

@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from sb3_softac.resume.replay import (
 )
 from sb3_softac.resume.settings import Start
 from sb3_softac.resume.signals import SignalWatch, WorkerSignals
-from sb3_softac.resume.snapshot import capture, check_start, note_start, read_snapshot
+from sb3_softac.resume.snapshot import PARTS, capture, check_start, note_start, read_snapshot
 from sb3_softac.resume.store import Checkpoint, Segment, Store
 
 
@@ -158,6 +158,8 @@ class ExactCheckpoint(BaseCallback):
                     # Other callbacks have repeated changes to the rows that the checkpoint already contains
                     restore_rows(buffer, self._resumed.manifest["replay"], self._resumed.segments)
                 self._restore(self._resumed, restore)
+            else:
+                self._restore_callbacks()
             self._resumed, self._restored = None, []
         if self._signals.caught is not None or self.model.num_timesteps - self._steps >= self.every:
             self._save(in_learn=True)
@@ -175,6 +177,7 @@ class ExactCheckpoint(BaseCallback):
         if not self._is_training:  # RL Zoo calls this also if learn() has failed before it began
             return
         self._signals.stop()
+        self._restore_callbacks()  # if no rollout has begun
         try:
             # A training that a callback has stopped is stopped again when it is resumed from the checkpoint before
             if self.model.num_timesteps >= self.model._total_timesteps:
@@ -200,8 +203,8 @@ class ExactCheckpoint(BaseCallback):
     def _buffer(self) -> ReplayBuffer | None:
         return getattr(self.model, "replay_buffer", None)
 
-    def _read(self, checkpoint: Checkpoint) -> Callable[[], list[str]]:
-        return read_snapshot(self.model, self._callbacks, checkpoint.tree, checkpoint.tensors, self._start)
+    def _read(self, checkpoint: Checkpoint, parts: Iterable[str] = PARTS) -> Callable[[], list[str]]:
+        return read_snapshot(self.model, self._callbacks, checkpoint.tree, checkpoint.tensors, self._start, parts)
 
     def _restore(self, checkpoint: Checkpoint, restore: Callable[[], list[str]]) -> None:
         restarted = restore()
@@ -210,6 +213,12 @@ class ExactCheckpoint(BaseCallback):
         set_iteration(self.model, checkpoint.tree["iteration"])
         self.model._num_timesteps_at_start = self.model.num_timesteps  # for the steps per second in the log
         self._warn("The state of these environments cannot be restored, so their episodes start over", restarted)
+
+    def _restore_callbacks(self) -> None:
+        """Those that come after this one have begun anew since it has restored them, and end after it, too."""
+        if self._resumed is not None:
+            self._read(self._resumed, ["callbacks"])()
+            self._resumed = None
 
     def _warn(self, message: str, reasons: list[str]) -> None:
         """Warn once, and name the reasons."""

@@ -48,6 +48,19 @@ def write_attributes(writer: Writer, attributes: dict[str, Any], path: str) -> d
     return {name: writer.write(part, f"{path}.{name}") for name, part in attributes.items()}
 
 
+def write_separately(writer: Writer, attributes: dict[str, Any], path: str) -> dict[str, Any]:
+    """:func:`write_attributes`, where one that is too deep does not keep the others from being saved."""
+    written = {}
+    for name, part in attributes.items():
+        needs = dict(writer.needs)
+        try:
+            written[name] = writer.write(part, f"{path}.{name}")
+        except RecursionError:
+            writer.needs = needs
+            written[name] = writer.lose(f"{path}.{name} (too many of its objects refer to one another in a row)")
+    return written
+
+
 def read_attributes(reader: Reader, written: dict[str, Any], live: Any, path: str, texts: bool = True) -> None:
     there = attributes_of(live)
     for name, part in written.items():
@@ -122,12 +135,12 @@ def write_classes(writer: Writer) -> dict[str, dict[str, Any]]:
             texts = {attribute: json.dumps(describe(part)) for attribute, part in attributes.items()}
             if writer.recording:
                 baseline.classes[cls] = texts
-                write_attributes(writer, attributes, name)
+                write_separately(writer, attributes, name)
             elif cls in baseline.classes:
                 before = baseline.classes[cls]
                 changed = {part: attributes[part] for part, text in texts.items() if before.get(part) != text}
                 if changed:
-                    written[name] = write_attributes(writer, changed, name)
+                    written[name] = write_separately(writer, changed, name)
     return written
 
 
@@ -269,15 +282,34 @@ def _read_subtuple(reader: Reader, content: Any, live: Any, path: str, in_place:
     return tuple.__new__(type(live), _read_items(reader, content["items"], live, path))
 
 
+def _has_addresses(value: Any) -> bool:
+    """Whether it is a set of objects whose places in it depend on their addresses, and so cannot be found again."""
+    return isinstance(value, set | frozenset) and any(map(_has_addresses_in_its_hash, value))
+
+
+def _has_addresses_in_its_hash(item: Any) -> bool:
+    if isinstance(item, tuple | frozenset):
+        return any(map(_has_addresses_in_its_hash, item))
+    return item is not None and type(item).__hash__ is object.__hash__
+
+
 def _write_set(writer: Writer, value: Any, path: str) -> Any:
     items = list(value)
     if list(type(value)(items)) != items:
         writer.unknown.append(f"{path} (a set whose order depends on its history)")
-    return _write_items(writer, items, path)
+    return _write_keys(writer, items, path)
+
+
+def _write_keys(writer: Writer, value: Any, path: str) -> Any:
+    return [writer.write_key(item, f"{path}.{number}") for number, item in enumerate(value)]
+
+
+def _read_keys(reader: Reader, content: Any, live: Any, path: str) -> list[Any]:
+    return [reader.read_key(part, f"{path}.{number}") for number, part in enumerate(content)]
 
 
 def _read_set(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
-    items = _read_items(reader, content, None, path)
+    items = _read_keys(reader, content, live, path)
     result = live if in_place and type(live) is set else set()
     return reader.refill(result, items, set.update)
 
@@ -302,7 +334,7 @@ def _read_deque(reader: Reader, content: Any, live: Any, path: str, in_place: bo
 def _write_pairs(writer: Writer, value: Any, path: str) -> Any:
     return [
         [
-            key if type(key) in (str, int) else writer.write(key, f"{path}.key{i}"),
+            key if type(key) in (str, int) else writer.write_key(key, f"{path}.key{i}"),
             writer.write(item, f"{path}.{key if type(key) in (str, int) else i}"),
         ]
         for i, (key, item) in enumerate(value.items())
@@ -313,7 +345,7 @@ def _read_pairs(reader: Reader, content: Any, live: Any, path: str) -> dict[Any,
     there = live if isinstance(live, dict) else {}
     items = {}
     for i, (written_key, item) in enumerate(content):
-        key = reader.read_data(written_key, f"{path}.key{i}")
+        key = reader.read_key(written_key, f"{path}.key{i}", names=())
         items[key] = reader.read_item(item, there.get(key), f"{path}.{key if type(key) in (str, int) else i}", key)
     return items
 
@@ -330,8 +362,8 @@ def _read_dict(reader: Reader, content: Any, live: Any, path: str, in_place: boo
 
 
 def _write_container(writer: Writer, value: Any, path: str) -> Any:
-    items = _write_pairs(writer, value, path) if isinstance(value, dict) else _write_items(writer, list(value), path)
-    return _write_object(writer, value, path) | {"items": items}
+    write = _write_pairs if isinstance(value, dict) else _write_keys if isinstance(value, set) else _write_items
+    return _write_object(writer, value, path) | {"items": write(writer, value, path)}
 
 
 def _read_container(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
@@ -343,7 +375,7 @@ def _read_container(reader: Reader, content: Any, live: Any, path: str, in_place
         items: Any = _read_pairs(reader, content["items"], before, path)
         fill: Any = _set_items
     else:
-        items = _read_items(reader, content["items"], before, path)
+        items = (_read_keys if isinstance(live, set) else _read_items)(reader, content["items"], before, path)
         fill = set.update if isinstance(live, set) else list.extend if isinstance(live, list) else collections.deque.extend
     reader.refill(live, items, fill)
     read_attributes(reader, content["attributes"], live, path)
@@ -654,6 +686,7 @@ def _atom(name: str, cls: type, write: Any, read: Any) -> Codec:
 
 ATOMS = (
     _atom("float", float, repr, float),
+    _atom("integer", int, hex, lambda c: int(c, 16)),
     _atom("complex", complex, lambda v: [repr(v.real), repr(v.imag)], lambda c: complex(float(c[0]), float(c[1]))),
     _atom("bytes", bytes, lambda v: base64.b64encode(v).decode(), base64.b64decode),
     _atom("range", range, lambda v: [v.start, v.stop, v.step], lambda c: range(*c)),
@@ -683,17 +716,17 @@ CODECS = (
     Codec("list", lambda v: type(v) is list, _write_items, _read_list, plain=True),
     Codec("tuple", lambda v: type(v) is tuple, _write_items, _read_tuple, plain=True),
     Codec("subtuple", lambda v: isinstance(v, tuple) and not getattr(v, "__dict__", None), _write_subtuple, _read_subtuple),
-    Codec("set", lambda v: type(v) is set, _write_set, _read_set, plain=True),
+    Codec("set", lambda v: type(v) is set and not _has_addresses(v), _write_set, _read_set, plain=True),
     Codec(
         "frozenset",
-        lambda v: type(v) is frozenset,
+        lambda v: type(v) is frozenset and not _has_addresses(v),
         _write_set,
-        lambda r, c, live, p, i: frozenset(_read_items(r, c, None, p)),
+        lambda r, c, live, p, i: frozenset(_read_keys(r, c, live, p)),
         plain=True,
     ),
     Codec("deque", lambda v: type(v) is collections.deque, _write_deque, _read_deque, plain=True),
     Codec("dict", lambda v: type(v) in DICTIONARIES.values(), _write_dict, _read_dict, plain=True),
-    Codec("container", lambda v: isinstance(v, CONTAINERS), _write_container, _read_container),
+    Codec("container", lambda v: isinstance(v, CONTAINERS) and not _has_addresses(v), _write_container, _read_container),
     Codec(
         "bytearray", lambda v: type(v) is bytearray, lambda w, v, p: base64.b64encode(v).decode(), _read_bytearray, plain=True
     ),

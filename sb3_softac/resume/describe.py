@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 SHORT = 8
 DEPTH = 6
+LONGEST = 10_000  # bits of an integer that Python writes and reads as decimal digits
 OWN = None
 MORE_THAN_SETTINGS = (BaseAlgorithm, BaseBuffer, BaseCallback, VecEnv, gym.Env)
 NOT_DESCRIBED = "..."
@@ -87,7 +88,7 @@ def _text(value: Any) -> str:
     if isinstance(value, set | frozenset):
         return str(sorted(map(repr, value)))
     if value is None or isinstance(value, bool | int | float | complex | str | bytes | list | tuple | dict | enum.Enum):
-        return repr(value)
+        return hex(value) if type(value) is int and value.bit_length() > LONGEST else repr(value)
     if isinstance(value, spaces.Space | th.nn.Module | th.device | th.dtype | np.dtype):
         return str(value)
     return _qualified(type(value))

@@ -108,6 +108,8 @@ def write_environments(
         ) from None
     classes = write_classes(writer)
     writer.unknown.extend(writer.memory.connect())
+    if baseline is not None and writer.memory.is_shared:  # with other processes: a trial would change it
+        baseline.trials.setdefault(path, None)
     if writer.unknown and not recording:
         others = f" and {len(writer.unknown) - 1} more" if len(writer.unknown) > 1 else ""
         box2d = any(is_box2d(env) for env in envs)

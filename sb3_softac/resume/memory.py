@@ -1,5 +1,7 @@
 """Arrays and tensors: their values, how they lie in memory, and which of them share it."""
 
+import ctypes
+import mmap
 from typing import Any
 
 import numpy as np
@@ -18,12 +20,15 @@ class Memory:
     def __init__(self, baseline: Any = None):
         self.baseline = baseline
         self.tensors: dict[str, th.Tensor] = {}
+        self.is_shared = False
+        """Whether some of the memory may be that of other processes, too."""
         self._entries: list[tuple[int, int, Any, Layout, str]] = []
 
     def add(self, value: Any, path: str) -> Layout:
         is_tensor = isinstance(value, th.Tensor)
         layout = self._add_tensor(value.detach(), path) if is_tensor else self._add_array(value, path)
         on_cpu = not is_tensor or value.device.type == "cpu"
+        self.is_shared |= is_shared(value)
         if on_cpu and self.baseline is not None and 0 not in value.shape:
             low, high = bounds(value)
             self._entries.append((low, high, value, layout, path))
@@ -107,6 +112,15 @@ def bounds(value: Any) -> tuple[int, int]:
     """The addresses of the first byte of an array or tensor and of the byte after its last."""
     low, high = _span(value.shape, strides(value), value.itemsize)
     return first_byte(value) + low, first_byte(value) + high
+
+
+def is_shared(value: Any) -> bool:
+    """Whether the memory of an array or tensor may be that of other processes, too."""
+    while isinstance(value, np.ndarray | memoryview):
+        value = value.base if isinstance(value, np.ndarray) else value.obj
+    if isinstance(value, th.Tensor):
+        return value.is_shared()
+    return isinstance(value, mmap.mmap | ctypes.Array)  # multiprocessing's arrays, too
 
 
 def surroundings(value: Any) -> np.ndarray | None:

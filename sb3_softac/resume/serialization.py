@@ -28,7 +28,7 @@ from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from stable_baselines3.common.logger import Logger
 
 from sb3_softac.files.plain_files import leads_to_a_file
-from sb3_softac.resume.describe import describe
+from sb3_softac.resume.describe import LONGEST, describe
 from sb3_softac.resume.memory import Memory
 
 
@@ -90,6 +90,9 @@ TARGETS = (pathlib.PurePath, io.IOBase, Logger, logging.Logger)
 MUTABLE = (collections.OrderedDict, dict, list, set, collections.deque)
 NOTHING: Mapping[int, tuple[Any, Any]] = types.MappingProxyType({})
 NOWHERE = ""  # the path of what was not there when training started
+KEPT: dict[str, Any] = {"kept": None}
+LOST: dict[str, Any] = {"lost": None}
+DEEPEST = 100  # Python's limit would depend on what has called this, and reading takes more of it than writing
 CONTAINERS = (list, tuple, set, frozenset, dict, collections.deque)
 SIMPLE = (types.NoneType, bool, int, float, complex, str, bytes, enum.Enum, np.generic, np.ndarray, th.Tensor)
 # Start times of SB3's Monitor and Gymnasium's RecordEpisodeStatistics; the seed that an environment has drawn if it got none
@@ -146,20 +149,20 @@ class Writer:
         self.settings: dict[str, str] = {}
         """Texts of the simple values by path, to be compared with those of another program."""
         self._seen: dict[int, tuple[dict[str, Any] | None, Any]] = {}  # the values are held, so that their ids are not reused
-        self._count = 0
+        self._count = self._depth = 0
         self._detached = False
 
     def write(self, value: Any, path: str) -> Any:
         """A value as JSON; its path is part of the names of its tensors."""
         self.note_setting(value, path)
-        if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
+        if is_json(value):
             return value
         if self.recording and self.baseline is not None:
             self.baseline.add(value, path)
         if id(value) in self._seen:
             node = self._seen[id(value)][0]
             if node is None:
-                return {"kept": None}
+                return KEPT
             if "n" not in node:
                 node["n"] = self._count
                 self._count += 1
@@ -172,36 +175,52 @@ class Writer:
     def _write_node(self, codec: Codec, value: Any, path: str) -> dict[str, Any]:
         node: dict[str, Any] = {}
         if self._detached and not codec.plain:
-            return self._lose(f"{path} ({module_of(type(value))}.{type(value).__qualname__})")
+            return self.lose(f"{path} ({module_of(type(value))}.{type(value).__qualname__})")
         if self.baseline is not None and not self.recording:
             origin, name = self.baseline.path_of(value), class_name(value)
             if not codec.plain:
                 template = self.baseline.objects.get(origin or path)
                 if template is None or class_name(template) != name:
-                    return self._lose(f"{path} ({name}, created while the training runs)")
+                    return self.lose(f"{path} ({name}, created while the training runs)")
                 self.needs[origin or path] = name
             if origin is not None:
                 node["at"] = None if origin == path else origin
         self._seen[id(value)] = node, value
-        node[codec.name] = codec.write(self, value, path)
+        if self._depth > DEEPEST:
+            raise RecursionError
+        self._depth += 1
+        try:
+            node[codec.name] = codec.write(self, value, path)
+        finally:
+            self._depth -= 1
         return node
 
-    def _lose(self, what: str) -> dict[str, Any]:
+    def lose(self, what: str) -> dict[str, Any]:
         """What stands for a value that cannot be saved."""
         self.unknown.append(what)
-        return {"lost": None}
+        return LOST
+
+    def write_key(self, key: Any, path: str) -> Any:
+        """A key or an item of a set: wholly, as one that was there when the training started, or not at all."""
+        known = len(self.unknown)
+        written = self.write(key, path)
+        if self.baseline is not None and not self.recording and isinstance(written, dict):
+            is_other = written == KEPT and self.baseline.objects.get(path) is not key
+            if is_other or ("object" in written and "at" not in written):
+                self.lose(f"{path} ({class_name(key)}, created while the training runs)")
+        return written if len(self.unknown) == known else LOST
 
     def _keep(self, value: Any, path: str) -> dict[str, Any]:
         """Where a function or class was when training started; None if it was here."""
         if self.baseline is None or self.recording or not isinstance(value, DEFINITIONS):
-            return {"kept": None}
+            return KEPT
         if isinstance(value, types.FunctionType):
             self.needs[path] = "function"
         if self.baseline.objects.get(path) is value:
-            return {"kept": None}
+            return KEPT
         origin = self.baseline.path_of(value)
         if origin is None:
-            return self._lose(f"{path} (it has become {getattr(value, '__qualname__', value)} while the training ran)")
+            return self.lose(f"{path} (it has become {getattr(value, '__qualname__', value)} while the training ran)")
         return {"kept": origin}
 
     def _keep_unchanged(self, value: Any, path: str) -> dict[str, Any]:
@@ -210,7 +229,7 @@ class Writer:
         if self.baseline is not None and self.recording and digest is not None:
             self.baseline.contents[id(value)] = digest
         elif digest is None or self.baseline is None or self.baseline.contents.get(id(value)) != digest:
-            return self._lose(f"{path} ({module_of(type(value))}.{type(value).__qualname__})")
+            return self.lose(f"{path} ({module_of(type(value))}.{type(value).__qualname__})")
         origin = self.baseline.path_of(value)
         return {"kept": None if origin == path else origin}
 
@@ -280,6 +299,12 @@ class Reader:
     def read_item(self, written: Any, live: Any, path: str, key: Any) -> Any:
         """:meth:`read` of an item of a dictionary."""
         with self._reading(names=(*self._names, key) if self._names and isinstance(key, str) else self._names):
+            return self.read(written, live, path)
+
+    def read_key(self, written: Any, path: str, **context: Any) -> Any:
+        """:meth:`read` of a key or an item of a set: the one that the program has at this place, or one of its kind."""
+        live = None if self.baseline is None or written == LOST else self.baseline.objects.get(path)
+        with self._reading(**context):
             return self.read(written, live, path)
 
     def read_data(self, written: Any, path: str) -> Any:
@@ -385,6 +410,8 @@ def names_files(name: str, value: Any, within: tuple[int, ...] = (), planned: Ma
         return leads_to_a_file(name, value if isinstance(value, str) else value.decode(errors="replace"))
     if not _is_container(value) or id(value) in within:
         return False
+    if len(within) > DEEPEST:
+        return True
     _, content = planned.get(id(value), (value, value))
     within = (*within, id(value))
     return any(
@@ -431,6 +458,13 @@ def _digest(value: Any) -> str | None:
             return hashlib.sha256(pickle.dumps(value)).hexdigest()
     except Exception:  # whatever an object does that cannot be pickled
         return None
+
+
+def is_json(value: Any) -> bool:
+    """Whether JSON has the value."""
+    if type(value) is int:
+        return value.bit_length() <= LONGEST
+    return value is None or type(value) in (bool, str) or (type(value) is float and math.isfinite(value))
 
 
 def without_state(value: Any) -> bool:

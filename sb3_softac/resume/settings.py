@@ -26,6 +26,7 @@ OTHERS = {
     *("_init_setup_model", "cuda_graphs", "buffer_size", "replay_buffer_class", "optimize_memory_usage", "use_sde"),
     *("rollout_buffer_class", "supported_action_spaces", "support_multi_env", "sde_support"),
 }
+BEFORE = "steps before this call of learn"
 
 
 class Start:
@@ -56,6 +57,7 @@ def structure(model: BaseAlgorithm, callback: BaseCallback) -> dict[str, str]:
         "environment": _chain(model.env),
         "use_sde": model.use_sde,
         "callbacks": _callbacks(callback),
+        BEFORE: model._num_timesteps_at_start,
     }
     for name in model._get_torch_save_params()[0]:
         part = recursive_getattr(model, name)
@@ -115,6 +117,7 @@ def _parameters(function: Any) -> list[str]:
 
 
 def different_structure(saved: dict[str, str], now: dict[str, str]) -> list[str]:
+    saved = {BEFORE: "0"} | saved  # which earlier versions did not save
     if saved.get("algorithm") != now["algorithm"]:  # all the rest follows
         saved, now = {"algorithm": saved.get("algorithm", "none")}, {"algorithm": now["algorithm"]}
     differences = [

@@ -3,7 +3,7 @@ The complete state of training except the rows of the replay buffer: algorithm, 
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from stable_baselines3.common.distributions import StateDependentNoiseDistributi
 from stable_baselines3.common.save_util import recursive_getattr
 
 from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
-from sb3_softac.resume.codecs import note_texts, read_attributes, read_classes, write_attributes, write_classes
+from sb3_softac.resume.codecs import note_texts, read_attributes, read_classes, write_classes, write_separately
 from sb3_softac.resume.describe import NOT_DESCRIBED, describe
 from sb3_softac.resume.environments import ENVIRONMENT_CODECS
 from sb3_softac.resume.generators import generator_states, set_generator_states
@@ -44,7 +44,7 @@ class Snapshot(NamedTuple):
     restarted: list[str]
     """Vectorized environments whose state could not be captured, each with the reason."""
     lost: list[str]
-    """Attributes of the algorithm and of callbacks that could not be captured."""
+    """Attributes that could not be captured, except those of environments."""
 
 
 def _own(holder: Any, left_out: set[str]) -> dict[str, Any]:
@@ -71,18 +71,18 @@ def _write_callback(writer: Writer, value: Any, path: str) -> Any:
     others = {name: part for name, part in vars(value).items() if name not in _left_out(value)}
     note_texts(writer, value, others, path, texts=False)
     if baseline is None:
-        return {"class": type(value).__name__, "attributes": write_attributes(writer, attributes, path)}
+        return {"class": type(value).__name__, "attributes": write_separately(writer, attributes, path)}
     described = {name: describe(part) for name, part in attributes.items()}
     texts = {name: json.dumps(texts) for name, texts in described.items() if NOT_DESCRIBED not in texts.values()}
     if writer.recording:
         baseline.attributes[id(value)] = texts
-        return {"attributes": write_attributes(writer, attributes, path)}
+        return {"attributes": write_separately(writer, attributes, path)}
     before = baseline.attributes.get(id(value), {})
     same = {name for name, text in texts.items() if before.get(name) == text}
     return {
         "class": type(value).__name__,
-        "attributes": write_attributes(writer, {n: part for n, part in attributes.items() if n not in same}, path),
-        "constants": write_attributes(writer, {n: part for n, part in attributes.items() if n in same}, path),
+        "attributes": write_separately(writer, {n: part for n, part in attributes.items() if n not in same}, path),
+        "constants": write_separately(writer, {n: part for n, part in attributes.items() if n in same}, path),
         "settings": {name: texts[name] for name in same & argument_names(type(value))},
     }
 
@@ -161,7 +161,7 @@ def _write_attributes(writer: Writer, model: BaseAlgorithm, callback: BaseCallba
             writer.leave(getattr(rollouts, name))
     writer.note_classes(model)
     note_texts(writer, model, {name: part for name, part in vars(model).items() if name not in ELSEWHERE}, "algorithm", False)
-    return write_attributes(writer, _own(model, ELSEWHERE), "algorithm")
+    return write_separately(writer, _own(model, ELSEWHERE), "algorithm")
 
 
 def _read_attributes(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
@@ -192,7 +192,12 @@ def _read_log(reader: Reader, written: Any, model: BaseAlgorithm, callback: Base
 
 def _write_replay(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
     buffer = getattr(model, "replay_buffer", None)
-    return {} if buffer is None else write_attributes(writer, other_attributes(buffer), "replay")
+    if buffer is None:
+        return {}
+    attributes = other_attributes(buffer)
+    writer.note_classes(buffer)
+    note_texts(writer, buffer, attributes, "replay")
+    return write_separately(writer, attributes, "replay")
 
 
 def _read_replay(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
@@ -237,7 +242,7 @@ PARTS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 # Their tensors, such as logged values and the noise of gSDE, are on the device of the networks
 WITH_THE_NETWORKS = ("attributes", "exploration")
 # Whose objects are compared with those at the start of the training
-WITH_BASELINE = ("attributes", "environment", "callbacks")
+WITH_BASELINE = ("attributes", "replay", "environment", "callbacks")
 
 
 def capture(model: BaseAlgorithm, callback: BaseCallback, start: Start | None = None) -> Snapshot:
@@ -250,7 +255,7 @@ def capture(model: BaseAlgorithm, callback: BaseCallback, start: Start | None = 
         snapshot.tree["needs"][name] = writer.needs
         snapshot.tensors.update(writer.tensors)
         snapshot.restarted.extend(writer.restarted)
-        if name in ("attributes", "callbacks"):
+        if name in WITH_BASELINE:
             snapshot.lost.extend(writer.unknown)
         if start is not None and name == "environment":
             start.environment = {path: text for path, text in start.environment.items() if writer.settings.get(path) == text}
@@ -278,10 +283,12 @@ def read_snapshot(
     tree: dict[str, Any],
     tensors: dict[str, th.Tensor],
     start: Start | None = None,
+    parts: Iterable[str] = PARTS,
 ) -> Callable[[], list[str]]:
     """Read a state. Nothing is changed by this, so that a checkpoint that is refused leaves everything as it was."""
     readers = []
-    for name, (_, read) in PARTS.items():
+    for name in parts:
+        _, read = PARTS[name]
         device = model.device if name in WITH_THE_NETWORKS else "cpu"
         reader = Reader(tensors, CODECS, device, start.baseline if start is not None and name in WITH_BASELINE else None)
         try:
@@ -320,7 +327,7 @@ def check_start(callback: BaseCallback, tree: dict[str, Any], start: Start) -> l
         *differences(environment, {name: start.environment[name] for name in environment}),
         *_callback_differences(tree["callbacks"], callback, start),
     ]
-    for name in ("attributes", "callbacks"):
+    for name in ("attributes", "replay", "callbacks"):
         try:
             check_needs(tree["needs"][name], start.baseline)
         except ResumeError as error:

@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Container, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -172,8 +172,13 @@ class Store:
                 if path >= final:  # damaged, or the training would have gone on from there
                     self._put_aside(path)
             writing.rename(final)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(writing, ignore_errors=True)
+            if isinstance(error, OSError | SafetensorError):  # safetensors' own, also for a full disk
+                raise OSError(
+                    f"A checkpoint in {self.path} cannot be written: {error}. If the disk is full, free some space; then "
+                    "start the program again: it resumes from the checkpoint before"
+                ) from error
             raise
         sync(self.path)
         self._prune()
@@ -192,11 +197,11 @@ class Store:
         for segment in written:
             _link(segment.file, folder / segment.file.name)
         (folder / STATE).write_text(json.dumps(tree))
-        _save(save_file, tensors, folder / TENSORS)
+        save_file(tensors, folder / TENSORS)
         new = [folder / STATE, folder / TENSORS]
         for first, contents in rows:
             file = folder / f"rows-{manifest['step']:012d}-{first:09d}.safetensors"
-            _save(save_arrays, contents, file)
+            save_arrays(contents, file)
             written.append(Segment(file, first, len(contents["rewards"]), digest(file)))
             new.append(file)
         manifest |= {
@@ -245,13 +250,6 @@ def _delete(path: Path) -> None:
 @functools.cache
 def _libraries() -> dict[str, str]:
     return {name: version(name) for name in ("sb3_softac", "stable_baselines3", "torch", "numpy", "gymnasium", "mujoco")}
-
-
-def _save(write: Callable[[Any, Path], None], contents: Any, path: Path) -> None:
-    try:
-        write(contents, path)
-    except SafetensorError as error:  # also for a full disk
-        raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def _score(path: Path) -> float | None:

@@ -5,6 +5,7 @@ It is tried in a forked copy of the process, so the training itself does not not
 other processes; where processes cannot be forked, nothing is tried.
 """
 
+import contextlib
 import copy
 import os
 import select
@@ -49,12 +50,14 @@ def differs_when_restored(envs: list[gym.Env], restore: Callable[[], None]) -> s
             os._exit(0)
     os.close(writing)
     try:
-        ready, _, _ = select.select([reading], [], [], PATIENCE)
-        answer = os.read(reading, 4096) if ready else b""
+        poll = select.poll()  # select() accepts only the first 1024 files
+        poll.register(reading, select.POLLIN)
+        answer = os.read(reading, 4096) if poll.poll(PATIENCE * 1000) else b""
     finally:
         os.close(reading)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):  # the program has waited for it, or ignores SIGCHLD
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
     return answer.decode(errors="replace") or None
 
 

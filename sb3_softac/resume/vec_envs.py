@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 
-from sb3_softac.resume.codecs import note_texts, read_attributes, write_attributes
+from sb3_softac.resume.codecs import note_texts, read_attributes, write_separately
 from sb3_softac.resume.environments import WRAP, CannotCapture, Resumable, read_environments, try_once, write_environments
 from sb3_softac.resume.serialization import Codec, Reader, ResumeError, Writer, class_name
 
@@ -37,8 +37,9 @@ def _write_vec_env(writer: Writer, venv: Any, path: str) -> Any:
 
 def _write_wrapper(writer: Writer, wrapper: VecEnv, path: str) -> Any:
     attributes = {name: part for name, part in vars(wrapper).items() if name not in ("venv", "class_attributes")}
+    writer.note_classes(wrapper)
     note_texts(writer, wrapper, attributes, path)
-    return write_attributes(writer, attributes, path)
+    return write_separately(writer, attributes, path)
 
 
 def _write_environments(writer: Writer, base: VecEnv, path: str) -> Any:
@@ -51,21 +52,28 @@ def _write_environments(writer: Writer, base: VecEnv, path: str) -> Any:
         writer.settings |= written.pop("settings")
         return written
     if isinstance(base, SubprocVecEnv):
-        if not all(base.env_is_wrapped(Resumable)):
-            raise CannotCapture(f"the environments are in other processes. {WRAP}")
-        if writer.recording:
-            base.env_method("note_start")
-        states = base.env_method("get_state")
-        unknown = [state["unknown"] for state in states if "unknown" in state]
-        if unknown:
-            raise CannotCapture(unknown[0])
-        for number, state in enumerate(states):
-            texts = state.pop("settings")
-            writer.settings |= {f"{path}.environment{number}{name.removeprefix('env0')}": texts[name] for name in texts}
-        return writer.write_data(states, f"{path}.environments")
+        return _write_processes(writer, base, path)
     if hasattr(base, "get_state") and hasattr(base, "set_state"):
         return writer.write_data(base.get_state(), f"{path}.environments")
     raise CannotCapture(f"{type(base).__name__} has no methods get_state() and set_state(state)")
+
+
+def _write_processes(writer: Writer, base: SubprocVecEnv, path: str) -> Any:
+    if not all(base.env_is_wrapped(Resumable)):
+        raise CannotCapture(f"the environments are in other processes. {WRAP}")
+    for name in base.env_method("class_name"):
+        if name != Resumable.__name__:
+            raise CannotCapture(f"Resumable has to be the outermost wrapper, not {name}")
+    if writer.recording:
+        base.env_method("note_start")
+    states = base.env_method("get_state")
+    unknown = [state["unknown"] for state in states if "unknown" in state]
+    if unknown:
+        raise CannotCapture(unknown[0])
+    for number, state in enumerate(states):
+        texts = state.pop("settings")
+        writer.settings |= {f"{path}.environment{number}{name.removeprefix('env0')}": texts[name] for name in texts}
+    return writer.write_data(states, f"{path}.environments")
 
 
 def _read_vec_env(reader: Reader, content: Any, venv: Any, path: str, in_place: bool) -> Any:

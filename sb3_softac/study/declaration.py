@@ -3,12 +3,14 @@
 import dataclasses
 import hashlib
 import json
+import pickle
 import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from rl_zoo3 import ALGOS
+from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 
 from sb3_softac.checks import did_you_mean
 from sb3_softac.robustness import PERTURBATIONS, Perturbation
@@ -45,6 +47,12 @@ class Run:
     """Threads of PyTorch."""
     defaults: dict[str, Any] | None = None
     """The entry of the hyperparameter file that ``hyperparams`` override; None until it has been read."""
+    sent: bytes | None = dataclasses.field(default=None, compare=False)
+    """``defaults`` in a process that has received the run, and may not yet find the modules that they name."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        sent = self.sent if self.defaults is None else pickle.dumps(CloudpickleWrapper(self.defaults))
+        return {**vars(self), "defaults": None, "sent": sent}
 
     @property
     def env_module(self) -> str:
@@ -74,7 +82,10 @@ class Run:
 
     def as_json(self) -> str:
         """:return: The run as JSON, for comparison and storage."""
-        content = {key: value for key, value in dataclasses.asdict(self).items() if key != "defaults" or value is not None}
+        content = dataclasses.asdict(self)
+        del content["sent"]
+        if self.defaults is None:
+            del content["defaults"]
         return json.dumps(dict(sorted(content.items())), default=str)
 
 

@@ -56,7 +56,10 @@ def run_on_ray(study: Study, runs: list[Run], address: str, cpus: float, gpus: f
     except ImportError as error:
         raise StudyError("--engine ray needs Ray: pip install 'sb3_softac[cluster]'") from error
     if not ray.is_initialized():
-        ray.init(address=address, log_to_driver=False)
+        try:
+            ray.init(address=address, log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise StudyError(f"--address {address}: {error}") from error
 
     # A process of its own for each run, as its threads and random generators are set for the whole process
     @ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RAY_RETRIES, max_calls=1)
@@ -88,6 +91,7 @@ class LocalProcesses:
     def complete(self, run: Run) -> None:
         """Complete a run in a separate process, which writes a log to the run's folder. Raises RunFailed if it fails."""
         log, failure = self.study.folder_of(run) / LOG, self.study.failure_of(run)
+        sent = pickle.dumps((self.study, run))
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             failure.unlink(missing_ok=True)
@@ -105,7 +109,7 @@ class LocalProcesses:
                     start_new_session=True,
                 )
                 self._running.append(process)
-                process.communicate(pickle.dumps((self.study, run)))
+                process.communicate(sent)
             if process.returncode == 0 and self.study.result_of(run).exists():
                 return
             reason = failure_reason(self.study, run) or exit_reason(process.returncode)

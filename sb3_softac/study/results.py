@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -192,8 +193,13 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
         old, new = before.get(key), now.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             yield from (f"{key}: {difference}" for difference in _differences(old, new))
-        elif json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True):  # True is not 1
+        elif _comparable(old) != _comparable(new):
             yield f"{key}: {old} -> {new}"
+
+
+def _comparable(value: Any) -> str:
+    """:return: A value as text, in which True is not 1, and functions are the same wherever they are in memory."""
+    return re.sub(r" at 0x[\dA-Fa-f]+", "", json.dumps(value, sort_keys=True))
 
 
 def _started_with(study: Study, run: Run) -> Iterator[dict[str, Any]]:

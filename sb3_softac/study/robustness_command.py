@@ -121,6 +121,8 @@ def sources(args: argparse.Namespace) -> list[Source]:
             report(f"skipped: {folder} has no model {model.name}, which RL Zoo writes when a training ends")
     if not found:
         raise StudyError(f"{folder} has no model {model.name}, and no other folder has one")
+    if absent := [algo for algo in args.algo if algo not in {source.algo for source in found}]:
+        raise StudyError(f"No run of {' or '.join(absent)} on {args.env} has a model: train it, or leave it out of --algo")
     return found
 
 
@@ -147,7 +149,8 @@ def report_others(runs: list[Source], env: str) -> None:
     for source in runs:
         with contextlib.suppress(Exception):  # what cannot be read is reported with its run
             arguments, config = arguments_of(source.folder, env), source.folder / name_of_files(env) / "config.yml"
-            settings = config.read_text(), arguments.get("n_timesteps")
+            kwargs = env_kwargs_of(source.folder, env)
+            settings = config.read_text(), kwargs, arguments.get("n_timesteps"), arguments.get("trained_agent")
             other, others_settings = first.setdefault(source.name, (source.folder, settings))
             same = seeds.setdefault((source.name, arguments["seed"]), source.folder)
             if settings != others_settings:

@@ -25,7 +25,17 @@ MAX_SEED = 2**32 - 1  # NumPy accepts no larger one
 
 
 class ZooLoader(yaml.SafeLoader):
-    """Reads 1e6 and 3e-4 as numbers; YAML 1.1 treats them as strings because they have no decimal point."""
+    """Reads 1e6 and 3e-4 as numbers, which YAML 1.1 treats as strings without a decimal point; refuses repeated keys."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[Any, int] = {}
+        for key, _ in node.value:
+            line, name = key.start_mark.line + 1, (key.tag, key.value if isinstance(key, yaml.ScalarNode) else id(key))
+            if name in lines:
+                raise StudyError(f"line {line}: the key {key.value!r} is already on line {lines[name]}: remove one of them")
+            lines[name] = line
+        return node
 
 
 ZooLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
@@ -39,17 +49,7 @@ MISLEADING = {
 
 
 class StrictLoader(ZooLoader):
-    """Refuses misleading values, repeated keys, and values that cannot be stored and compared (dates, sets, bytes, NaN)."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        lines: dict[Any, int] = {}
-        for key, _ in node.value:
-            line, name = key.start_mark.line + 1, (key.tag, key.value if isinstance(key, yaml.ScalarNode) else id(key))
-            if name in lines:
-                raise StudyError(f"line {line}: the key {key.value!r} is already on line {lines[name]}: remove one of them")
-            lines[name] = line
-        return node
+    """Refuses misleading values too, and values that cannot be stored and compared (dates, sets, bytes, NaN)."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         line, plain = f"line {node.start_mark.line + 1}: ", isinstance(node, yaml.ScalarNode) and node.style is None

@@ -169,12 +169,12 @@ def work(study: Study, run: Run) -> None:
         study.failure_of(run).unlink(missing_ok=True)
         try:
             import_user_code(study)
-            # As it was sent: code in a hyperparameter file cannot be compared, and is not part of it
+            run = with_defaults(study, run)
             if change := changed_settings(study, run):
                 raise StudyError(f"{run.id} was started with a different declaration ({change})")
             if not is_finished(study, run):
                 try:
-                    train(study, with_defaults(study, run))
+                    train(study, run)
                 except SystemExit as error:
                     if error.code in INTERRUPTED:
                         raise

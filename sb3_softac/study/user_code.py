@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import importlib
-import json
+import pickle
 import runpy
 import sys
 import textwrap
@@ -94,24 +94,15 @@ def _run_once(path: Path) -> dict[str, Any]:
 
 def with_defaults(study: Study, run: Run) -> Run:
     """:return: The run with the hyperparameters that RL Zoo's file or its ``config`` has for it now, unless it has them."""
-    return run if run.defaults is not None else dataclasses.replace(run, defaults=_entry(study, run))
+    if run.defaults is not None:
+        return run
+    defaults = _entry(study, run) if run.sent is None else pickle.loads(run.sent).var
+    return dataclasses.replace(run, defaults=defaults, sent=None)
 
 
 def freeze(study: Study) -> Study:
-    """
-    :return: The study with the hyperparameter files as they are now, so that no run reads a later version. An entry with
-        Python code is not plain data, and is read where the run is trained.
-    """
-    return dataclasses.replace(study, runs=tuple(_with_plain_defaults(study, run) for run in study.runs))
-
-
-def _with_plain_defaults(study: Study, run: Run) -> Run:
-    complete = with_defaults(study, run)
-    try:
-        json.dumps(complete.defaults)
-    except (TypeError, ValueError):
-        return run
-    return complete
+    """:return: The study with the hyperparameter files as they are now, so that no run reads a later version."""
+    return dataclasses.replace(study, runs=tuple(with_defaults(study, run) for run in study.runs))
 
 
 def _entry(study: Study, run: Run) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 import inspect
 from collections.abc import Set
+from typing import Any
 
 import gymnasium as gym
 
+from sb3_softac.checks import Argument, integer, one_of, optional
 from sb3_softac.study.declaration import Run, Study, StudyError, suggest
 from sb3_softac.study.perturbed_evaluation import check_sweeps, kwargs_in, made_with, sweeps_of
 from sb3_softac.study.results import changed_settings
+from sb3_softac.study.study_file import one
 from sb3_softac.study.user_code import import_user_code, with_defaults
 
 # What an entry of RL Zoo's files may have besides the arguments of the algorithm
@@ -21,6 +24,20 @@ STUDY_KEYS = {
     "env_kwargs": "`env_kwargs` is a key of the environment",
     "seed": "`seeds` is a key of the file or of an algorithm",
     **dict.fromkeys(("env", "device", "verbose", "tensorboard_log", "_init_setup_model"), "the study sets it"),
+}
+
+
+def _schedule(value: Any) -> float:
+    _, start = value.split("_") if isinstance(value, str) else ("", value)
+    return float(start)
+
+
+# What RL Zoo reads without checking it
+SCHEDULE = Argument("a number, or a text such as lin_3e-4 for one that decreases to 0", _schedule)
+READ_BY_ZOO = {
+    "n_envs": integer(1),
+    **dict.fromkeys(("learning_rate", "clip_range", "clip_range_vf", "delta_std"), SCHEDULE),
+    "noise_type": optional(one_of("normal", "ornstein-uhlenbeck")),
 }
 
 
@@ -57,6 +74,12 @@ def _check_hyperparams(study: Study, run: Run, known: Set[str]) -> None:
     unknown = [name for name in defaults if name not in known | {"n_timesteps", "env_kwargs"}]
     if unknown and run.config is not None:
         raise StudyError(f"{run.config}: {run.algo} has no hyperparameter {unknown[0]!r}, {suggest(unknown[0], known)}")
+    used = {**defaults, **run.hyperparams}
+    for name, argument in READ_BY_ZOO.items():
+        if name in used:
+            one(argument)(used[name], f"{run.algorithm}: {name}")
+    if used.get("noise_type") is not None and "noise_std" not in used:
+        raise StudyError(f"{run.algorithm}: noise_type needs noise_std, the standard deviation of the noise")
 
 
 def check_unchanged(study: Study) -> None:

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import GrpcStorageProxy, RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.storages import GrpcStorageProxy, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.storages.journal import JournalFileBackend
 
 from sb3_softac.zoo.patches import wrap
 
@@ -51,6 +52,18 @@ def make_storage(storage: Any) -> Any:
     return made
 
 
+def check_trial(storage: Any, study_name: str, number: int) -> None:
+    """:raises ValueError: if the storage has no such study, or the study no such trial."""
+    if isinstance(storage, str) and storage.endswith(".log"):  # as the Zoo opens it
+        storage = JournalStorage(JournalFileBackend(storage))
+    names = optuna.get_all_study_names(storage)
+    if study_name not in names:
+        raise ValueError(f"--study-name {study_name}: the storage has no such study, it has {', '.join(names) or 'none'}")
+    count = len(optuna.load_study(study_name=study_name, storage=storage).trials)
+    if number >= count:
+        raise ValueError(f"--trial-id {number}: the study {study_name} has no such trial (it has {count}, numbered from 0)")
+
+
 def make_sweeps_survive() -> None:
     """Make the searches of this process survive killed workers, and find the trial number 0."""
     wrap("rl_zoo3.exp_manager:ExperimentManager.__init__", _open_storage)
@@ -60,6 +73,8 @@ def make_sweeps_survive() -> None:
 def _open_storage(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
     original(self, *args, **kwargs)
     self.storage = make_storage(self.storage)
+    if self.storage and self.study_name and self.trial_id is not None:
+        check_trial(self.storage, self.study_name, self.trial_id)
     if self.trial_id == 0:
         self.trial_id = TrialZero()
 

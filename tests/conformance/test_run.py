@@ -73,7 +73,8 @@ def test_what_the_algorithm_does_not_offer_is_named():
     ("name", "only", "message"),
     [
         ("SAC", "", "must be module:Class"),
-        ("stable_baselines3:SAK", "", "must be module:Class"),
+        ("stable_baselines3:PPOO", "", "stable_baselines3 has no class 'PPOO', did you mean 'PPO'"),
+        ("stable_baselines3:common", "", "stable_baselines3 has no class 'common'"),
         ("no_such_module:SAC", "", "No module named 'no_such_module'"),
         ("stable_baselines3:TD3", "", "can be created neither for Box nor for Discrete actions: .* argument 'ent_coef'"),
         ("stable_baselines3:SAC", "mask", r"no check for \['Box'\] actions has 'mask' in its name"),

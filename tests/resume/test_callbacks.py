@@ -168,6 +168,52 @@ def test_a_longer_training_goes_on(tmp_path):
     assert differences(expected, longer) == []
 
 
+class Report(BaseCallback):
+    """Begins anew with each call of learn."""
+
+    def _on_training_start(self):
+        self.rows = []
+
+    def _on_step(self):
+        self.rows.append(self.num_timesteps)
+        return True
+
+    def _on_training_end(self):
+        self.written = self.rows
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_results_of_a_finished_training_stay(order, tmp_path):
+    for steps in (30, 30, 45):
+        model, report = maker(SoftAC_v1)()[0], Report()
+        model.learn(steps, callback=[report, ExactCheckpoint(tmp_path, 15)][::order])
+        assert report.written == [*range(1, steps + 1)]
+
+
+def test_one_folder_for_several_calls_of_learn(tmp_path):
+    model, _ = maker(SoftAC_v1)()
+    model.learn(30, callback=ExactCheckpoint(tmp_path))
+    with pytest.raises(ResumeError, match=r"steps before this call of learn: 30 now, but 0 in the checkpoint.*a new folder"):
+        model.learn(30, callback=ExactCheckpoint(tmp_path), reset_num_timesteps=False)
+
+
+class Chain(Count):
+    """Its objects know one another."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = one = SimpleNamespace()
+        for _ in range(2_000):
+            one.next = one = SimpleNamespace()
+
+
+def test_long_chains_of_objects_are_named(tmp_path):
+    make = maker(SoftAC_v1, callbacks=lambda: [Chain()])
+    with pytest.warns(UserWarning, match=r"callbacks\.0\.first \(too many of its objects refer to one another in a row\)"):
+        uninterrupted(make, 30, tmp_path)
+    assert uninterrupted(make, 30, tmp_path)["counters"][0] == 30
+
+
 class Stop(BaseCallback):
     def _on_step(self):
         return self.num_timesteps < 70

@@ -1,9 +1,13 @@
 """Environments of users: what is captured by itself, what by a protocol, and what is said where neither is possible."""
 
 import array
+import collections
+import contextlib
 import datetime
+import mmap
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -17,13 +21,16 @@ from gymnasium import spaces
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from stable_baselines3 import SAC
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack, VecNormalize
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnvWrapper, VecFrameStack, VecNormalize
 
 from sb3_softac import DiscreteSAC, SoftAC_v1
 from sb3_softac.resume import ExactCheckpoint, Resumable
-from sb3_softac.resume.environments import read_environments, write_environments
+from sb3_softac.resume.environments import read_environments, try_once, write_environments
+from sb3_softac.resume.serialization import Baseline
+from sb3_softac.resume.trial import differs_when_restored
 from sb3_softac.tabular import TabularEnv, TabularMDP
 from tests.discrete.masked_walk import MaskableWalk
 from tests.resume.harness import Cut, differences, fingerprint, interrupted, uninterrupted
@@ -219,6 +226,11 @@ class Wrapped(VecNormalize):
         (Registered, {}, r"environment 0 \(Registered\) does not repeat its steps .* differs.*get_state\(\) and set_state"),
         ("LunarLanderContinuous-v3", {}, r"this \(.SwigPyObject\) and \d+ more is not plain data: it belongs to Box2D. Wrap"),
         ("Pendulum-v1", dict(vec_env_cls=SubprocVecEnv), "the environments are in other processes. Wrap each environment in"),
+        (
+            "Pendulum-v1",
+            dict(vec_env_cls=SubprocVecEnv, wrapper_class=lambda env: gym.wrappers.TimeLimit(Resumable(env), 9)),
+            "Resumable has to be the outermost wrapper, not TimeLimit",
+        ),
     ],
 )
 def test_what_cannot_be_captured_is_named_once(env, venv, reason, tmp_path):
@@ -237,6 +249,52 @@ def test_what_cannot_be_captured_is_named_once(env, venv, reason, tmp_path):
     # What was observed at the resumption does not follow from what was observed before
     if algorithm is SoftAC_v1:
         assert (model.replay_buffer.timeouts | model.replay_buffer.dones)[19].all()
+
+
+Point = collections.namedtuple("Point", "x y")
+
+
+class Notes:
+    """Keeps what no file can bring back, and counts in its class."""
+
+    count = 0
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.seen = []
+        type(self).count = 0  # a new program
+
+    def note(self):
+        self.seen.append(Point(1, 2))
+        type(self).count += 1
+        return self.count
+
+
+class VecNotes(Notes, VecEnvWrapper):
+    def reset(self):
+        return self.venv.reset()
+
+    def step_wait(self):
+        observations, rewards, dones, infos = self.venv.step_wait()
+        return observations, rewards + self.note(), dones, infos
+
+
+class BufferNotes(Notes, ReplayBuffer):
+    def add(self, obs, next_obs, action, reward, done, infos):
+        super().add(obs, next_obs, action, reward + self.note(), done, infos)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [(dict(wrap=VecNotes), "environment.wrapper0"), (dict(replay_buffer_class=BufferNotes), "replay")],
+    ids=["wrapper", "buffer"],
+)
+@pytest.mark.filterwarnings("ignore:These attributes cannot be saved")
+def test_what_wrappers_and_buffers_cannot_save_is_named(settings, name, tmp_path):
+    make = maker(SAC, **settings)
+    with pytest.warns(UserWarning, match=rf"These attributes cannot be saved.*{name}\.seen\.0 "):
+        expected = uninterrupted(make, 40, tmp_path / "a")
+    assert differences(expected, interrupted(make, 40, tmp_path / "b", cuts=(36,))) == []
 
 
 class Constants(Nested):
@@ -273,6 +331,47 @@ def test_what_changes_is_named(env, name, tmp_path):
     model, _ = maker(SoftAC_v1, env)()
     with pytest.warns(UserWarning, match=rf"episodes start over when training is resumed.*\.{name} \("):
         model.learn(50, callback=ExactCheckpoint(tmp_path, 25))
+
+
+@contextlib.contextmanager
+def ended_processes_are_ignored():
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+@contextlib.contextmanager
+def many_open_files():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1_100):
+            stack.enter_context(open(os.devnull))
+        yield
+
+
+@pytest.mark.parametrize("program", [ended_processes_are_ignored, many_open_files])
+def test_the_trial_works_in_any_program(program):
+    env = Nested()
+    env.reset(seed=0)
+    with program():
+        assert "does not repeat its steps" in differs_when_restored([env], lambda: None)
+
+
+@pytest.mark.parametrize(
+    "shared", [lambda: th.zeros(1).share_memory_(), lambda: np.frombuffer(mmap.mmap(-1, 8))], ids=["tensor", "mapped"]
+)
+def test_memory_that_processes_share_is_not_changed_by_a_trial(shared):
+    env, baseline = Placed(), Baseline()
+    env.shared = shared()
+    env.put = lambda value: (env.shared.__iadd__(1), setattr(env, "value", value))
+    env.reset(seed=0)
+    write_environments([env], "env", baseline, recording=True)
+    try_once([env], "env", *write_environments([env], "env", baseline), baseline)
+    assert env.shared[0] == 1
 
 
 @pytest.mark.parametrize("n_steps", [1, 3])

@@ -248,6 +248,11 @@ class Slotted:
     __slots__ = ("__weakref__", "unset", "value")
 
 
+@dataclasses.dataclass(frozen=True)
+class Spot:
+    x: int
+
+
 Pair = collections.namedtuple("Pair", "a b")
 
 
@@ -263,7 +268,7 @@ def containers():
             self.queue, self.ordered = collections.deque([1], maxlen=3), collections.OrderedDict(x=1, y=2)
             self.lists, self.counter = collections.defaultdict(list), collections.Counter()
             self.me, self.alias, self.swap = [self], self.queue, [[0.0], [1.0]]
-            self.numbers, self.raw = set(), bytearray(2)
+            self.numbers, self.raw, self.large = set(), bytearray(2), 10**5000  # more digits than Python reads
             self.behave = self.idle
 
         def idle(self):
@@ -295,6 +300,7 @@ def containers():
             self.swap[0][0] += 1
             self.numbers.add(self.table.hits)
             self.raw[0] += 1
+            self.large += 1
             self.rest = self.behave()
             if self.table.hits == 3:
                 self.scale  # noqa: B018
@@ -305,7 +311,7 @@ def containers():
                 *(len(self.table), self.table.hits, *self.track, self.track.laps, self.reference().value, self.frozen.x),
                 *(len(self.frozen.y), self.pair.a, self.pair.b[0], self.phase is Phase.NIGHT, self.bits.value, *self.queue),
                 *(*self.ordered.values(), len(self.lists), self.counter["x"], self.me[0].table.hits, self.swap[0][0]),
-                *(sum(self.numbers), self.raw[0], self.scale, getattr(self, "rest", 0.0)),
+                *(sum(self.numbers), self.raw[0], self.large % 7, self.scale, getattr(self, "rest", 0.0)),
             ]
 
     return Env()
@@ -388,9 +394,29 @@ def vanishing():
     return Env()
 
 
+def keys():
+    """Keys that a file cannot create."""
+
+    class Env(Base):
+        def __init__(self):
+            self.counts = dict.fromkeys([Phase.DAY, Pair(0, 0), Spot(0), int, (Phase.NIGHT, 1), "a"], 0.0)
+            self.phases, self.pairs = {Phase.DAY}, collections.Counter({Pair(1, 0): 1})
+
+        def move(self, action):
+            self.counts = {key: self.counts[key] + action * i for i, key in enumerate(reversed(self.counts), 1)}
+            self.phases, self.pairs = {Phase.NIGHT}, collections.Counter({Pair(2, 1): 2})
+
+        def look(self):
+            keys = [Phase.DAY, Pair(0, 0), Spot(0), int, (Phase.NIGHT, 1), "a"]
+            found = [Phase.NIGHT in self.phases, self.pairs[2, 1]]
+            return [*self.counts.values(), *(self.counts[key] for key in keys), *found]
+
+    return Env()
+
+
 KINDS_OF_SHARING = [
     *(views, new_views, new_view_of_old, tensors, closures, generators, layouts, containers, classes, constants),
-    *(same_at_first, vanishing),
+    *(same_at_first, vanishing, keys),
 ]
 
 
@@ -449,9 +475,19 @@ def text_for_number(env):
     env.count = "many"
 
 
+def member_of_a_set(env):
+    next(iter(env.crowd)).value = 1
+
+
+def new_spots(env):
+    env.spots = {Spot(1): 1}
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        member_of_a_set,
+        new_spots,
         iterators,
         generator_functions,
         maps,
@@ -466,7 +502,7 @@ def text_for_number(env):
 )
 def test_what_cannot_be_restored_is_named(change):
     env = views()
-    env.count, env.word, baseline = 0, "a", Baseline()
+    env.count, env.word, env.crowd, env.spots, baseline = 0, "a", {Slotted(), Slotted()}, {Spot(0): 0}, Baseline()
     env.reset(seed=0)
     write_environments([env], "env", baseline, recording=True)
     before = set(vars(env))

@@ -180,12 +180,22 @@ def test_kills(tmp_path):
     assert kills(tmp_path, 10, []) > 3
 
 
-def test_a_full_disk(tmp_path):
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda folder: save(folder, 2, size=1_000_000),
+        lambda folder: Store(folder).save(2, {"step": "x" * 100_000}, {}),
+    ],
+    ids=["tensors", "tree"],
+)
+def test_a_full_disk(write, tmp_path):
     save(tmp_path, 1)
 
     def save_much():
         resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, 65_536))
-        save(tmp_path, 2, size=1_000_000)
+        with pytest.raises(OSError, match=rf"in {tmp_path} cannot be written: .*free some space") as said:
+            write(tmp_path)
+        raise said.value
 
     assert os.waitstatus_to_exitcode(os.waitpid(in_child(save_much), 0)[1]) == 3
     assert check(Store(tmp_path).newest()) == 1

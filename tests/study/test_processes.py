@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -58,6 +59,15 @@ def test_arguments(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["run", str(path), "--engine", "ray"]) == 2
     assert "pip install 'sb3_softac[cluster]'" in capsys.readouterr().err
+
+
+def test_no_cluster_at_the_address(tmp_path, monkeypatch, capsys):
+    def init(**arguments):
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init))
+    assert main(["run", str(declare(tmp_path)), "--engine", "ray", "--address", "auto"]) == 2
+    assert "error: --address auto: Could not find any running Ray instance." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("key", ["output", "results"])

@@ -164,8 +164,12 @@ def test_runs_that_are_not_seeds_of_one_training_are_named(save, command):
     ]
     save(4, seed=2, n_timesteps=500)
     (save(5, seed=3).with_suffix("") / "config.yml").write_text("{policy: MlpPolicy, gamma: 0.9}")
+    save(6, seed=4, env_kwargs={"g": 5.0})
+    save(7, seed=5, trained_agent="earlier.zip")
     found = re.findall("warning: .*", command("-p", "action_noise", "1")[2])
-    assert [line.split(" and ")[0][-1] for line in found] == ["3", "4", "5"] and found[1].endswith("their settings differ")
+    assert [line.split(" and ")[0][-1] for line in found] == ["3", "4", "5", "6", "7"] and found[1].endswith(
+        "their settings differ"
+    )
 
 
 def test_a_foreign_table_is_not_overwritten(save, tmp_path, command):
@@ -203,6 +207,7 @@ REFUSED = [
     (("--env", "a:b:Unknown-v0"), "more than one colon"),
     (("-n", "0"), "--episodes must be at least 1"),
     (("--algo", "dqn"), "No run of dqn on Pendulum-v1 in logs"),
+    (("--algo", "ppo", "dqn"), "No run of dqn on Pendulum-v1 has a model: train it, or leave it out of --algo"),
     (("--algo", "sac", "--run", "logs/ppo/Pendulum-v1_1"), "is a run of ppo, not of sac"),
     (("--run", "nowhere"), "nowhere has no model Pendulum-v1.zip"),
     (("-p", "push", "10"), "Push needs a MuJoCo environment"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_softac.study import StudyError, user_code
+from sb3_softac.study import StudyError
 from sb3_softac.study.results import failure_reason, read_results, write_failure
 from sb3_softac.study.training import work
 from sb3_softac.study.user_code import freeze
@@ -123,13 +124,10 @@ def test_code_in_a_hyperparameter_file_does_not_count_as_a_change(tmp_path):
         f"def temperature(left):\n    return 0.1\nhyperparams = {{'default': {entry} | {{'ent_coef': temperature}}}}"
     )
     study = freeze(declared(tmp_path, algorithms={"softac_v1": {"config": "own.py"}}, hyperparams={}))
-    objects = []
-    for _ in range(2):
+    for received in [freeze(pickle.loads(pickle.dumps(study))) for _ in range(2)]:
         with pytest.raises(KeyboardInterrupt):
-            work(study, study.runs[0])
+            work(received, received.runs[0])
         assert study.checkpoints_of(study.runs[0]).exists()
-        user_code._run_once.cache_clear()
-        objects.append(user_code._run_once((tmp_path / "own.py").resolve()))  # which keeps the function at its address
     assert read_results(study)[2][0].why.startswith("stopped after step 100")
 
 

@@ -1,12 +1,13 @@
 """Environments and hyperparameter files of the user: found, imported once, and their errors located."""
 
+import pickle
 import subprocess
 import sys
 
 import gymnasium as gym
 import numpy as np
 import pytest
-import yaml
+import torch as th
 
 from sb3_softac.study import StudyError, read_study, user_code
 from sb3_softac.study.__main__ import main
@@ -94,16 +95,26 @@ def test_a_config_in_python_runs_once(tmp_path):
     assert (tmp_path / "own.py.runs").read_text() == "x"
 
 
-def test_code_in_a_config_stays_with_its_file(tmp_path):
-    """What cannot be stored as plain data is read where the run is trained."""
+CODE = CONFIG.replace("gamma=0.5", "policy_kwargs=dict(own=Own, module=my_envs.Own, function=lambda: 1)")
+OWN = "\nimport torch\n\nclass Own(torch.nn.Tanh):\n    pass\n"
+
+
+def test_code_in_a_config_reaches_other_processes(tmp_path):
+    """They import what is in a module; what is in the file itself is sent as it was."""
     path = declare(tmp_path, config="own.py")
-    (tmp_path / "own.py").write_text(
-        CONFIG.replace("gamma=0.5", "policy_kwargs=dict(activation_fn=__import__('torch').nn.Tanh)")
-    )
+    (tmp_path / "own.py").write_text(OWN + "import my_envs\n" + CODE)
+    (tmp_path / "my_envs.py").write_text(OWN)
     study = read_study(path)
     check_names(study)
-    assert freeze(study).runs[0].defaults is None
-    assert with_defaults(study, study.runs[0]).defaults["policy_kwargs"]["activation_fn"].__name__ == "Tanh"
+    sent = pickle.dumps((freeze(study), freeze(study).runs[0]))
+    (tmp_path / "own.py").write_text("")
+    user_code._run_once.cache_clear()
+    sys.path.remove(str(tmp_path))
+    del sys.modules["my_envs"]
+    study, run = pickle.loads(sent)
+    import_user_code(study)
+    own, module, function = with_defaults(study, run).defaults["policy_kwargs"].values()
+    assert own.__base__ is th.nn.Tanh and module is sys.modules["my_envs"].Own and function() == 1
 
 
 def test_a_preset_by_its_name(tmp_path):
@@ -128,6 +139,7 @@ WRONG = [  # arguments of declare, files, message
     (PENDULUM, {}, "has no hyperparameters for Pendulum-v1"),
     (PENDULUM, {"own.yml": "default: 3"}, "default must be a table"),
     (PENDULUM, {"own.yml": "a: ["}, "own.yml cannot be read"),
+    (PENDULUM, {"own.yml": "default:\n  gamma: 0.5\n  gamma: 0.9"}, "line 3: the key 'gamma' is already on line 2"),
     (PENDULUM, {"own.yml": "default: {gama: 3}"}, "own.yml: softac_v1 has no hyperparameter 'gama', did you mean 'gamma'"),
     ({}, {}, "under `gym_packages`"),
 ]
@@ -159,13 +171,20 @@ def test_the_environments_of_training_and_evaluation_are_the_same(tmp_path):
     assert manager.eval_env_kwargs == manager.env_kwargs == {"g": 2.0}
 
 
-@pytest.mark.parametrize("name", ["own.yml", "own.py"])
+FILES = {
+    "own.yml": "default: {policy: MlpPolicy, gamma: 0.5, policy_kwargs: {net_arch: [4]}}",
+    "own.py": "hyperparams = {'default': dict(policy='MlpPolicy', gamma=0.5, policy_kwargs=dict(net_arch=[4]))}",
+    "code.py": "import torch\nhyperparams = {'default': dict(policy='MlpPolicy', gamma=0.5, policy_kwargs=dict("
+    "net_arch=[4], activation_fn=torch.nn.Tanh))}",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_hyperparameter_files_are_read_once(tmp_path, name):
     """A file that changes while the study runs changes no run; afterwards the change is noticed."""
-    path = declare(tmp_path, env="Pendulum-v1", config=name)
-    entry = {"policy": "MlpPolicy", "gamma": 0.5}
-    content = yaml.dump({"default": entry}) if name == "own.yml" else f"hyperparams = {{'default': {entry}}}"
-    (tmp_path / name).write_text(content)
+    few_steps = {key: value for key, value in SETTINGS["hyperparams"].items() if key != "policy_kwargs"}
+    path = declare(tmp_path, env="Pendulum-v1", config=name, hyperparams=few_steps)
+    (tmp_path / name).write_text(content := FILES[name])
     study = read_study(path)
     check_names(study)
     study = freeze(study)

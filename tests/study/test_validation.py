@@ -22,6 +22,14 @@ REFUSED = [
     ({"algorithms": ["softac"]}, "RL Zoo has no algorithm 'softac', did you mean 'softac_v1'"),
     ({"environments": ["Pendulm-v1"]}, "Unknown environment 'Pendulm-v1', did you mean 'Pendulum-v1'? (if a module"),
     ({"hyperparams": {"ent_coeff": 1}}, "softac_v1 has no hyperparameter 'ent_coeff', did you mean 'ent_coef'"),
+    ({"hyperparams": {"n_envs": 0}}, "n_envs must be an integer, at least 1, got 0"),
+    ({"grid": {"n_envs": [1, "four"]}}, "n_envs must be an integer, at least 1, got 'four'"),
+    ({"hyperparams": {"learning_rate": "fast"}}, "learning_rate must be a number, or a text such as lin_3e-4"),
+    (
+        {"hyperparams": {"noise_type": "pink", "noise_std": 1}},
+        "noise_type must be one of ['normal', 'ornstein-uhlenbeck'], or None",
+    ),
+    ({"hyperparams": {"noise_type": "normal"}}, "noise_type needs noise_std"),
     ({"algorithms": {"sac": {"config": "none.yml"}}}, "the hyperparameter file none.yml does not exist"),
     ({"environments": {"Pendulum-v1": {"env_kwargs": {"weight": 2}}}}, "Pendulum-v1 cannot be created: TypeError"),
     *(
@@ -65,6 +73,8 @@ def test_refused_before_anything_is_trained(tmp_path, capsys, changes, message):
 def test_all_algorithms_and_options_of_the_zoo(tmp_path):
     algorithms = ["softac_v1", "sql", "discretesac", "sac", "td3", "ddpg", "ppo", "dqn", "qrdqn", "tqc"]
     check_names(declared(tmp_path, algorithms=algorithms, hyperparams={"normalize": True, "n_envs": 2}))
+    schedules = {"learning_rate": "lin_3e-4", "noise_type": "normal", "noise_std": 0.1}
+    check_names(declared(tmp_path, hyperparams=schedules))
 
 
 def test_all_perturbations_that_apply(tmp_path):

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.storages import GrpcStorageProxy, RDBStorage
+from optuna.storages import GrpcStorageProxy, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
@@ -146,6 +147,23 @@ def test_the_proxy(tmp_path, proxy):
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
     used = (*PENDULUM, "-n", 100, "--storage", proxy, "--study-name", "search", "--trial-id", 1)
     assert "Loading from Optuna study..." in run(tmp_path, "sb3_softac.zoo", "train", *used)
+
+
+@pytest.mark.parametrize("storage", ["sqlite:///search.db", "search.log"])
+@pytest.mark.parametrize(
+    ("name", "number", "message"),
+    [
+        ("other", 0, "--study-name other: the storage has no such study, it has search"),
+        ("search", 7, r"--trial-id 7: the study search has no such trial \(it has 1, numbered from 0\)"),
+    ],
+)
+def test_a_trial_that_does_not_exist(tmp_path, monkeypatch, storage, name, number, message):
+    monkeypatch.chdir(tmp_path)
+    opened = JournalStorage(JournalFileBackend(storage)) if storage.endswith(".log") else storage
+    optuna.create_study(study_name="search", storage=opened).ask()
+    sweeps.check_trial(storage, "search", 0)
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        sweeps.check_trial(storage, name, number)
 
 
 def test_what_becomes_a_storage(tmp_path):
