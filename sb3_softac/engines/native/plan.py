@@ -18,7 +18,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from sb3_softac import equations
-from sb3_softac.algorithm import off_policy
+from sb3_softac.algorithm import finite, off_policy
 from sb3_softac.algorithm.changes import Functions, Owner, are_hooked, has_own_methods, hooks_of
 from sb3_softac.algorithm.engine import PyTorchEngine
 from sb3_softac.engines.native.library import FUNCTIONS, Network, Slot, Step, load
@@ -51,6 +51,7 @@ MODULES_OF_EQUATIONS = [import_module(each.name) for each in iter_modules(equati
 # What gradient steps of all models consist of, beyond the methods of the algorithm and of its networks
 FUNCTIONS_OF_ALL: dict[Owner, Sequence[str]] = {
     off_policy: ("largest_norms", "step_if", "named_tensors", "running_statistics"),
+    finite: ("is_fused",),
     PyTorchEngine: ("prepare", "sample", "step"),
     temperature: ("temperature_loss",),
     **{module: equations_in(module) for module in MODULES_OF_EQUATIONS},

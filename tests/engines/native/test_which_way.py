@@ -555,10 +555,12 @@ def change_batches(model, change, every=2):
 
 
 def without_the_last(samples):
-    parts = samples._asdict()
-    extras = {name: part[:-1] for name, part in (parts.pop("extras", None) or {}).items()}
-    shorter = {name: part if part is None else part[:-1] for name, part in parts.items()}
-    return type(samples)(**shorter, extras=extras)
+    def shorter(part):
+        return (
+            {name: each[:-1] for name, each in part.items()} if isinstance(part, dict) else part if part is None else part[:-1]
+        )
+
+    return type(samples)(*map(shorter, samples))
 
 
 def with_a_row_without_options(samples):
