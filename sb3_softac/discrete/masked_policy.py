@@ -34,7 +34,7 @@ def masked_choice(
 def masked_forward(
     policy: Any, obs: PyTorchObs, deterministic: bool = False, action_masks: np.ndarray | None = None
 ) -> th.Tensor:
-    """As ``_predict``, which users may replace by one without masks."""
+    """Actions ``[batch, *action_space.shape]``, as ``_predict`` chooses them; a user's ``_predict`` may have no masks."""
     return policy._predict(obs, deterministic, **({} if action_masks is None else {"action_masks": action_masks}))
 
 
