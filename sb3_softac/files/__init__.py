@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
 
 def sync(path: Path) -> None:
@@ -36,7 +37,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which replaces the one at the path when it is complete and on disk."""
     path = Path(os.path.realpath(path))
     make_folder(path.parent)
-    writing = path.with_name(f".{path.name}.{os.getpid()}")
+    writing = path.with_name(f".{path.name}.{uuid4().hex}")  # containers that share it may have equal process numbers
     try:
         with open(writing, "wb") as file:
             with suppress(FileNotFoundError):  # the file keeps its permissions

@@ -10,6 +10,7 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 from stable_baselines3.common.callbacks import BaseCallback
@@ -99,8 +100,7 @@ class FolderLock:
 
     def _write_holder(self) -> None:
         """Say who holds the lock, by a file that replaces a link instead of following it."""
-        writing = self.path / f".{HOLDER}.{os.getpid()}"
-        writing.unlink(missing_ok=True)
+        writing = self.path / f".{HOLDER}.{uuid4().hex}"
         with open(writing, "x") as file:
             json.dump({"host": socket.gethostname(), "pid": os.getpid()}, file)
         os.replace(writing, self.path / HOLDER)

@@ -14,6 +14,8 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 2_000
+DRAWN_AT_ONCE = 10_000_000
+"""Numbers that are held in memory, 80 MB."""
 SEEDS_FOR_INTERVAL = 10
 """From fewer runs, a 95 % bootstrap interval misses the true value too often (benchmarks/interval_coverage.py)."""
 
@@ -65,6 +67,7 @@ def bootstrap(
             samples,
             statistic,
             n_resamples=RESAMPLES,
+            batch=max(1, DRAWN_AT_ONCE // sum(sample.size for sample in samples)),
             vectorized=True,
             axis=axis,
             confidence_level=CONFIDENCE,

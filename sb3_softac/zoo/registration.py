@@ -73,12 +73,9 @@ def _create_envs(original: Any, self: Any, *args: Any, **kwargs: Any) -> VecEnv:
     """Environments of a training with one of our algorithms."""
     if self.algo not in ALGORITHMS:
         return original(self, *args, **kwargs)
-    chosen = self.env_wrapper
-    self.env_wrapper = functools.partial(report_masks, chosen)
-    try:
-        return save_twins(original(self, *args, **kwargs))
-    finally:
-        self.env_wrapper = chosen
+    if getattr(self.env_wrapper, "func", None) is not report_masks:  # it stays: the trials of a search may run in threads
+        self.env_wrapper = functools.partial(report_masks, self.env_wrapper)
+    return save_twins(original(self, *args, **kwargs))
 
 
 def report_masks(wrapper: Callable[[gym.Env], gym.Env] | None, env: gym.Env) -> gym.Env:

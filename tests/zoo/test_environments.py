@@ -46,15 +46,22 @@ def test_environments_of_a_training(algo, env_id, wrapper, reports, eval_env):
         env = made.create_envs(2, eval_env=eval_env, no_log=True)
         assert env.env_is_wrapped(ActionMaskInfo) == [reports] * 2 and all(env.env_is_wrapped(Monitor))
         assert env.env_is_wrapped(ActionMasker) == [wrapper is not None] * 2
-    assert made.env_wrapper is wrapper
 
 
-def test_the_wrapper_of_the_configuration_comes_back_after_an_error():
-    made = manager("discretesac", "CartPole-v1", lambda env: 1 / 0)
-    before = made.env_wrapper
-    with pytest.raises(ZeroDivisionError):
-        made.create_envs(1, no_log=True)
-    assert made.env_wrapper is before
+def test_environments_of_trials_that_run_in_threads():
+    """``-optimize --n-jobs 2``: the environments of one trial are created while those of another are."""
+    made, inner = manager("discretesac", "MaskedGame-v0"), []
+
+    def wrapper(env):
+        if not inner:
+            inner.append(None)
+            inner[0] = made.create_envs(1, no_log=True)
+        return env
+
+    made.env_wrapper = wrapper
+    env = made.create_envs(2, no_log=True)
+    for each in (*env.unwrapped.envs, *inner[0].unwrapped.envs):
+        assert str(each).count("ActionMaskInfo") == 1
 
 
 def test_what_reports_masks():
