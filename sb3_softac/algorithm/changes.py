@@ -137,6 +137,8 @@ STATE_OF_THE_LOOP = {
 # Attributes of modules that are not compared here: hooks, which are compared separately, and the mode, which flips in every
 # round (an engine to which it matters compares it itself)
 NOT_COMPARED = vars(nn.Module()).keys() - {"_parameters", "_buffers", "_modules"}
+# Containers with more items, such as a history that a subclass keeps, are compared by their length alone: a look must be quick
+LONG = 1_000
 PLAIN = {bool, int, float, str, types.NoneType, th.dtype, th.device}
 CONSTANT = (type, types.FunctionType, types.MethodType)
 Description = dict[str, Any]
@@ -161,16 +163,14 @@ class ModelWatch:
         self._known = set(vars(model))
         self._describe_model()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "ModelWatch":
+    def __getstate__(self) -> dict[str, Any]:
         # In a copy of the model everything has another address, so its first look must find a change
-        copy = object.__new__(type(self))
-        model = memo.get(id(self.model), self.model)
-        vars(copy).update({**vars(self), "model": model, "_now_before": [], "_description": {}})
-        return copy
+        kept = ("model", "version", "changes", "_known")
+        return {**{name: vars(self)[name] for name in kept}, "_description": {}}
 
     def look(self) -> bool:
         """:return: Whether something has changed since the last call."""
-        if self._has_same_parts() and self._now() == self._now_before:
+        if self._description and self._has_same_parts() and self._now() == self._now_before:
             return False
         before = self._description
         self._describe_model()
@@ -263,11 +263,7 @@ class ModelWatch:
             self._tensors.append(value)
             return value.data_ptr(), value.shape, value.stride(), value.dtype, value.requires_grad
         if isinstance(value, dict | list | tuple | set):
-            self._seen[id(value)] = value
-            if not isinstance(value, tuple):
-                self._containers.append(value.values() if isinstance(value, dict) else value)
-            items = value.items() if isinstance(value, dict) else enumerate(value)
-            return {key if isinstance(key, str | int) else id(key): self._describe(each) for key, each in items}
+            return self._describe_items(value)
         names = _names_of_attributes(value)
         if names is None:
             return unknown(value) if unknown else None
@@ -286,6 +282,15 @@ class ModelWatch:
                 self._read(group, options)
                 inner["param_groups"].append({option: self._describe(group[option]) for option in options})
         return id(value), inner
+
+    def _describe_items(self, value: Any) -> Any:
+        if len(value) > LONG:
+            return id(value), len(value)
+        self._seen[id(value)] = value
+        if not isinstance(value, tuple):
+            self._containers.append(value.values() if isinstance(value, dict) else value)
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {key if isinstance(key, str | int) else id(key): self._describe(each) for key, each in items}
 
 
 def _names_of_attributes(value: Any) -> list[str] | None:

@@ -80,6 +80,8 @@ def check_observations(model: "SoftOffPolicyAlgorithm", obs: Any, when: str, env
     """
     normalization = model.get_vec_normalize_env()
     for each in [obs] if normalization is None or env_index is not None else [normalization.get_original_obs(), obs]:
+        if isinstance(each, dict):  # the last one of an episode may have parts that are not in the space
+            each = {key: each[key] for key in model.observation_space.spaces if key in each}  # type: ignore[attr-defined]
         if not (faults := _not_finite(each, env_index)):
             continue
         try:

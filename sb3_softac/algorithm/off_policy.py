@@ -858,6 +858,7 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
             would have to be unpickled.
         """
         changes = cls._load_arguments(kwargs)
+        policy_kwargs = changes.pop("policy_kwargs", None)
         if safe or (safe is None and safe_load_is_on()):
             content, custom_objects, sizes = without_pickles(cls, path, custom_objects or {})
             with networks_that_fit(sizes, path):
@@ -867,7 +868,13 @@ class SoftOffPolicyAlgorithm(OffPolicyAlgorithm):
                 model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **changes)
             except UnpicklingError as error:  # PyTorch reads nothing but tensors
                 raise ValueError(f"Refused: the tensor file in {path} contains more than tensors") from error
-        if differs(kwargs.get("n_critics", saved := model.policy_kwargs.get("n_critics")), saved):
+        # SB3 compares them, too, but with what algorithms have added to those of the user
+        added = {name: model.policy_kwargs[name] for name in ("n_critics", "use_sde") if name in model.policy_kwargs}
+        if policy_kwargs is not None and differs({**added, **policy_kwargs}, model.policy_kwargs):
+            raise ValueError(
+                f"policy_kwargs={shown(policy_kwargs)} cannot be loaded: the saved networks have {shown(model.policy_kwargs)}"
+            )
+        if differs(kwargs.get("n_critics", saved := model.policy_kwargs.get("n_critics", 2)), saved):
             raise ValueError(f"n_critics={kwargs['n_critics']} cannot be loaded: the saved networks have n_critics={saved}")
         if "ent_coef" in model._changed_by_load or callable(kwargs.get("ent_coef")):
             model.temperature = model._make_temperature()

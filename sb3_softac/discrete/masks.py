@@ -114,7 +114,8 @@ def _layers(env: VecEnv) -> Iterator[Any]:
         if isinstance(layer, DummyVecEnv):
             layer = layer.envs[0]
         else:
-            layer = getattr(layer, "venv" if isinstance(layer, VecEnvWrapper) else "env", None)
+            # Without running a property: behind the wrappers, a user's `env` may be anything
+            layer = inspect.getattr_static(layer, "venv" if isinstance(layer, VecEnvWrapper) else "env", None)
 
 
 def unread_masks(env: VecEnv) -> str | None:

@@ -33,7 +33,8 @@ class SoftReplayBuffer(ReplayBuffer):
 
     Time limits, n-step targets, several environments and VecNormalize are handled as in SB3, and the same random numbers give
     the same samples. Observations are stored once, so ``observations`` and ``next_observations`` can be read as SB3's arrays
-    are, but not written (:class:`~sb3_softac.replay.row_view.RowView`). All other columns are arrays that can be changed.
+    are, but not written (:class:`~sb3_softac.replay.row_view.RowView`; ``np.asarray`` makes an array). All other columns are
+    arrays that can be changed; ``dones`` and ``timeouts`` are booleans.
 
     :param buffer_size: Number of transitions.
     :param observation_space: Observation space.

@@ -84,8 +84,9 @@ def _wrappers(env: Any) -> str:
     return type(env).__name__ + (f" of {_wrappers(env.env)}" if is_wrapper else "")
 
 
-def _callbacks(callback: Any) -> str:
-    names = [_callbacks(inner) for inner in inner_callbacks(callback)]
+def _callbacks(callback: Any, within: tuple[Any, ...] = ()) -> str:
+    within = (*within, callback)
+    names = [_callbacks(inner, within) for inner in inner_callbacks(callback) if inner not in within]
     return type(callback).__name__ + (f"({', '.join(names)})" if names else "")
 
 

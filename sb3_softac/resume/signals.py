@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterable
 from types import FrameType
 from typing import Any
@@ -16,16 +17,19 @@ from sb3_softac.resume.environments import Resumable
 from sb3_softac.resume.frames import frames_of_learn
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# A job manager signals all processes of a job, and the one that has started this one passes the signal on to it
+SAME_SIGNAL_SECONDS = 5.0
 
 
 class SignalWatch:
-    """Records the first SIGTERM or SIGINT; a second one has its usual effect."""
+    """Records the first SIGTERM or SIGINT; a second one, at least five seconds later, has its usual effect."""
 
     def __init__(self) -> None:
         self.caught: int | None = None
         """The signal that was received; None if there was none."""
         self._before: dict[int, Any] = {}
         self._model: BaseAlgorithm | None = None
+        self._time = 0.0
 
     def start(self, model: BaseAlgorithm) -> None:
         """Start watching, if in the main thread; other threads receive no signals."""
@@ -40,15 +44,18 @@ class SignalWatch:
         self._before, self._model = {}, None
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.caught is not None and now - self._time < SAME_SIGNAL_SECONDS:
+            return
         is_training = any(call.f_locals.get("self") is self._model for call in frames_of_learn(frame))
-        self.stop()
-        if not is_training:
+        if self.caught is not None or not is_training:
+            self.stop()
             signal.raise_signal(number)
             return
-        self.caught = number
+        self.caught, self._time = number, now
         # Not with print(): the signal may have interrupted one
-        message = f"{signal.Signals(number).name}: saving a checkpoint; send the signal again to end the program at once\n"
-        os.write(2, message.encode())
+        again = f"after {SAME_SIGNAL_SECONDS:.0f} seconds, send the signal again to end the program at once"
+        os.write(2, f"{signal.Signals(number).name}: saving a checkpoint; {again}\n".encode())
 
 
 class WorkerSignals:

@@ -21,7 +21,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_softac.algorithm.arguments import ARGUMENTS, merged
+from sb3_softac.algorithm.arguments import ARGUMENTS, merged, parameters_of
 from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
 from sb3_softac.algorithm.policies import NetworkOfPolicy
 from sb3_softac.checks import BOOLEAN, Argument, differs, one_of, shown
@@ -151,6 +151,10 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
         twice = isinstance(policy_kwargs, dict) and "n_critics" in policy_kwargs
         if twice and differs(n_critics, 2) and differs(n_critics, policy_kwargs["n_critics"]):  # type: ignore[index]
             raise ValueError(f"n_critics={shown(n_critics)} and policy_kwargs={shown(policy_kwargs)} differ: give only one")
+        # A user's policy need not have this argument
+        names, accepts_others = parameters_of(policy) if isinstance(policy, type) else ({}, True)
+        is_given = accepts_others or "n_critics" in names or differs(n_critics, 2)
+        of_policy = {"n_critics": n_critics} if is_given else {}
         super().__init__(
             policy,
             env,
@@ -176,7 +180,7 @@ class SoftAC_v1(SoftOffPolicyAlgorithm):
             use_sde_at_warmup=use_sde_at_warmup,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
-            policy_kwargs=merged({"n_critics": n_critics}, policy_kwargs),
+            policy_kwargs=merged(of_policy, policy_kwargs),
             verbose=verbose,
             seed=seed,
             device=device,

@@ -13,7 +13,6 @@ from sb3_softac.algorithm.arguments import POLICY_ARGUMENTS
 from sb3_softac.algorithm.policies import (
     constructor_parameters,
     copy_as_target,
-    default_net_arch,
     finite_obs_to_tensor,
     make_initialized_extractor,
     make_joint_optimizer,
@@ -37,8 +36,8 @@ class SQLPolicy(SACPolicy):
     :param observation_space: Observation space.
     :param action_space: Action space, a bounded Box.
     :param lr_schedule: Learning rate schedule.
-    :param net_arch: Sizes of the hidden layers, ``[256, 256]`` by default (none for images, whose extractor has its own), or a
-        dictionary with the keys ``pi`` and ``qf``.
+    :param net_arch: Sizes of the hidden layers, ``[256, 256]`` by default, or a dictionary with the keys ``pi`` and ``qf``.
+        Without any, the Q-functions would prefer the same actions in all states.
     :param activation_fn: Activation function.
     :param features_extractor_class: Features extractor; by default the one that fits the policy's name.
     :param features_extractor_kwargs: Its keyword arguments.
@@ -85,7 +84,7 @@ class SQLPolicy(SACPolicy):
             observation_space,
             action_space,
             lr_schedule,
-            net_arch=default_net_arch(net_arch, extractor_class),
+            net_arch=net_arch,
             activation_fn=activation_fn,
             features_extractor_class=extractor_class,
             features_extractor_kwargs=features_extractor_kwargs,

@@ -86,7 +86,15 @@ class Run:
         del content["sent"]
         if self.defaults is None:
             del content["defaults"]
-        return json.dumps(dict(sorted(content.items())), default=str)
+        return json.dumps(dict(sorted(_with_texts_as_keys(content).items())), default=str)
+
+
+def _with_texts_as_keys(value: Any) -> Any:
+    """:return: A value for JSON: RL Zoo takes classes of wrappers as keys."""
+    if isinstance(value, dict):
+        texts = [key if isinstance(key, str | int | float | None) else str(key) for key in value]
+        return dict(zip(texts, map(_with_texts_as_keys, value.values()), strict=True))
+    return [*map(_with_texts_as_keys, value)] if isinstance(value, list | tuple) else value
 
 
 @dataclasses.dataclass(frozen=True)

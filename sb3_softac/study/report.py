@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from sb3_softac.study.perturbed_evaluation import declared_returns, sweeps_of, w
 from sb3_softac.study.results import TRAINING_EPISODES, Result, at_equal_steps, by_name, read_results
 from sb3_softac.study.statistics import (
     Interval,
+    Tolerance,
     interquartile_mean,
     iqm_interval,
     probability_of_improvement,
@@ -48,7 +50,7 @@ def number(value: float) -> str:
     return "-" if value != value else f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
 
 
-def limits(interval: Interval) -> str:
+def limits(interval: Interval | Tolerance) -> str:
     """:return: The limits of an interval; a dash if there are too few runs for one."""
     return "-" if interval.low != interval.low else f"{number(interval.low)} to {number(interval.high)}"
 
@@ -72,7 +74,7 @@ def final_table(groups: Groups, mode: str) -> list[dict[str, str]]:
                 "steps": last_steps({name: group}),
                 "IQM": number(iqm.value),
                 "95 % interval of the IQM": limits(iqm),
-                "tolerance interval": f"{number(tolerance.low)} to {number(tolerance.high)}",
+                "tolerance interval": limits(tolerance),
                 "share of agents in the tolerance interval (confidence 0.95)": f"{tolerance.share:.2f}",
                 "IQM of the mean of all evaluations": number(float(interquartile_mean(np.array(mean)))),
                 f"IQM of the last {TRAINING_EPISODES} training episodes": number(
@@ -177,8 +179,10 @@ def write_report(study: Study, folder: Path) -> Path:
     """Write a report of all results so far, and return its page. It names runs without a result, and sections that failed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
-        raise StudyError(f"The report cannot be written to {folder}: {error.strerror}") from error
+        raise StudyError(f"The report cannot be written to {folder} ({error.strerror}): choose one with --to") from error
     if study.robustness:  # asks the environments which perturbations apply
         make_section("modules of the user", lambda: import_user_code(study))
     results, partial, missing = read_results(study)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sb3_softac.files import replacing
+from sb3_softac.resume.store import Store
 from sb3_softac.study.declaration import Run, Study, StudyError
 
 TRAINING_EPISODES = 20
@@ -100,7 +101,8 @@ def read_results(study: Study) -> tuple[list[Result], list[Result], list[Missing
         else:
             with suppress(StudyError, FileNotFoundError):  # damaged: written again when the run continues
                 so_far = read_result(run, study.partial_result_of(run))
-                partial += [so_far] if len(so_far.timesteps) else []
+                is_own = not _change(_declaration_in(study.partial_result_of(run)), run)
+                partial += [so_far] if len(so_far.timesteps) and is_own else []
             missing.append(Missing(run, _state(study, run, partial)))
     return results, partial, missing
 
@@ -178,14 +180,15 @@ def read_result(run: Run, path: Path) -> Result:
 
 def changed_settings(study: Study, run: Run) -> str | None:
     """How a run differs from its declaration when it was started; None if it does not, StudyError if that is unreadable."""
-    for before in _started_with(study, run):
-        now = json.loads(run.as_json())
-        if not ("defaults" in before and "defaults" in now):  # the hyperparameter files have not been read
-            before.pop("defaults", None)
-            now.pop("defaults", None)
-        if differences := ", ".join(_differences(before, now)):
-            return differences
-    return None
+    return next(filter(None, (_change(before, run) for before in _started_with(study, run))), None)
+
+
+def _change(before: dict[str, Any], run: Run) -> str:
+    now = json.loads(run.as_json())
+    if not ("defaults" in before and "defaults" in now):  # the hyperparameter files have not been read
+        before.pop("defaults", None)
+        now.pop("defaults", None)
+    return ", ".join(_differences(before, now))
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
@@ -204,18 +207,26 @@ def _comparable(value: Any) -> str:
 
 def _started_with(study: Study, run: Run) -> Iterator[dict[str, Any]]:
     """:return: The declarations in the folder and in the result of a run; none if it was not started."""
-    declaration = study.declaration_of(run)
-    if declaration.exists() and study.checkpoints_of(run).exists():  # a run that failed before has left nothing to continue
+    declaration, results = study.declaration_of(run), [study.result_of(run)]
+    # A run that failed before its first checkpoint has left nothing to continue
+    if declaration.exists() and Store(study.checkpoints_of(run)).checkpoints():
+        results.append(study.partial_result_of(run))
         try:
             yield dict(json.loads(declaration.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise StudyError(
                 f"{declaration} cannot be read ({error}): remove the folder {declaration.parent} to start this run over"
             ) from error
-    for result in (study.result_of(run), study.partial_result_of(run)):
-        if result.exists():
-            with suppress(StudyError, KeyError, ValueError, TypeError):  # a damaged result counts as none
-                yield dict(json.loads(str(read_arrays(result)["declaration"])))
+    for result in results:
+        with suppress(StudyError, FileNotFoundError):  # a damaged result counts as none
+            yield _declaration_in(result)
+
+
+def _declaration_in(result: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(str(read_arrays(result)["declaration"])))
+    except (KeyError, ValueError, TypeError) as error:
+        raise StudyError(f"{result} has no declaration ({error!r})") from error
 
 
 def by_name(results: Iterable[Result], env: str) -> dict[str, list[Result]]:

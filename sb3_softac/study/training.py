@@ -20,7 +20,7 @@ from filelock import FileLock
 from rl_zoo3.callbacks import SaveVecNormalizeCallback
 from rl_zoo3.exp_manager import ALGOS, ExperimentManager
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import CallbackList, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import set_random_seed
@@ -124,6 +124,10 @@ class RunManager(ExperimentManager):
         hyperparams = copy.deepcopy(hyperparams)  # SB3 writes into policy_kwargs
         if self.env_kwargs:
             hyperparams["env_kwargs"] = self.env_kwargs
+        if hyperparams.get("noise_type", "") is None:  # RL Zoo would hand this on to the algorithm
+            hyperparams = {name: value for name, value in hyperparams.items() if not name.startswith("noise_")}
+        if "n_envs" in hyperparams:
+            hyperparams["n_envs"] = int(hyperparams["n_envs"])  # may be 2.0
         self.eval_env_kwargs = hyperparams.get("env_kwargs", {})  # the Zoo evaluates in another environment
         return hyperparams, dict(sorted(hyperparams.items()))
 
@@ -149,9 +153,11 @@ class RunManager(ExperimentManager):
             self.study.progress_of(self.run),
         )
         self.callbacks = [*self.callbacks, self.recorder]
+        # RL Zoo tells the first one that the training has ended, even if it was interrupted
+        first: BaseCallback = CallbackList([])
         if self.has_rollouts:  # else the run starts over
-            folder = self.study.checkpoints_of(self.run)
-            self.callbacks.insert(0, ExactCheckpoint(folder, self.study.checkpoint_every, keep=2))
+            first = ExactCheckpoint(self.study.checkpoints_of(self.run), self.study.checkpoint_every, keep=2)
+        self.callbacks.insert(0, first)
 
     def learn(self, model: BaseAlgorithm) -> None:
         """Train; KeyboardInterrupt if the training was interrupted, which the Zoo takes for its end."""

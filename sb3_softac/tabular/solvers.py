@@ -35,7 +35,8 @@ class SoftSolution:
     :param v: Soft state values ``[n_states]``; 0 in terminal states.
     :param pi: Action probabilities ``[n_states, n_actions]``.
     :param residuals: Largest change of a state value in each sweep (for soft policy iteration: in each improvement).
-    :param error_bound: Bound on the distance between ``v`` and the exact values, in the maximum norm, rounding included.
+    :param error_bound: Bound on the distance between ``v`` and the exact values, in the maximum norm; the share of
+        rounding errors in it is an estimate.
     :param converged: Whether the bound is within the tolerance.
     """
 

@@ -36,7 +36,8 @@ class Trained(NamedTuple):
         A perturbation (class and arguments of a wrapper) is put inside of the wrappers of the training, which belong to the
         agent. Perturbations of the training do not, and are left out. Rewards are not normalized.
         """
-        hyperparams = copy.deepcopy(self.hyperparams)
+        # RL Zoo takes None for the lack of a value in trainings, but not here
+        hyperparams = {name: copy.deepcopy(value) for name, value in self.hyperparams.items() if value is not None}
         wrappers = hyperparams.get("env_wrapper") or []
         of_agent = [each for each in (wrappers if isinstance(wrappers, list) else [wrappers]) if not is_perturbation(each)]
         hyperparams["env_wrapper"] = [*([perturbation] if perturbation else []), *of_agent]
@@ -53,10 +54,10 @@ class Trained(NamedTuple):
             )
 
 
-def is_perturbation(wrapper: str | dict[str, Any]) -> bool:
+def is_perturbation(wrapper: Any) -> bool:
     """:return: Whether a wrapper, as hyperparameters name it, is one of this package's perturbations."""
-    path = wrapper if isinstance(wrapper, str) else next(iter(wrapper))
-    return path.startswith("sb3_softac.robustness.")
+    named = next(iter(wrapper)) if isinstance(wrapper, dict) else wrapper  # a class or its name
+    return (named if isinstance(named, str) else f"{named.__module__}.").startswith("sb3_softac.robustness.")
 
 
 def name_of_files(env: str) -> str:

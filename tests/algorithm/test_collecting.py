@@ -145,3 +145,14 @@ def test_action_noise_fits_the_number_of_environments(algorithm, tmp_path):
     for n, env in envs.items():
         loaded = algorithm.load(tmp_path / "model", env=env).learn(6)
         assert loaded.action_noise().shape == ((n, 1) if n > 1 else (1,))
+
+
+class MoreThanItsSpace(Spoilt):
+    def observe(self):
+        return {**super().observe(), "debug": [[np.nan], [1, 2]]}
+
+
+@pytest.mark.parametrize("truncate", [False, True])
+def test_parts_that_are_not_in_the_space_are_ignored(truncate):
+    """SB3's vectorized environments leave them out, but for the last observation of an episode."""
+    SoftAC_v1("MultiInputPolicy", MoreThanItsSpace(False, DICT, truncate=truncate), learning_starts=100).learn(10)

@@ -22,7 +22,7 @@ from stable_baselines3.her.goal_selection_strategy import GoalSelectionStrategy
 from sb3_softac import SoftAC_v1
 from sb3_softac.algorithm.plain_json import NotPlain, from_plain, to_plain
 from sb3_softac.files.plain_files import safe_load_is_on
-from tests.toys import ENVIRONMENTS, RandomEnv, algorithms
+from tests.toys import ENVIRONMENTS, RandomEnv, algorithms, assert_equal, state_of
 
 
 def make(algorithm=SoftAC_v1, **kwargs):
@@ -403,3 +403,24 @@ def test_noise_comes_back(value, tmp_path):
 def test_other_values_have_no_form(value):
     with pytest.raises(NotPlain):
         to_plain(value, {})
+
+
+@algorithms()
+def test_a_pickled_model_trains_as_the_original(algorithm):
+    """As a pool of processes sends it."""
+    model = make(algorithm).learn(12)
+    twin = pickle.loads(pickle.dumps(model))
+    for each in (model, twin):
+        th.manual_seed(1)
+        np.random.seed(1)
+        each.train(3, 4)
+    assert_equal(state_of(model), state_of(twin))
+
+
+@algorithms()
+def test_policy_kwargs_that_the_model_was_made_with(algorithm, tmp_path):
+    kwargs = dict(net_arch=[4])
+    make(algorithm, policy_kwargs=kwargs).save(tmp_path / "model")
+    assert algorithm.load(tmp_path / "model", policy_kwargs=kwargs).policy_kwargs["net_arch"] == [4]
+    with pytest.raises(ValueError, match=r"policy_kwargs=\{'net_arch': \[8\]\} cannot be loaded: the saved networks have"):
+        algorithm.load(tmp_path / "model", policy_kwargs=dict(net_arch=[8]))

@@ -319,3 +319,15 @@ def test_the_state_of_an_optimizer_that_is_not_fused(algorithm):
     before = parameters_of(models[0])
     train(models[0], 2)
     assert moved(models[0], before)
+
+
+class WithHistory(SoftAC_v1):
+    def train(self, *args, **kwargs):
+        vars(self).setdefault("history", [0.5] * 5_000).append(0.5)
+        super().train(*args, **kwargs)
+
+
+def test_a_long_history_does_not_slow_the_training():
+    model = make_model(WithHistory)
+    model.learn(20)
+    assert len(model.history) > 5_000 and len([*model.watch._parts()]) < 5_000

@@ -219,3 +219,21 @@ def test_order_of_wrappers():
     with pytest.warns(UserWarning, match="as its outermost wrapper"):
         other.predict(stacked.reset())
     evaluate(other, MasksForPredict(VecFrameStack(monitored(), 2)))
+
+
+class Odd(BaseCallback):
+    """Its attribute with a name of SB3's is not what it is there."""
+
+    def __init__(self, callbacks):
+        super().__init__()
+        self.callbacks, self.callback = callbacks, None
+
+    def _on_step(self):
+        return True
+
+
+def test_odd_callbacks():
+    first, second = Odd(None), Odd({"a": 1})
+    first.callback, second.callback = second, first  # they know each other
+    make_model(MaskableWalk(SPACES[0])).learn(3, callback=first)
+    assert second.num_timesteps == 0

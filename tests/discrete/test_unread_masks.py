@@ -1,6 +1,7 @@
 """Masks under names that nobody reads: one warning that says which name is read, and none where masks are read."""
 
 import warnings
+from unittest.mock import MagicMock
 
 import gymnasium as gym
 import numpy as np
@@ -147,3 +148,14 @@ class Simulator(RandomEnv):
 
 def test_environments_that_refer_to_one_another():
     DiscreteSAC("MlpPolicy", Simulator(spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(3)), **SMALL).learn(10)
+
+
+class NotStarted(Game):
+    @property
+    def env(self):
+        raise RuntimeError("not started")
+
+
+def test_what_is_no_environment_is_not_searched():
+    for game in (NotStarted(), Game(members={"env": MagicMock()})):
+        DiscreteSAC("MlpPolicy", game, **SMALL).learn(3)

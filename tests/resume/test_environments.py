@@ -27,7 +27,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnvWrapper, VecFrameStack, VecNormalize
 
 from sb3_softac import DiscreteSAC, SoftAC_v1
-from sb3_softac.resume import ExactCheckpoint, Resumable
+from sb3_softac.resume import ExactCheckpoint, Resumable, signals
 from sb3_softac.resume.environments import read_environments, try_once, write_environments
 from sb3_softac.resume.serialization import Baseline
 from sb3_softac.resume.trial import differs_when_restored
@@ -403,7 +403,7 @@ def test_signals(number, train_freq, tmp_path, capfd):
     with pytest.raises(SystemExit) as end:
         model.learn(56, callback=[ExactCheckpoint(tmp_path / "cut", 1_000), Signal(38, number)])
     assert end.value.code == 128 + number
-    assert "saving a checkpoint; send the signal again to end the program at once" in capfd.readouterr().err
+    assert "saving a checkpoint; after 5 seconds, send the signal again to end the program" in capfd.readouterr().err
     step = -(-38 // train_freq) * train_freq
     assert [path.name for path in (tmp_path / "cut").glob("*-*")] == [f"checkpoint-{step:012d}"]
     model, _ = make()
@@ -444,10 +444,14 @@ def test_a_signal_to_all_processes(callback, code, tmp_path):
     assert len([*tmp_path.glob("checkpoints/checkpoint-*")]) == (code == 143)
 
 
-def test_a_second_signal_ends_at_once(tmp_path):
+@pytest.mark.parametrize(("seconds", "end"), [(5.0, SystemExit), (0.0, KeyboardInterrupt)])
+def test_a_second_signal(seconds, end, tmp_path, monkeypatch):
+    """It ends the program at once, unless it comes with the first one, passed on by another process."""
+    monkeypatch.setattr(signals, "SAME_SIGNAL_SECONDS", seconds)
     model, _ = maker(SoftAC_v1, train_freq=50)()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(end):
         model.learn(56, callback=[ExactCheckpoint(tmp_path), Signal(3, signal.SIGINT), Signal(5, signal.SIGINT)])
+    assert len([*tmp_path.glob("checkpoint-*")]) == (end is SystemExit)
 
 
 @pytest.mark.slow

@@ -85,3 +85,16 @@ def test_compiled_policy_is_saved_under_plain_names(tmp_path):
     model = make_model()
     model.policy = th.compile(model.policy)
     np.testing.assert_allclose(act(SoftAC_v1.load(saved(model, tmp_path))), act(model), rtol=1e-5)
+
+
+class OwnArguments(SoftAC_v1.policy_aliases["MlpPolicy"]):
+    def __init__(self, observation_space, action_space, lr_schedule, use_sde=False):
+        super().__init__(observation_space, action_space, lr_schedule, net_arch=[8])
+
+
+def test_a_policy_with_arguments_of_its_own(tmp_path):
+    model = SoftAC_v1(OwnArguments, "Pendulum-v1", device="cpu")
+    model.save(tmp_path / "model")
+    assert SoftAC_v1.load(tmp_path / "model", n_critics=2).critic.n_critics == 2
+    with pytest.raises(ValueError, match="has no argument 'n_critics'"):
+        SoftAC_v1(OwnArguments, "Pendulum-v1", n_critics=3)

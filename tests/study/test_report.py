@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from sb3_softac.study import plots, report
+from sb3_softac.study import StudyError, plots, report
 from sb3_softac.study.__main__ import main
 from sb3_softac.study.plots import return_against_strength, style_numbers
 from sb3_softac.study.results import write_failure
@@ -230,3 +230,19 @@ def test_an_algorithm_looks_the_same_in_all_figures():
     alone, among_variants = style_numbers(["SQL"]), style_numbers(["a variant", "SoftAC_v1", "SQL", "another"])
     assert alone["SQL"] == among_variants["SQL"] and len(set(among_variants.values())) == 4
     assert len(style_numbers(map(str, range(20)))) == 20
+
+
+def test_a_single_run_has_no_tolerance_interval(tmp_path):
+    study = two(tmp_path, seeds=1)
+    write_results(study)
+    page(study, tmp_path)
+    assert rows(tmp_path, "Pendulum-v1_deterministic_final")[0]["tolerance interval"] == "-"
+
+
+def test_a_folder_without_permission(tmp_path, monkeypatch):
+    def refused(dir):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(report.tempfile, "TemporaryFile", refused)
+    with pytest.raises(StudyError, match=r"Permission denied\): choose one with --to"):
+        report.write_report(two(tmp_path), tmp_path / "report")

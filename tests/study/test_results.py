@@ -1,5 +1,6 @@
 """Results: what is read from any file, and what is known of a run without a result."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -34,15 +35,17 @@ def reason(study):
 
 
 def test_runs_without_a_result(tmp_path):
-    study = declared(tmp_path, **NO_TRAINING | {"seeds": 6})
-    done, stopped, started, failed, changed, untouched = study.runs
+    study = declared(tmp_path, **NO_TRAINING | {"seeds": 7})
+    done, stopped, started, failed, changed, corrected, untouched = study.runs
     write_result(study, done)
     for run in (stopped, failed):
         write_result(study, run, (250, 500), to=study.partial_result_of(run))
+    before = dataclasses.replace(corrected, hyperparams={"batch_size": -1})  # failed before its first checkpoint
+    write_result(study, before, (250,), to=study.partial_result_of(corrected))
     write_failure(study, failed, "ValueError: out of luck (x.py, line 3)\n\nTraceback ...")
     write_failure(study, done, "of an earlier start")
     for run, text in ((started, started.as_json()), (changed, changed.as_json().replace("1000", "2000"))):
-        study.checkpoints_of(run).mkdir(parents=True)
+        (study.checkpoints_of(run) / "checkpoint-000000000100").mkdir(parents=True)
         study.declaration_of(run).write_text(text)
     results, partial, missing = read_results(study)
     assert [result.run for result in results] == [done] and [result.run for result in partial] == [stopped, failed]
@@ -51,6 +54,7 @@ def test_runs_without_a_result(tmp_path):
         started.seed: "started",
         failed.seed: "failed: ValueError: out of luck (x.py, line 3)",
         changed.seed: "run with a different declaration (n_timesteps: 2000 -> 1000)",
+        corrected.seed: "not started",
         untouched.seed: "not started",
     }
 
@@ -111,7 +115,7 @@ def test_a_result_of_another_declaration(study):
 
 def test_a_damaged_declaration(study):
     declaration = study.declaration_of(study.runs[0])
-    study.checkpoints_of(study.runs[0]).mkdir(parents=True)
+    (study.checkpoints_of(study.runs[0]) / "checkpoint-000000000100").mkdir(parents=True)
     declaration.write_text('{"algo": ')
     assert "run.json cannot be read" in reason(study)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sb3_softac.study import statistics
 from sb3_softac.study.statistics import (
     coverage,
     interquartile_mean,
@@ -108,3 +109,16 @@ def test_probability_of_improvement_covers_it():
     found = [probability_of_improvement(rng.normal(1, size=20), rng.normal(size=20)) for _ in range(200)]
     assert np.mean([one.value for one in found]) == pytest.approx(true, abs=0.02)
     assert 0.88 <= np.mean([one.low <= true <= one.high for one in found]) <= 0.99
+
+
+def test_the_memory_of_resamples_is_bounded(monkeypatch):
+    sizes, original = [], statistics.share_of_wins
+
+    def recorded(x, y, axis=-1):
+        sizes.append(x[..., :, None].size * y.shape[-1])
+        return original(x, y, axis)
+
+    monkeypatch.setattr(statistics, "share_of_wins", recorded)
+    monkeypatch.setattr(statistics, "DRAWN_AT_ONCE", 100_000)
+    found = probability_of_improvement(np.arange(30.0), np.arange(20.0))
+    assert max(sizes) <= 100_000 and found.low < found.value < found.high

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sb3_contrib import ARS
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_softac.study import StudyError
 from sb3_softac.study.results import failure_reason, read_results, write_failure
 from sb3_softac.study.training import work
 from sb3_softac.study.user_code import freeze
+from sb3_softac.study.validation import check_names
 from tests.study.small import declared, numbers
 
 SHORT = {"n_timesteps": 100}
@@ -66,7 +68,7 @@ def test_a_result_holds_the_declaration_of_the_file(tmp_path):
 def test_a_declaration_that_has_changed(tmp_path):
     study = declared(tmp_path)
     written = study.declaration_of(study.runs[0])
-    study.checkpoints_of(study.runs[0]).mkdir(parents=True)
+    (study.checkpoints_of(study.runs[0]) / "checkpoint-000000000100").mkdir(parents=True)
     written.write_text(study.runs[0].as_json().replace("300", "200"))
     with pytest.raises(StudyError, match=r"n_timesteps: 200 -> 300"):
         work(study, study.runs[0])
@@ -194,3 +196,25 @@ def test_an_algorithm_without_exact_checkpoints(tmp_path):
     work(study, study.runs[0])
     found = numbers(study, study.runs[0])
     assert found["timesteps"] and not found["train_timesteps"]  # callbacks are not told of its episodes
+
+
+def test_an_interrupted_run_without_checkpoints_is_not_finished(tmp_path, monkeypatch):
+    """RL Zoo tells a callback that the training has ended, even if it was interrupted."""
+    study = declared(tmp_path, algorithms=["ars"], hyperparams={"n_delta": 1}, **SHORT)
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ARS, "learn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        work(study, study.runs[0])
+    assert not study.result_of(study.runs[0]).exists()
+
+
+def test_values_that_mean_the_same(tmp_path):
+    """Without noise by None, and a number of environments that is a float."""
+    settings = small(noise_type=None, noise_std=0.1, n_envs=2.0, buffer_size=500)
+    study = declared(tmp_path, algorithms=["td3"], hyperparams=settings, **SHORT)
+    check_names(study)
+    work(study, study.runs[0])
+    assert numbers(study, study.runs[0])["timesteps"] == [100]

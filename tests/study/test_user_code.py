@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch as th
 
+from sb3_softac.robustness import ObservationNoise
 from sb3_softac.study import StudyError, read_study, user_code
 from sb3_softac.study.__main__ import main
 from sb3_softac.study.results import read_results
 from sb3_softac.study.training import RunManager, work
 from sb3_softac.study.user_code import freeze, import_user_code, with_defaults
 from sb3_softac.study.validation import check_names, check_unchanged
+from sb3_softac.zoo.trained import Trained, load_trained
 from tests.study import small
 
 ENV = """
@@ -225,3 +227,24 @@ def test_from_the_command_line(tmp_path, request, engine):
     report = path.with_suffix("") / "report"
     assert "gamma=2.0/0" in (report / "index.html").read_text()
     assert "action_noise" in (report / "Mine-v0_robustness.csv").read_text()
+
+
+def test_classes_of_wrappers(tmp_path):
+    """RL Zoo takes them in Python files, also as keys."""
+    path = declare(tmp_path, env="Pendulum-v1", config="wrapped.py")
+    wrapped = "[{gym.wrappers.RescaleAction: dict(min_action=-1, max_action=1)}, gym.wrappers.FlattenObservation]"
+    entry = f'{{"Pendulum-v1": dict(policy="MlpPolicy", env_wrapper={wrapped})}}'
+    (tmp_path / "wrapped.py").write_text(f"import gymnasium as gym\nhyperparams = {entry}")
+    study = read_study(path)
+    check_names(study)
+    study = freeze(study)
+    work(study, study.runs[0])
+    assert read_results(study)[0] and "RescaleAction" in study.declaration_of(study.runs[0]).read_text()
+    trained = load_trained(study.zoo_folder_of(study.runs[0]), "softac_v1", "Pendulum-v1")
+    envs = trained.make_envs(1, 0, {ObservationNoise: {"strength": 0.3}})
+    assert envs.env_is_wrapped(gym.wrappers.RescaleAction) == envs.env_is_wrapped(ObservationNoise) == [True]
+
+
+def test_none_for_what_rl_zoo_need_not_wrap():
+    hyperparams = {"frame_stack": None, "vec_env_wrapper": None, "normalize": False}
+    assert Trained(None, "Pendulum-v1", {}, hyperparams, "").make_envs(1, 0).num_envs == 1

@@ -128,7 +128,8 @@ def test_a_changed_declaration(tmp_path, capsys):
     study = declared(tmp_path, seeds=2)
     check_unchanged(study)
     written, checkpoints = study.declaration_of(study.runs[1]), study.checkpoints_of(study.runs[1])
-    checkpoints.mkdir(parents=True)
+    checkpoint = checkpoints / "checkpoint-000000000100"
+    checkpoint.mkdir(parents=True)
     written.write_text(study.runs[1].as_json())
     check_unchanged(study)
     check_unchanged(declared(tmp_path, seeds=4, algorithms=["softac_v1", "sac"]))  # additions change no run
@@ -139,5 +140,5 @@ def test_a_changed_declaration(tmp_path, capsys):
     written.write_text('{"algo": ')
     assert main(["run", str(path)]) == 2
     assert "remove the folder" in capsys.readouterr().err
-    checkpoints.rmdir()  # as after an error before the first step
+    checkpoint.rmdir()  # as after an error before the first checkpoint
     check_unchanged(read_study(path))

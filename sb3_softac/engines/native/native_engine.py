@@ -16,7 +16,7 @@ from sb3_softac.engines.native.softac_v1_plan import SoftACPlan
 from sb3_softac.engines.native.unsupported import Unsupported, require
 
 SWITCH = "SB3_SOFTAC_FAST"
-# Transitions of a batch times parameters of the policy: with two hidden layers of 256, two threads from a batch of 256 on
+# Transitions of a batch times parameters of the policy: with two hidden layers of 256, two threads from a batch of 120 on
 WORK_PER_THREAD = 20_000_000
 PLANS: list[type[Plan]] = [SoftACPlan, DiscretePlan]
 

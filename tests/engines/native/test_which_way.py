@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import pickle
 
 import numpy as np
 import pytest
@@ -530,10 +531,13 @@ def test_defaults_of_pytorch_do_not_matter(monkeypatch):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_copy_trains_by_itself(algorithm):
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"]
+)
+def test_a_copy_trains_by_itself(algorithm, copied):
     model = make_model(algorithm)
     train(model)
-    twin = copy.deepcopy(model)
+    twin = copied(model)
     before = state_of(model)
     train(twin, 3)
     assert is_fast(twin) and all(th.equal(*pair) for pair in zip(before.values(), state_of(model).values(), strict=True))
