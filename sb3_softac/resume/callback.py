@@ -81,6 +81,11 @@ class ExactCheckpoint(BaseCallback):
         self._workers = WorkerSignals()
 
     def _on_training_start(self) -> None:
+        if sum(isinstance(each, ExactCheckpoint) for each in all_callbacks(self._callbacks)) > 1:
+            raise ValueError(
+                "learn() has more than one ExactCheckpoint, each of which would restore the training: give it one (RL Zoo's "
+                "trainings have one if SB3_SOFTAC_CHECKPOINT_EVERY is set)"
+            )
         if isinstance(self.parent, EventCallback):
             raise ValueError(
                 f"ExactCheckpoint saves between two rollouts, of which {type(self.parent).__name__} does not tell it: give it "

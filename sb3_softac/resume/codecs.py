@@ -40,6 +40,7 @@ BIT_GENERATORS = {
     cls.__name__: cls for cls in (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64)
 }
 CONTAINERS = (list, dict, set, collections.deque)
+GENERATORS = (random.Random, np.random.Generator, np.random.RandomState)
 # Dictionaries of the standard library that can be created from their items
 DICTIONARIES = {cls.__name__: cls for cls in (dict, collections.OrderedDict, collections.Counter)}
 
@@ -68,7 +69,7 @@ def read_attributes(reader: Reader, written: dict[str, Any], live: Any, path: st
             continue
         if name not in there and callable(getattr(type(live), name, None)):
             raise ResumeError(f"{path}.{name} is a method, not something that a checkpoint contains")
-        _restore(reader, part, there, name, f"{path}.{name}", functools.partial(_set, live, name), texts)
+        _restore(reader, part, there, name, f"{path}.{name}", functools.partial(set_attribute, live, name), texts)
 
 
 def _restore(
@@ -138,7 +139,11 @@ def write_classes(writer: Writer) -> dict[str, dict[str, Any]]:
                 write_separately(writer, attributes, name)
             elif cls in baseline.classes:
                 before = baseline.classes[cls]
-                changed = {part: attributes[part] for part, text in texts.items() if before.get(part) != text}
+                changed = {
+                    attribute: part
+                    for attribute, part in attributes.items()
+                    if before.get(attribute) != texts[attribute] or isinstance(part, (*GENERATORS, th.Generator))  # no texts
+                }
                 if changed:
                     written[name] = write_separately(writer, changed, name)
     return written
@@ -180,7 +185,7 @@ def attributes_of(value: Any) -> dict[str, Any]:
     return slots | getattr(value, "__dict__", {})
 
 
-def _set(live: Any, name: str, value: Any) -> None:
+def set_attribute(live: Any, name: str, value: Any) -> None:
     """Bypasses setattr, which the class may override."""
     slot = _slots(type(live)).get(name)
     if slot is None:
@@ -213,7 +218,7 @@ def _write_object(writer: Writer, value: Any, path: str) -> Any:
     return content | {"attributes": write_attributes(writer, attributes, path)}
 
 
-def _delete_gone(content: Any, live: Any) -> None:
+def delete_gone(content: Any, live: Any) -> None:
     for name in content.get("gone", ()):
         attributes = attributes_of(live)
         if name in attributes and not names_files(name, attributes[name]):
@@ -230,10 +235,10 @@ def _read_object(reader: Reader, content: Any, live: Any, path: str, in_place: b
     if not in_place:  # the program has replaced it; other references still point to the old one
         before, live = live, object.__new__(type(live))  # type: ignore[call-overload]
         for name, part in attributes_of(before).items():
-            _set(live, name, part)
+            set_attribute(live, name, part)
         reader.announce(live)
     read_attributes(reader, content["attributes"], live, path)
-    reader.change(_delete_gone, content, live)
+    reader.change(delete_gone, content, live)
     return live
 
 
@@ -279,7 +284,8 @@ def _write_subtuple(writer: Writer, value: Any, path: str) -> Any:
 
 def _read_subtuple(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     _check_class(content, live, path)
-    return tuple.__new__(type(live), _read_items(reader, content["items"], live, path))
+    items, cls = _read_items(reader, content["items"], live, path), type(live)
+    return cls(items) if hasattr(cls, "n_sequence_fields") else tuple.__new__(cls, items)  # such as time.struct_time
 
 
 def _has_addresses(value: Any) -> bool:
@@ -379,7 +385,7 @@ def _read_container(reader: Reader, content: Any, live: Any, path: str, in_place
         fill = set.update if isinstance(live, set) else list.extend if isinstance(live, list) else collections.deque.extend
     reader.refill(live, items, fill)
     read_attributes(reader, content["attributes"], live, path)
-    reader.change(_delete_gone, content, live)
+    reader.change(delete_gone, content, live)
     return live
 
 
@@ -393,8 +399,10 @@ def _empty_like(live: Any) -> Any:
         collections.deque.__init__(result, (), live.maxlen)  # type: ignore[arg-type]
     else:
         result = cls.__new__(cls)  # type: ignore[call-overload]
+    if getattr(live, "__dict__", None) is live:  # its items are its attributes, too
+        result.__dict__ = result
     for name, part in attributes_of(live).items():
-        _set(result, name, part)
+        set_attribute(result, name, part)
     return result
 
 
@@ -487,10 +495,22 @@ def _fill_items(array: np.ndarray, items: list[Any]) -> None:
         array[place] = item
 
 
+def _is_dense(value: Any) -> bool:
+    """:return: Whether it is a tensor that safetensors can save."""
+    return (
+        isinstance(value, th.Tensor)
+        and value.layout is th.strided
+        and value.dtype is not th.complex128
+        and not value.is_quantized
+    )
+
+
 def _write_tensor(writer: Writer, value: th.Tensor, path: str) -> Any:
     layout = writer.memory.add(value, path)  # Memory.connect() adds what it shares
     if value.requires_grad:
         layout["grad"] = True
+    if value.is_leaf and value.grad is not None:
+        layout["gradient"] = writer.write(value.grad, f"{path}.grad")
     return layout
 
 
@@ -499,6 +519,8 @@ def _read_tensor(reader: Reader, content: Any, live: Any, path: str, in_place: b
     fits = isinstance(live, th.Tensor) and live.shape == saved.shape and live.dtype == saved.dtype
     if fits and in_place and memory.strides(live) == content.get("strides", memory.strides(saved)):
         reader.change(_copy_tensor, live, saved)
+        if live.is_leaf and not (live.grad is None and "gradient" not in content):
+            reader.change(setattr, live, "grad", reader.read(content.get("gradient"), live.grad, f"{path}.grad"))
         return live
     device = live.device if isinstance(live, th.Tensor) else reader.device
     if "block" in content:
@@ -509,7 +531,10 @@ def _read_tensor(reader: Reader, content: Any, live: Any, path: str, in_place: b
     else:
         result = th.empty_like(saved, device=device)
     reader.change(_copy_tensor, result, saved)
-    return result.requires_grad_() if content.get("grad") else result
+    result.requires_grad_(content.get("grad", False))
+    if "gradient" in content:
+        result.grad = reader.read(content["gradient"], None, f"{path}.grad")
+    return result
 
 
 def _copy_tensor(target: th.Tensor, values: th.Tensor) -> None:
@@ -517,11 +542,23 @@ def _copy_tensor(target: th.Tensor, values: th.Tensor) -> None:
         target.copy_(values)
 
 
+def _seed_of(bits: Any) -> dict[str, Any] | None:
+    """What the generators that are spawned from this one depend on."""
+    seed = getattr(bits, "seed_seq", None)
+    return {**seed.state} if isinstance(seed, np.random.SeedSequence) else None
+
+
+def _has_spawned(seed: dict[str, Any] | None) -> bool:
+    return seed is not None and seed["n_children_spawned"] > 0
+
+
 def _read_bits(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     state = reader.read_data(content, path)
-    if not in_place or type(live).__name__ != state["bit_generator"]:
-        live = BIT_GENERATORS[state["bit_generator"]]()
-    BIT_GENERATORS[state["bit_generator"]]().state = state  # refuses what is no state
+    seed, kind = state.pop("seed", None), BIT_GENERATORS[state["bit_generator"]]
+    has_spawned = _has_spawned(seed) or _has_spawned(_seed_of(live))
+    if not in_place or type(live) is not kind or (has_spawned and seed != _seed_of(live)):
+        live = kind(None if seed is None else np.random.SeedSequence(**seed))
+    kind().state = state  # refuses what is no state
     reader.change(setattr, live, "state", state)
     return live
 
@@ -576,6 +613,14 @@ def _parts(space: Any) -> list[Any]:
 
 
 def _write_space(writer: Writer, value: spaces.Space, path: str) -> Any:
+    """Its random generator: all else stays as it is, or is lost."""
+    if (baseline := writer.baseline) is not None:
+        rest = {name: part for name, part in vars(value).items() if name not in ("_np_random", "spaces")}
+        text = json.dumps(describe(rest))
+        if writer.recording:
+            baseline.contents[id(value)] = text
+        elif baseline.contents.get(id(baseline.objects.get(baseline.path_of(value) or path))) != text:
+            writer.lose(f"{path} (a space that has changed)")
     return [writer.write(value._np_random, f"{path}.np_random"), *_write_items(writer, _parts(value), path)]
 
 
@@ -651,6 +696,11 @@ def _read_method(reader: Reader, content: Any, live: Any, path: str, in_place: b
         if not isinstance(function, types.FunctionType):
             raise ResumeError(f"{path} was the method {name}, which {class_name(owner)} does not have")
     return live if owner is live.__self__ and function is live.__func__ else types.MethodType(function, owner)
+
+
+def _read_bound(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
+    owner = reader.read(content, live.__self__, f"{path}.self")
+    return live if owner is live.__self__ else getattr(owner, live.__name__)
 
 
 def _write_partial(writer: Writer, value: Any, path: str) -> Any:
@@ -746,11 +796,11 @@ CODECS = (
         _write_subarray,
         _read_subarray,
     ),
-    Codec("tensor", lambda v: isinstance(v, th.Tensor) and v.layout is th.strided, _write_tensor, _read_tensor, plain=True),
+    Codec("tensor", _is_dense, _write_tensor, _read_tensor, plain=True),
     Codec(
         "bits",
         lambda v: type(v).__name__ in BIT_GENERATORS and hasattr(v, "state"),
-        lambda w, v, p: w.write_data(v.state, p),
+        lambda w, v, p: w.write_data({**v.state, "seed": _seed_of(v)}, p),
         _read_bits,
         plain=True,
     ),
@@ -793,6 +843,12 @@ CODECS = (
     Codec("function", _is_stateful_function, _write_function, _read_function, shared=True),
     Codec("cell", lambda v: isinstance(v, types.CellType), _write_cell, _read_cell, shared=True),
     Codec("method", lambda v: isinstance(v, types.MethodType), _write_method, _read_method),
+    Codec(
+        "bound",
+        lambda v: isinstance(v, types.BuiltinFunctionType) and isinstance(v.__self__, (*CONTAINERS, *GENERATORS)),
+        lambda w, v, p: w.write(v.__self__, f"{p}.self"),
+        _read_bound,
+    ),
     Codec("partial", lambda v: isinstance(v, functools.partial), _write_partial, _read_partial),
     Codec(
         "reference",

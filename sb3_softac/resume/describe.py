@@ -1,5 +1,6 @@
 """The settings of a program as texts, to compare and to show."""
 
+import collections
 import enum
 import functools
 import types
@@ -15,6 +16,7 @@ from stable_baselines3.common.buffers import BaseBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+SEQUENCES = list | tuple | collections.deque
 SHORT = 8
 DEPTH = 6
 LONGEST = 10_000  # bits of an integer that Python writes and reads as decimal digits
@@ -48,7 +50,7 @@ def _parts(value: Any) -> dict[str | None, Any] | None:
         return {str(key): part for key, part in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return value._asdict()  # type: ignore[attr-defined]
-    if isinstance(value, list | tuple) and not all(isinstance(part, bool | int | float | str | None) for part in value):
+    if isinstance(value, SEQUENCES) and not all(isinstance(part, bool | int | float | str | None) for part in value):
         return {str(number): part for number, part in enumerate(value)}
     if isinstance(value, functools.partial):
         return {OWN: "functools.partial", "func": value.func, "args": value.args, "keywords": value.keywords}
@@ -87,7 +89,9 @@ def _text(value: Any) -> str:
         return _qualified(value)
     if isinstance(value, set | frozenset):
         return str(sorted(map(repr, value)))
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes | list | tuple | dict | enum.Enum):
+    if value is None or isinstance(
+        value, bool | int | float | complex | str | bytes | bytearray | SEQUENCES | dict | enum.Enum
+    ):
         return hex(value) if type(value) is int and value.bit_length() > LONGEST else repr(value)
     if isinstance(value, spaces.Space | th.nn.Module | th.device | th.dtype | np.dtype):
         return str(value)

@@ -21,7 +21,15 @@ import torch as th
 from stable_baselines3.common.monitor import ResultsWriter
 
 from sb3_softac.resume.box2d import is_box2d, record_episodes
-from sb3_softac.resume.codecs import CODECS, read_attributes, read_classes, write_attributes, write_classes
+from sb3_softac.resume.codecs import (
+    CODECS,
+    attributes_of,
+    read_attributes,
+    read_classes,
+    set_attribute,
+    write_attributes,
+    write_classes,
+)
 from sb3_softac.resume.generators import generator_states, set_generator_states
 from sb3_softac.resume.serialization import Baseline, Codec, Reader, Writer, check_needs
 from sb3_softac.resume.simulators import SIMULATORS
@@ -134,9 +142,20 @@ def read_environments(
 def try_once(envs: list[gym.Env], path: str, written: Any, tensors: dict[str, th.Tensor], baseline: Baseline) -> None:
     """When environments are saved for the first time, check that they can be restored."""
     if path not in baseline.trials:
-        baseline.trials[path] = differs_when_restored(
-            envs, lambda: read_environments(envs, path, written, tensors, baseline)()
-        )
+        texts = [
+            (value, name, part)
+            for value in baseline.objects.values()
+            if not isinstance(value, type)
+            for name, part in attributes_of(value).items()
+            if isinstance(part, str)
+        ]
+
+        def restore() -> None:
+            read_environments(envs, path, written, tensors, baseline)()
+            for value, name, part in texts:  # a new program has those that have not changed since the start
+                set_attribute(value, name, part)
+
+        baseline.trials[path] = differs_when_restored(envs, restore)
     if problem := baseline.trials[path]:
         raise CannotCapture(problem)
 

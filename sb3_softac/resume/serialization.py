@@ -101,6 +101,7 @@ DEFINITIONS = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, 
 # Whose classes and functions have no attributes that users change
 LIBRARIES = ("builtins", "gymnasium", "stable_baselines3", "sb3_contrib", "sb3_softac", "numpy", "torch", "mujoco", "ale_py")
 DISPLAYS = ("pygame", "matplotlib", "glfw", "OpenGL", "gymnasium.envs.mujoco.mujoco_rendering", "tqdm", "rich")
+VALUES = ("pygame.math", "pygame.rect")  # vectors and rectangles
 
 
 class ResumeError(ValueError):
@@ -135,7 +136,10 @@ class Codec(NamedTuple):
 class Writer:
     """Turns values into JSON and tensors."""
 
-    def __init__(self, codecs: tuple[Codec, ...], baseline: Baseline | None = None, recording: bool = False):
+    def __init__(
+        self, codecs: tuple[Codec, ...], baseline: Baseline | None = None, recording: bool = False, created: bool = False
+    ):
+        """:param created: Whether values have to be created when they are read, as what was put together only to be saved."""
         self.codecs, self.baseline, self.recording = codecs, baseline, recording
         self.memory = Memory(baseline if not recording else None)
         self.tensors = self.memory.tensors
@@ -150,7 +154,7 @@ class Writer:
         """Texts of the simple values by path, to be compared with those of another program."""
         self._seen: dict[int, tuple[dict[str, Any] | None, Any]] = {}  # the values are held, so that their ids are not reused
         self._count = self._depth = 0
-        self._detached = False
+        self._detached = created
 
     def write(self, value: Any, path: str) -> Any:
         """A value as JSON; its path is part of the names of its tensors."""
@@ -180,7 +184,7 @@ class Writer:
             origin, name = self.baseline.path_of(value), class_name(value)
             if not codec.plain:
                 template = self.baseline.objects.get(origin or path)
-                if template is None or class_name(template) != name:
+                if template is None or class_name(template) != name or _code_of(template) != _code_of(value):
                     return self.lose(f"{path} ({name}, created while the training runs)")
                 self.needs[origin or path] = name
             if origin is not None:
@@ -471,7 +475,9 @@ def without_state(value: Any) -> bool:
     """Whether the type of a value is known to keep no state between steps."""
     if isinstance(value, io.IOBase):
         return value.closed or not value.readable()  # the position in a file that is read is a state
-    return isinstance(value, WITHOUT_STATE) or module_of(type(value)).startswith(DISPLAYS)
+    module = module_of(type(value))
+    is_display = any(f"{module}.".startswith(f"{display}.") for display in DISPLAYS) and module not in VALUES
+    return isinstance(value, WITHOUT_STATE) or is_display
 
 
 def class_name(value: Any) -> str:
@@ -479,6 +485,13 @@ def class_name(value: Any) -> str:
     if isinstance(value, types.FunctionType):
         return f"function {value.__qualname__}({', '.join(value.__code__.co_freevars)})"
     return type(value).__qualname__
+
+
+def _code_of(value: Any) -> Any:
+    """What a function does; of a method that is written in C, its name."""
+    if isinstance(value, types.FunctionType):
+        return value.__code__
+    return value.__name__ if isinstance(value, types.BuiltinFunctionType) else None
 
 
 def _called(live: Any) -> str:

@@ -14,7 +14,7 @@ from stable_baselines3.common.distributions import StateDependentNoiseDistributi
 from stable_baselines3.common.save_util import recursive_getattr
 
 from sb3_softac.algorithm.off_policy import SoftOffPolicyAlgorithm
-from sb3_softac.resume.codecs import note_texts, read_attributes, read_classes, write_classes, write_separately
+from sb3_softac.resume.codecs import delete_gone, note_texts, read_attributes, read_classes, write_classes, write_separately
 from sb3_softac.resume.describe import NOT_DESCRIBED, describe
 from sb3_softac.resume.environments import ENVIRONMENT_CODECS
 from sb3_softac.resume.generators import generator_states, set_generator_states
@@ -73,14 +73,15 @@ def _write_callback(writer: Writer, value: Any, path: str) -> Any:
     if baseline is None:
         return {"class": type(value).__name__, "attributes": write_separately(writer, attributes, path)}
     described = {name: describe(part) for name, part in attributes.items()}
-    texts = {name: json.dumps(texts) for name, texts in described.items() if NOT_DESCRIBED not in texts.values()}
     if writer.recording:
-        baseline.attributes[id(value)] = texts
+        baseline.attributes[id(value)] = {name: json.dumps(texts) for name, texts in described.items()}
         return {"attributes": write_separately(writer, attributes, path)}
     before = baseline.attributes.get(id(value), {})
+    texts = {name: json.dumps(texts) for name, texts in described.items() if NOT_DESCRIBED not in texts.values()}
     same = {name for name, text in texts.items() if before.get(name) == text}
     return {
         "class": type(value).__name__,
+        "gone": [name for name in before if name not in vars(value)],
         "attributes": write_separately(writer, {n: part for n, part in attributes.items() if n not in same}, path),
         "constants": write_separately(writer, {n: part for n, part in attributes.items() if n in same}, path),
         "settings": {name: texts[name] for name in same & argument_names(type(value))},
@@ -95,6 +96,7 @@ def _read_callback(reader: Reader, content: Any, live: Any, path: str, in_place:
     now = {} if reader.baseline is None else reader.baseline.attributes.get(id(live), {})
     if all(now.get(name) == text for name, text in content.get("settings", {}).items()):
         _read_own(reader, content.get("constants", {}), live, _left_out(live), path)
+    reader.change(delete_gone, content, live)
     return live
 
 
@@ -117,10 +119,23 @@ def _callback_differences(written: Any, live: Any, start: Start) -> list[str]:
     return found
 
 
+def _write_algorithm(writer: Writer, value: BaseAlgorithm, path: str) -> Any:
+    """Another algorithm than the one that is trained, for example an opponent."""
+    buffer: Any = getattr(value, "replay_buffer", None)
+    if buffer is not None and buffer.size():
+        writer.lose(f"{path}.replay_buffer")
+    parameters = writer.write_data(value.get_parameters(), f"{path}.parameters")
+    return {"parameters": parameters, "attributes": _write_attributes(writer, value, None, path)}
+
+
+def _read_algorithm(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
+    _read_parameters(reader, content["parameters"], live, None)
+    _read_attributes(reader, content["attributes"], live, None, path)
+    return live
+
+
 CODECS = (
-    Codec(
-        "algorithm", lambda v: isinstance(v, BaseAlgorithm), lambda w, v, p: None, lambda r, c, live, p, i: live, shared=True
-    ),
+    Codec("algorithm", lambda v: isinstance(v, BaseAlgorithm), _write_algorithm, _read_algorithm, shared=True),
     Codec("callback", lambda v: isinstance(v, BaseCallback), _write_callback, _read_callback, shared=True),
     VEC_ENV,
     *ENVIRONMENT_CODECS,
@@ -150,7 +165,19 @@ def _read_exploration(reader: Reader, written: Any, model: BaseAlgorithm, callba
         reader.change(setattr, exploration[name], "exploration_matrices", matrices)
 
 
-def _write_attributes(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
+def _write_log(writer: Writer, model: BaseAlgorithm, callback: BaseCallback) -> Any:
+    log = {name: dict(part) for name, part in _log(model).items()}
+    for key, value in log["name_to_value"].copy().items():
+        probe = Writer(CODECS, created=True)
+        probe.write(value, key)
+        if probe.unknown:  # SB3's pictures and the like
+            writer.unknown.append(f"log.{key} ({type(value).__name__})")
+            for part in log.values():
+                part.pop(key, None)
+    return writer.write(log, "log")
+
+
+def _write_attributes(writer: Writer, model: BaseAlgorithm, callback: BaseCallback | None, path: str = "algorithm") -> Any:
     for name in model._get_torch_save_params()[0]:  # saved as parameters
         part = recursive_getattr(model, name)
         for module in part.modules() if isinstance(part, th.nn.Module) else [part]:
@@ -160,17 +187,19 @@ def _write_attributes(writer: Writer, model: BaseAlgorithm, callback: BaseCallba
         if hasattr(rollouts, name):
             writer.leave(getattr(rollouts, name))
     writer.note_classes(model)
-    note_texts(writer, model, {name: part for name, part in vars(model).items() if name not in ELSEWHERE}, "algorithm", False)
-    return write_separately(writer, _own(model, ELSEWHERE), "algorithm")
+    note_texts(writer, model, {name: part for name, part in vars(model).items() if name not in ELSEWHERE}, path, False)
+    return write_separately(writer, _own(model, ELSEWHERE), path)
 
 
-def _read_attributes(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
-    _read_own(reader, written, model, ELSEWHERE, "algorithm")
+def _read_attributes(
+    reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback | None, path: str = "algorithm"
+) -> None:
+    _read_own(reader, written, model, ELSEWHERE, path)
     if isinstance(model, SoftOffPolicyAlgorithm):
         reader.change(model.accept_arguments)  # all that follows from the arguments has been restored, too
 
 
-def _read_parameters(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback) -> None:
+def _read_parameters(reader: Reader, written: Any, model: BaseAlgorithm, callback: BaseCallback | None) -> None:
     parameters = reader.read_data(written, "parameters")
     if parameters.keys() != model.get_parameters().keys():
         raise ResumeError(
@@ -215,7 +244,13 @@ def _reset_environments(reader: Reader, written: Any, model: BaseAlgorithm) -> N
     if written["vec_env"]["environments"] is not None and not reader.restarted:
         return
     assert model.env is not None
-    model._last_obs = model.env.reset()  # type: ignore[assignment]
+    try:
+        model._last_obs = model.env.reset()  # type: ignore[assignment]
+    except RuntimeError as error:
+        raise ResumeError(
+            f"The episodes of the environments have to start over, which they refuse ({error}): create them in another way, "
+            "for example by Monitor(env, allow_early_resets=True)"
+        ) from error
     model._last_episode_starts = np.ones(model.env.num_envs, dtype=bool)
     if model._vec_normalize_env is not None:
         model._last_original_obs = model._vec_normalize_env.get_original_obs()
@@ -227,7 +262,7 @@ PARTS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "attributes": (_write_attributes, _read_attributes),
     "parameters": (lambda w, model, callback: w.write(model.get_parameters(), "parameters"), _read_parameters),
     "exploration": (_write_exploration, _read_exploration),
-    "log": (lambda w, model, callback: w.write({name: dict(part) for name, part in _log(model).items()}, "log"), _read_log),
+    "log": (_write_log, _read_log),
     "replay": (_write_replay, _read_replay),
     "environment": (lambda w, model, callback: w.write(model.env, "environment"), _read_environment),
     "callbacks": (
@@ -249,14 +284,14 @@ def capture(model: BaseAlgorithm, callback: BaseCallback, start: Start | None = 
     snapshot = Snapshot({"algorithm": type(model).__name__, "needs": {}, "classes": {}}, {}, [], [])
     for name, (write, _) in PARTS.items():
         writer = Writer(CODECS, start.baseline if start is not None and name in WITH_BASELINE else None)
+        writer.leave(model)
         snapshot.tree[name] = write(writer, model, callback)
         snapshot.tree["classes"][name] = write_classes(writer)
         writer.unknown.extend(writer.memory.connect())
         snapshot.tree["needs"][name] = writer.needs
         snapshot.tensors.update(writer.tensors)
         snapshot.restarted.extend(writer.restarted)
-        if name in WITH_BASELINE:
-            snapshot.lost.extend(writer.unknown)
+        snapshot.lost.extend(writer.unknown)
         if start is not None and name == "environment":
             start.environment = {path: text for path, text in start.environment.items() if writer.settings.get(path) == text}
     if start is not None:
@@ -270,6 +305,7 @@ def note_start(model: BaseAlgorithm, callback: BaseCallback) -> Start:
     start = Start(model, callback)
     for name in WITH_BASELINE:
         writer = Writer(CODECS, start.baseline, recording=True)
+        writer.leave(model)
         PARTS[name][0](writer, model, callback)
         write_classes(writer)
         if name == "environment":

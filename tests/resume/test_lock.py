@@ -95,12 +95,6 @@ def test_a_training_that_failed_is_in_nobodys_way(tmp_path):
     failed.learn(60, callback=[*callbacks, checkpoint, Cut(10**9)])  # the same callback again
 
 
-def test_two_callbacks_with_one_folder(tmp_path):
-    with pytest.raises(ResumeError, match="Another ExactCheckpoint of this process writes into"):
-        learn(tmp_path, others=[ExactCheckpoint(tmp_path, 25)])
-    learn(tmp_path / "a", others=[ExactCheckpoint(tmp_path / "b", 25)])
-
-
 def test_two_threads_with_one_folder(tmp_path):
     started, go_on = threading.Event(), threading.Event()
 
