@@ -53,7 +53,7 @@ class ExactCheckpoint(BaseCallback):
         without evaluations, of the last episodes.
     :param verbose: 0 for no output, 1 to report when checkpoints are saved and resumed.
     :raises ValueError: if a number is not an integer of at least 1; by ``learn``, if the algorithm has no rollouts, as
-        sb3-contrib's ARS.
+        sb3-contrib's ARS, or if ``learn`` has several of these callbacks.
     :raises OSError: by ``learn``, if the folder cannot be written.
     :raises ResumeError: by ``learn``, if the folder is in use, all checkpoints are damaged, or they belong to something else.
     """

@@ -39,6 +39,7 @@ from sb3_softac.resume.serialization import (
 BIT_GENERATORS = {
     cls.__name__: cls for cls in (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64)
 }
+LARGEST_POOL = 1_000  # NumPy's own has 4
 CONTAINERS = (list, dict, set, collections.deque)
 GENERATORS = (random.Random, np.random.Generator, np.random.RandomState)
 # Dictionaries of the standard library that can be created from their items
@@ -555,6 +556,8 @@ def _has_spawned(seed: dict[str, Any] | None) -> bool:
 def _read_bits(reader: Reader, content: Any, live: Any, path: str, in_place: bool) -> Any:
     state = reader.read_data(content, path)
     seed, kind = state.pop("seed", None), BIT_GENERATORS[state["bit_generator"]]
+    if seed is not None and seed["pool_size"] > LARGEST_POOL:
+        raise ResumeError(f"{path} is damaged: no random generator has a pool of {seed['pool_size']} numbers")
     has_spawned = _has_spawned(seed) or _has_spawned(_seed_of(live))
     if not in_place or type(live) is not kind or (has_spawned and seed != _seed_of(live)):
         live = kind(None if seed is None else np.random.SeedSequence(**seed))
