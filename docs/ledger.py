@@ -13,7 +13,7 @@ from sb3_softac.envs import MultiGoal
 from sb3_softac.study import read_study
 from sb3_softac.study.declaration import Study
 from sb3_softac.study.results import Missing, Result, at_equal_steps, by_name, read_results
-from sb3_softac.study.statistics import Interval, interquartile_mean, probability_of_improvement
+from sb3_softac.study.statistics import Interval, interquartile_mean, probability_of_improvement, tolerance_interval
 
 ROOT = Path(__file__).parent.parent
 STUDIES = ROOT / "benchmarks" / "studies"
@@ -160,6 +160,7 @@ def vocabulary() -> dict[str, object]:
         "multigoal": multigoal,
         "learned": learned,
         "np": np,
+        "tolerance_interval": tolerance_interval,
     }
     names = {
         "TARGET": "DiscreteSAC, the paper's target entropy",
