@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -121,11 +122,18 @@ def test_children_that_outlive_the_study(tmp_path, trained):
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_terminated(tmp_path, number, code):
-    """The study has its runs save a checkpoint and end."""
+    """The study has its runs save a checkpoint and end, also if a job manager has told them so already."""
     path = declare(tmp_path, n_timesteps=1_000_000, checkpoint_every=1_000_000)
     study = read_study(path)
     process = start(path, "--jobs", "1")
     wait_for(study, 150, process, reached=steps_of)
+    children = [
+        int(child)
+        for of_thread in Path(f"/proc/{process.pid}/task").glob("*/children")
+        for child in of_thread.read_text().split()
+    ]
+    assert len(children) == 1
+    os.kill(children[0], number)
     os.killpg(process.pid, number)
     assert process.wait(120) == code
     assert newest(study, study.runs[0]) >= 150  # saved on the signal
