@@ -1,6 +1,8 @@
 """Checks of a study before it is run: names that RL Zoo and the algorithms know, perturbations that apply, unchanged runs."""
 
+import dataclasses
 import inspect
+import itertools
 from collections.abc import Set
 from typing import Any
 
@@ -25,6 +27,10 @@ STUDY_KEYS = {
     "seed": "`seeds` is a key of the file or of an algorithm",
     **dict.fromkeys(("env", "device", "verbose", "tensorboard_log", "_init_setup_model"), "the study sets it"),
 }
+
+
+MANY = 4
+"""Keys of a grid whose possible orders are not compared with those of existing runs if there are more."""
 
 
 def _schedule(value: Any) -> float:
@@ -91,3 +97,8 @@ def check_unchanged(study: Study) -> None:
             f"{next(iter(changes.values()))}). Undo the change, set a different `output` in the file, or remove those runs "
             f"from {study.output} and {study.results}"
         )
+    for run in study.runs:  # whose folders are named after their hyperparameters, in this order
+        for order in itertools.permutations(run.varied.items()) if len(run.varied) <= MANY else ():
+            other = dataclasses.replace(run, varied=dict(order))
+            if other.id != run.id and (study.declaration_of(other).exists() or study.result_of(other).exists()):
+                raise StudyError(f"The keys of `grid` were in another order when {other.id} was started: restore that order")

@@ -11,7 +11,7 @@ from sb3_softac.study import StudyError, read_study
 from sb3_softac.study.__main__ import main
 from sb3_softac.study.perturbed_evaluation import default_sweeps, sweeps_of
 from sb3_softac.study.validation import check_names, check_unchanged
-from tests.study.small import declare, declared
+from tests.study.small import NO_TRAINING, declare, declared, write_result
 
 
 def perturbed(**sweeps):
@@ -142,3 +142,16 @@ def test_a_changed_declaration(tmp_path, capsys):
     assert "remove the folder" in capsys.readouterr().err
     checkpoint.rmdir()  # as after an error before the first checkpoint
     check_unchanged(read_study(path))
+
+
+def test_keys_of_a_grid_in_another_order(tmp_path):
+    """Runs would start over, in other folders."""
+    grid = {"gamma": [0.9, 0.99], "tau": [0.1, 0.2]}
+    study = declared(tmp_path, **NO_TRAINING | {"grid": grid})
+    write_result(study, study.runs[-1])
+    check_unchanged(study)
+    turned = declared(tmp_path, **NO_TRAINING | {"grid": dict(reversed(grid.items()))})
+    with pytest.raises(
+        StudyError, match=r"another order when softac_v1/Pendulum-v1/gamma=0.99_tau=0.2/2 was started: restore"
+    ):
+        check_unchanged(turned)
