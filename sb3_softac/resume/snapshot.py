@@ -96,7 +96,7 @@ def _read_callback(reader: Reader, content: Any, live: Any, path: str, in_place:
     now = {} if reader.baseline is None else reader.baseline.attributes.get(id(live), {})
     if all(now.get(name) == text for name, text in content.get("settings", {}).items()):
         _read_own(reader, content.get("constants", {}), live, _left_out(live), path)
-    reader.change(delete_gone, content, live)
+    reader.change(delete_gone, {"gone": [name for name in content.get("gone", ()) if name in now]}, live)
     return live
 
 
