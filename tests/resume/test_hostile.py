@@ -303,6 +303,19 @@ def test_a_refused_checkpoint_changes_nothing(part, checkpoint, tmp_path):
     assert states[0] == states[1]
 
 
+def test_what_would_not_be_saved_is_not_deleted(checkpoint, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "checkpoints")
+
+    def change(tree):
+        first, _, third, *_ = tree["callbacks"]["callback"]["attributes"]["callbacks"]["list"]
+        first["callback"]["gone"], third["callback"]["gone"] = ["log_path", "model"], ["save_path", "parent"]
+
+    change_state(tmp_path / "checkpoints", change)
+    model, callbacks = make(tmp_path / "own")
+    model.learn(40, callback=[*callbacks, ExactCheckpoint(tmp_path / "checkpoints")])
+    assert callbacks[0].log_path and callbacks[2].save_path and callbacks[0].model is model and callbacks[2].parent
+
+
 def read(live, **written):
     reader = Reader({}, CODECS)
     read_attributes(reader, written, live, "live")
