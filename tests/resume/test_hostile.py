@@ -308,12 +308,12 @@ def test_what_would_not_be_saved_is_not_deleted(checkpoint, tmp_path):
 
     def change(tree):
         first, _, third, *_ = tree["callbacks"]["callback"]["attributes"]["callbacks"]["list"]
-        first["callback"]["gone"], third["callback"]["gone"] = ["log_path", "model"], ["save_path", "parent"]
+        first["callback"]["gone"], third["callback"]["gone"] = ["log_path", "model"], ["save_path", "model"]
 
     change_state(tmp_path / "checkpoints", change)
     model, callbacks = make(tmp_path / "own")
     model.learn(40, callback=[*callbacks, ExactCheckpoint(tmp_path / "checkpoints")])
-    assert callbacks[0].log_path and callbacks[2].save_path and callbacks[0].model is model and callbacks[2].parent
+    assert callbacks[0].log_path and callbacks[2].save_path and callbacks[0].model is callbacks[2].model is model
 
 
 def read(live, **written):
